@@ -1,0 +1,326 @@
+/* iokernel.h - the public C API of the I/O kernel.
+ *
+ * One thread, the kernel, does all network I/O of a process. The program talks to it by messages only:
+ * it builds a call, submits it on a port, and picks the call up again when it has ended.
+ *
+ *     struct iok_error err;
+ *     struct iok_kernel *k = iok_kernel_new(NULL, &err);
+ *     struct iok_port *p = iok_port_new(k, &err);
+ *     struct iok_service *s = iok_service_new(p, "redis://127.0.0.1:6379", &err);
+ *     struct iok_call *c = iok_call_new(p, s, &err);
+ *     iok_call_text(c, "PING", 4);
+ *     iok_submit(c);
+ *     iok_wait_call(c, -1);
+ *     ... iok_call_outcome(c), iok_call_reply(c, &n) ...
+ *     iok_call_free(c);
+ *
+ * Thread rules: a port, and every call, lease and stream made on it, belongs to the one thread that uses it (the
+ * owner: the thread that made it, see iok_port_adopt). Services and kernels may be used from any thread. Functions
+ * never block unless their comment says so. No function may be called from a signal handler.
+ *
+ * After fork() everything here belongs to the parent: in the child each function returns IOK_EFORKED (or NULL with
+ * it); make a new kernel there.
+ *
+ * Errors: 0 is success, a positive value an expected outcome, a negative value one of enum iok_errno. */
+#ifndef IOKERNEL_H
+#define IOKERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define IOK_VERSION_MAJOR 0
+#define IOK_VERSION_MINOR 1
+#define IOK_VERSION_PATCH 0
+#define IOK_API __attribute__((visibility("default")))
+
+/* ---- errors ------------------------------------------------------------------------------------------------- */
+
+/* name, value, what it means. Values are stable. */
+#define IOK_ERRORS(X)                                                                                                  \
+    X(IOK_ENOMEM, -1, "out of memory")                                                                                 \
+    X(IOK_EINVAL, -2, "invalid argument")                                                                              \
+    X(IOK_EURL, -3, "bad service URL")                                                                                 \
+    X(IOK_EOPTION, -4, "unknown or bad option")                                                                        \
+    X(IOK_ETYPE, -5, "value of a type that the protocol cannot carry")                                                 \
+    X(IOK_ELIMIT, -6, "over a size or nesting limit")                                                                  \
+    X(IOK_EOVERLOAD, -7, "too many calls")                                                                             \
+    X(IOK_ECLOSED, -8, "closed")                                                                                       \
+    X(IOK_ETHREAD, -9, "used from a thread that does not own it")                                                      \
+    X(IOK_EFORKED, -10, "belongs to the parent process")                                                               \
+    X(IOK_ECANCELLED, -11, "cancelled")                                                                                \
+    X(IOK_ETIMEOUT, -12, "deadline passed")                                                                            \
+    X(IOK_ERESOLVE, -13, "name does not resolve")                                                                      \
+    X(IOK_EREFUSED, -14, "connection refused")                                                                         \
+    X(IOK_ECONNECT, -15, "cannot connect")                                                                             \
+    X(IOK_ETLS, -16, "TLS failure")                                                                                    \
+    X(IOK_EAUTH, -17, "sign-in refused")                                                                               \
+    X(IOK_EPROTO, -18, "the peer broke the protocol")                                                                  \
+    X(IOK_ERESET, -19, "connection lost")                                                                              \
+    X(IOK_EUNSAFE, -20, "command is not safe on this connection")                                                      \
+    X(IOK_ESTATE, -21, "not possible in this state")                                                                   \
+    X(IOK_ESYSTEM, -22, "system call failed")                                                                          \
+    X(IOK_EINTR, -23, "interrupted by a signal")
+
+enum iok_errno {
+#define IOK_ERRNO_(name, value, text) name = value,
+    IOK_ERRORS(IOK_ERRNO_)
+#undef IOK_ERRNO_
+};
+
+/* A failure and its birthplace. text is a whole sentence fragment for people, without secrets or argument values. */
+struct iok_error {
+    int code;         /* enum iok_errno */
+    int line;         /* where in iokernel's source it arose */
+    const char *file; /* static */
+    char text[240];
+};
+
+/* "IOK_EURL" for IOK_EURL; "unknown" for any other number. Static. */
+IOK_API const char *iok_errno_name(int code);
+/* The third column of the list above. Static. */
+IOK_API const char *iok_errno_text(int code);
+/* "0.1.0", of the library that is running. Static. */
+IOK_API const char *iok_version(void);
+
+/* How a call ended: the same four for every protocol. */
+enum iok_outcome {
+    IOK_PENDING = 0,    /* not ended yet */
+    IOK_DONE,           /* there is a reply (which may be an error that the server reports) */
+    IOK_NEVER_SENT,     /* the server cannot have run it */
+    IOK_MAYBE_EXECUTED, /* it was sent and no reply came: the server may have run it, or may still */
+    IOK_REJECTED,       /* the server says that it did not run it; the reply says why */
+};
+/* "done", "never-sent", "maybe-executed", "rejected", "pending". Static. */
+IOK_API const char *iok_outcome_name(enum iok_outcome outcome);
+
+/* ---- tapes -------------------------------------------------------------------------------------------------- */
+
+enum iok_type {
+    IOK_NULL = 1,
+    IOK_BOOL,      /* i is 0 or 1 */
+    IOK_I64,       /* i */
+    IOK_F64,       /* f */
+    IOK_BYTES,     /* p, len: octets */
+    IOK_TEXT,      /* p, len: text; UTF-8 unless the peer lies */
+    IOK_DECIMAL,   /* p, len: a number too large or too exact for i64 and f64, in ASCII digits */
+    IOK_TIMESTAMP, /* i: microseconds since 1970-01-01 00:00 UTC */
+    IOK_ARRAY,     /* len elements follow, each a whole value */
+    IOK_MAP,       /* len pairs follow: key, value */
+    IOK_SET,       /* len elements follow */
+    IOK_PUSH,      /* len elements follow: an out-of-band message of a stream */
+    IOK_ATTR,      /* len pairs follow, then the value that they describe */
+    IOK_ERROR,     /* p, len: an error that the server reports, as it words it */
+};
+
+/* One token. A tape is an array of tokens in pre-order: a container's children follow it. 16 bytes. */
+struct iok_token {
+    uint8_t type;     /* enum iok_type */
+    uint8_t flags;    /* 0; of arguments: enum iok_token_flags, set by the builder */
+    uint16_t subtype; /* protocol-specific kind; see the protocol's page. 0 if none */
+    uint32_t len;     /* bytes, elements or pairs */
+    union {
+        int64_t i;
+        double f;
+        const uint8_t *p;
+    };
+};
+
+/* ---- kernel ------------------------------------------------------------------------------------------------- */
+
+struct iok_kernel;
+
+/* How the hand-off between a waiting thread and the kernel thread works; see docs/performance.md. */
+enum iok_handoff {
+    IOK_HANDOFF_AUTO = 0, /* LEAD when one call is in flight, else WAKE; spins where a second CPU is free */
+    IOK_HANDOFF_WAKE,     /* descriptors only */
+    IOK_HANDOFF_SPIN,     /* spin before sleeping */
+    IOK_HANDOFF_LEAD,     /* the waiter runs the loop; no spinning */
+};
+
+struct iok_options {
+    const char *name;         /* of the thread, at most 15 bytes; NULL for "iokernel" */
+    uint32_t port_calls_max;  /* calls alive per port; 0 for 16384 */
+    enum iok_handoff handoff; /* 0 for AUTO */
+    uint64_t seed;            /* of the jitter; 0 for one from the system */
+};
+
+/* Starts the kernel thread. options may be NULL. Returns NULL with *err filled in. The thread blocks all signals. */
+IOK_API struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_error *err);
+/* Stops the thread: ends every call, closes every connection, then frees. Blocks until the thread is gone (it needs
+ * nothing of the program, so milliseconds). Ports stay valid for picking up and freeing until iok_port_free. After
+ * fork, in the child: frees what is safe to free and touches no descriptor of the parent's connections. */
+IOK_API void iok_kernel_free(struct iok_kernel *kernel);
+
+/* Counters since the start. Any thread. */
+struct iok_kernel_stats {
+    uint64_t rounds;          /* turns of the loop */
+    uint64_t wakeups;         /* times that the kernel was woken from sleep by a port */
+    uint64_t polls_blocking;  /* times that it went to sleep in poll */
+    uint64_t leads;           /* times that a waiting thread ran the loop instead */
+    uint64_t port_wakeups;    /* times that the kernel woke a port */
+    uint64_t calls;           /* calls taken */
+    uint64_t bytes_in, bytes_out;
+    uint64_t objects;         /* live connections, leases and messages: 0 after all is closed */
+    uint64_t buffer_bytes;    /* held in buffers */
+};
+IOK_API void iok_kernel_stats(struct iok_kernel *kernel, struct iok_kernel_stats *out);
+
+/* ---- port --------------------------------------------------------------------------------------------------- */
+
+struct iok_port;
+
+IOK_API struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err);
+/* Makes the calling thread the owner; the old owner must not use the port any more. */
+IOK_API void iok_port_adopt(struct iok_port *port);
+/* Cancels what is in flight, frees the port's calls, leases and streams. May block for as long as the kernel thread
+ * needs to let go (milliseconds). */
+IOK_API void iok_port_free(struct iok_port *port);
+/* A descriptor that polls readable when iok_poll has something. Belongs to the port. */
+IOK_API int iok_port_fd(const struct iok_port *port);
+/* Tells a sleeping kernel about submitted calls. iok_submit does it by itself for the first and every 32nd call of a
+ * burst; call this at the end of a burst, or wait, which includes it. */
+IOK_API void iok_flush(struct iok_port *port);
+/* Begins a burst: until iok_drain_end submissions are told to the kernel every 32 calls only. */
+IOK_API void iok_drain_begin(struct iok_port *port);
+/* Ends it: flushes; consumes the descriptor's readiness, or leaves it readable when completions remain. */
+IOK_API void iok_drain_end(struct iok_port *port);
+/* The next call with news: it has ended (iok_call_outcome is not IOK_PENDING), or its stream has messages. NULL if
+ * there is none. A call that ended is returned once; the caller then reads and frees it. */
+IOK_API struct iok_call *iok_poll(struct iok_port *port);
+/* Blocks until iok_poll would return something or timeout_ms passed (-1: for ever). 0, IOK_ETIMEOUT, or IOK_EINTR
+ * as soon as the thread handled a signal. */
+IOK_API int iok_wait(struct iok_port *port, int64_t timeout_ms);
+/* Live calls of the port. */
+IOK_API uint32_t iok_port_calls(const struct iok_port *port);
+
+/* ---- service ------------------------------------------------------------------------------------------------ */
+
+struct iok_service;
+
+/* What the program asks for, by URL; see docs/urls.md. Returns at once; the kernel resolves the name, connects and
+ * stays connected. NULL with *err (IOK_EURL, IOK_EOPTION, ...) when the URL cannot be right. */
+IOK_API struct iok_service *iok_service_new(struct iok_port *port, const char *url, struct iok_error *err);
+/* No new calls; queued ones end as NEVER_SENT, those in flight as MAYBE_EXECUTED, all with IOK_ECLOSED. Asynchronous,
+ * idempotent, any port. */
+IOK_API void iok_service_close(struct iok_service *service, struct iok_port *port);
+/* Drops the program's reference; the first iok_service_new counts as one. Call iok_service_close before. */
+IOK_API void iok_service_unref(struct iok_service *service);
+IOK_API void iok_service_ref(struct iok_service *service);
+/* The URL without password: safe to show. Lives as long as the service. */
+IOK_API const char *iok_service_name(const struct iok_service *service);
+/* The protocol's name, such as "redis". Static. */
+IOK_API const char *iok_service_protocol(const struct iok_service *service);
+
+/* Latency by phase. p50 and p99 in nanoseconds, within 7%. */
+struct iok_phase {
+    uint64_t count;
+    uint64_t p50_ns, p99_ns, max_ns;
+};
+struct iok_service_stats {
+    uint64_t calls;           /* taken by the kernel */
+    uint64_t ended[5];        /* by enum iok_outcome */
+    uint64_t retries;         /* repeated by the kernel itself */
+    uint64_t cancelled;       /* tombstones: replies that were or will be swallowed */
+    uint64_t connects;        /* connections that became ready */
+    uint64_t connect_failures;
+    uint64_t disconnects;     /* ready connections lost */
+    uint64_t pings;
+    uint64_t bytes_in, bytes_out;
+    uint32_t connections;     /* ready now, leased ones included */
+    uint32_t leased;          /* of these, leased */
+    uint32_t queued, inflight; /* calls now */
+    struct iok_phase submit;  /* submitted -> taken by the kernel */
+    struct iok_phase queue;   /* taken -> handed to the operating system */
+    struct iok_phase service; /* handed over -> complete reply: the network's and the server's own time */
+    struct iok_phase pickup;  /* complete -> picked up by the program */
+    struct iok_phase total;   /* submitted -> picked up */
+    char last_failure[240];   /* why the last connection failed or was lost; "" if none ever did */
+};
+/* Any thread; figures are at most a loop round old and each is whole. */
+IOK_API void iok_service_stats(struct iok_service *service, struct iok_service_stats *out);
+
+/* ---- calls -------------------------------------------------------------------------------------------------- */
+
+struct iok_call;
+struct iok_lease;
+
+/* A new call with an empty tape. NULL: IOK_EOVERLOAD at the port's limit, IOK_ENOMEM, IOK_ECLOSED, IOK_ETHREAD. */
+IOK_API struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err);
+
+/* Append one argument. The first failure sticks and iok_submit returns it. */
+IOK_API void iok_call_null(struct iok_call *call);
+IOK_API void iok_call_bool(struct iok_call *call, bool value);
+IOK_API void iok_call_i64(struct iok_call *call, int64_t value);
+IOK_API void iok_call_f64(struct iok_call *call, double value);
+IOK_API void iok_call_bytes(struct iok_call *call, const void *p, size_t len); /* copied */
+IOK_API void iok_call_text(struct iok_call *call, const char *p, size_t len);  /* copied */
+IOK_API void iok_call_static(struct iok_call *call, const char *text, size_t len); /* must live for ever; not copied */
+/* Not copied: release(arg) is called once, on the port's thread, when the call is freed. Worth it from about 16 KiB. */
+IOK_API void iok_call_ref(struct iok_call *call, const void *p, size_t len, void (*release)(void *arg), void *arg);
+IOK_API void iok_call_array(struct iok_call *call, uint32_t elements);
+IOK_API void iok_call_map(struct iok_call *call, uint32_t pairs);
+
+/* Deadline from submission in milliseconds; 0 means the service's timeout=, -1 none. */
+IOK_API void iok_call_timeout(struct iok_call *call, int64_t timeout_ms);
+/* The call may be repeated when its connection is lost, beyond what the codec knows to be safe. */
+IOK_API void iok_call_repeatable(struct iok_call *call, bool repeatable);
+/* A call without arguments that ends as DONE when the service is usable, or at its deadline with the reason. */
+IOK_API void iok_call_ready(struct iok_call *call);
+/* Runs on this lease's connection. */
+IOK_API void iok_call_lease(struct iok_call *call, struct iok_lease *lease);
+/* For the program's own use. */
+IOK_API void iok_call_set_user(struct iok_call *call, void *user);
+IOK_API void *iok_call_user(const struct iok_call *call);
+
+/* Hands the call to the kernel: 0, or an error after which the call is still the caller's (free it). */
+IOK_API int iok_submit(struct iok_call *call);
+/* Asks to end it: it ends soon, as NEVER_SENT or MAYBE_EXECUTED with IOK_ECANCELLED, or as what had happened
+ * already. It still arrives by iok_poll. Idempotent. */
+IOK_API void iok_cancel(struct iok_call *call);
+/* As iok_cancel and iok_call_free in one: it will not arrive by iok_poll. The user pointer is not used again. */
+IOK_API void iok_abandon(struct iok_call *call);
+/* Blocks until this call has ended (other news of the port keep waiting for iok_poll), or timeout_ms passed (-1: for
+ * ever, which its deadline bounds). 0, IOK_ETIMEOUT, IOK_EINTR. Afterwards the call does not arrive by iok_poll. */
+IOK_API int iok_wait_call(struct iok_call *call, int64_t timeout_ms);
+
+IOK_API enum iok_outcome iok_call_outcome(const struct iok_call *call);
+/* The reply of a call that ended as DONE or REJECTED: *n tokens, borrowed until iok_call_free. NULL, *n = 0 if none. */
+IOK_API const struct iok_token *iok_call_reply(const struct iok_call *call, size_t *n);
+/* Why a call ended otherwise: fills *err and returns its code; 0 if it did not fail. */
+IOK_API int iok_call_error(const struct iok_call *call, struct iok_error *err);
+/* The address that served it, such as "127.0.0.1:6379"; "" if it met none. Borrowed until iok_call_free. */
+IOK_API const char *iok_call_endpoint(const struct iok_call *call);
+IOK_API struct iok_service *iok_call_service(const struct iok_call *call);
+
+/* Monotonic nanoseconds; 0 for a stage that was not reached. */
+struct iok_stamps {
+    uint64_t submitted, taken, sent, first_byte, complete, picked_up;
+};
+IOK_API void iok_call_stamps(const struct iok_call *call, struct iok_stamps *out);
+/* Frees a call that ended, or was never submitted. The tape and the referenced buffers go with it. */
+IOK_API void iok_call_free(struct iok_call *call);
+
+/* Streams: some commands (SUBSCRIBE, MONITOR) answer with messages without end. Their call stays pending and arrives
+ * by iok_poll whenever messages wait; iok_call_message peeks at the oldest (borrowed until iok_call_next drops it). */
+IOK_API const struct iok_token *iok_call_message(struct iok_call *call, size_t *n);
+IOK_API void iok_call_next(struct iok_call *call);
+/* As iok_wait_call, but also returns 0 when a message waits. */
+IOK_API int iok_wait_message(struct iok_call *call, int64_t timeout_ms);
+
+/* ---- leases ------------------------------------------------------------------------------------------------- */
+
+/* A connection that a sequence of calls holds alone: transactions, WATCH, SUBSCRIBE. Bound to a connection at its
+ * first call. If that is lost, its calls end and every later one ends as NEVER_SENT with IOK_ECLOSED. */
+IOK_API struct iok_lease *iok_lease_new(struct iok_port *port, struct iok_service *service, struct iok_error *err);
+/* Gives it back; calls still alive on it are cancelled. The connection is made clean again, or closed. */
+IOK_API void iok_lease_free(struct iok_lease *lease);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,78 @@
+/* tape.h - how a message crosses between threads: a flat array of tokens and the memory they point into.
+ *
+ *     tokens  [array 2][bytes |][i64 7]                 pre-order; 16 bytes each
+ *     bytes   [h e l l o . . . . . . ]                  small payloads, copied; never moves
+ *     bufs    -> [1 MB payload] -> [overflow chunk]     large ones, and what did not fit
+ *
+ * A tape starts in storage that its owner gives (inside the call) and goes to buffers only when that is full, so a
+ * small command or reply costs no allocation. Payload addresses are stable from the moment that they are written.
+ *
+ * Failure sticks: after the first one (out of memory, over max_bytes) appending does nothing, iok_tape_error gives the
+ * code, and the writer needs to look only once, at the end. In a discarding tape appending succeeds and keeps nothing:
+ * so a tombstone's reply is parsed by the same code.
+ *
+ * Not thread-safe; ownership moves with the call. */
+#ifndef IOK_BASE_TAPE_H
+#define IOK_BASE_TAPE_H
+
+#include <iokernel.h>
+
+#include "buf.h"
+#include "span.h"
+
+struct iok_tape {
+    struct iok_token *tokens; /* n_tokens used of cap_tokens */
+    uint32_t n_tokens, cap_tokens;
+    uint8_t *bytes;           /* small payloads go to bytes + n_bytes */
+    uint32_t n_bytes, cap_bytes;
+    struct iok_buf *bufs;     /* buffers held, newest first */
+    size_t held_bytes;        /* payload and tokens so far; bounded by max_bytes */
+    size_t max_bytes;
+    uint8_t *fill;            /* where the open payload continues; NULL when none is open, or discarding */
+    size_t fill_left;         /* bytes that it still lacks */
+    size_t fill_cap;          /* bytes of it that have memory */
+    int error;                /* 0 or enum iok_errno */
+    bool discard;
+    bool own_tokens;          /* tokens come from iok_malloc, not from the owner's storage */
+    struct iok_account *account;
+};
+
+/* Storage stays the caller's and outlives the tape. */
+void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens, uint8_t *bytes,
+                   uint32_t cap_bytes, size_t max_bytes, struct iok_account *account);
+/* Frees what it holds and makes it empty, in the storage that it was given. */
+void iok_tape_reset(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens);
+void iok_tape_deinit(struct iok_tape *tape);
+
+void iok_tape_null(struct iok_tape *tape);
+void iok_tape_bool(struct iok_tape *tape, bool value);
+void iok_tape_i64(struct iok_tape *tape, int64_t value);
+void iok_tape_f64(struct iok_tape *tape, double value);
+void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len); /* ARRAY, MAP, SET, PUSH, ATTR */
+/* A payload that is all here: type is BYTES, TEXT, DECIMAL or ERROR. Copied. */
+void iok_tape_copy(struct iok_tape *tape, enum iok_type type, uint16_t subtype, struct iok_span payload);
+/* A payload that outlives the tape (static text). */
+void iok_tape_static(struct iok_tape *tape, enum iok_type type, struct iok_span payload);
+/* A payload inside buf; takes over one reference. */
+void iok_tape_hold(struct iok_tape *tape, enum iok_type type, struct iok_span payload, struct iok_buf *buf);
+
+/* A payload that arrives in pieces: open, fill until fill_left is 0. Memory grows with what has really arrived, so a
+ * lying length costs nothing. len may be 0 (then it is complete at once). */
+void iok_tape_open(struct iok_tape *tape, enum iok_type type, uint16_t subtype, size_t len);
+/* Appends min(piece.n, fill_left) bytes and returns that number. */
+size_t iok_tape_fill(struct iok_tape *tape, struct iok_span piece);
+
+static inline int iok_tape_error(const struct iok_tape *tape)
+{
+    return tape->error;
+}
+
+/* Index just past the value that starts at i (its children included); n if the tape ends before. */
+size_t iok_tape_skip(const struct iok_token *tokens, size_t n, size_t i);
+
+static inline struct iok_span iok_token_span(const struct iok_token *token)
+{
+    return (struct iok_span){token->p, token->len};
+}
+
+#endif

@@ -1,0 +1,59 @@
+/* url.h - a service URL, taken apart and percent-decoded.
+ *
+ *     scheme://user:password@host:port/path?key=value&key=value
+ *     scheme+unix:///path/to/socket?key=value     also  unix:///path  where the scheme is unambiguous
+ *
+ * Several host:port pairs are not accepted yet. IPv6 addresses stand in brackets. Each part is NUL-terminated as well
+ * as counted. Immutable after parsing: any thread may read it. */
+#ifndef IOK_BASE_URL_H
+#define IOK_BASE_URL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "span.h"
+
+#define IOK_URL_OPTIONS_MAX 32u  /* more than all option names together need */
+#define IOK_URL_BYTES_MAX 8192u  /* as web servers limit a request line */
+
+struct iok_url_option {
+    struct iok_span key, value;
+};
+
+struct iok_url {
+    struct iok_span scheme;   /* lower case, without "+unix" */
+    struct iok_span user;     /* n 0 if absent */
+    struct iok_span password; /* secret: never shown */
+    bool has_user, has_password;
+    struct iok_span host;     /* without brackets; n 0 for a unix socket */
+    uint16_t port;            /* 0 if absent */
+    bool unix_socket;
+    struct iok_span path;     /* of the socket when unix_socket, else without the leading '/' */
+    struct iok_url_option options[IOK_URL_OPTIONS_MAX];
+    uint32_t n_options;
+    char *storage;            /* owns all the spans; wiped when freed */
+    size_t storage_bytes;
+};
+
+/* 0, or IOK_EURL / IOK_ENOMEM with *err. On failure nothing needs freeing. */
+int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err);
+void iok_url_deinit(struct iok_url *url);
+
+/* The option's value; false if it was not given. */
+bool iok_url_option(const struct iok_url *url, const char *key, struct iok_span *value);
+/* Typed look-ups: *out keeps its (default) value when the key is absent. IOK_EOPTION names the key, what was given's
+ * form, and what is allowed. Durations are "250ms", "2s", "1m", or a bare number of seconds; result in nanoseconds. */
+int iok_url_option_u64(const struct iok_url *url, const char *key, uint64_t min, uint64_t max, uint64_t *out,
+                       struct iok_error *err);
+int iok_url_option_duration(const struct iok_url *url, const char *key, uint64_t min_ns, uint64_t max_ns,
+                            uint64_t *out, struct iok_error *err);
+int iok_url_option_bytes(const struct iok_url *url, const char *key, uint64_t min, uint64_t max, uint64_t *out,
+                         struct iok_error *err); /* "64k", "16m", "1g" or a bare number */
+int iok_url_option_bool(const struct iok_url *url, const char *key, bool *out, struct iok_error *err);
+/* The URL for people: no password, no option whose name ends in "password". Length, at most cap - 1, NUL-terminated. */
+size_t iok_url_safe_text(const struct iok_url *url, char *at, size_t cap);
+/* Of NULL-terminated names the one nearest to key (edit distance at most a third of its length), or NULL. */
+const char *iok_nearest(struct iok_span key, const char *const *names);
+
+#endif

@@ -1,0 +1,111 @@
+/* net.h - what the kernel core asks of the world, and what the world tells it.
+ *
+ * Two drivers implement it: uv.c (libuv, OpenSSL, c-ares) and the tests' simulated network. The core holds no
+ * socket, no clock and no randomness of its own, so that given the same events it does the same things.
+ *
+ * All functions and events run on the thread that runs the loop (the kernel thread, or a waiter that leads it; never
+ * two at once). A driver never calls an event from inside one of these functions. */
+#ifndef IOK_NET_NET_H
+#define IOK_NET_NET_H
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+
+#include "../base/err.h"
+#include "../base/span.h"
+
+struct iok_net;   /* a driver */
+struct iok_link;  /* one connection, or the attempt to make one; the driver's */
+struct iok_query; /* one look-up of a name; the driver's */
+
+#define IOK_ADDRESSES_MAX 16u /* more A and AAAA records of one name than this are left out */
+#define IOK_ADDRESS_TEXT_MAX 112u /* "[ipv6%scope]:port" or a unix path, NUL included (sun_path is 108) */
+
+struct iok_address {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_un local;
+    };
+    socklen_t len;
+};
+
+/* TLS of a service. Immutable; shared by its connections; outlives its links. */
+struct iok_tls_config {
+    const char *server_name; /* SNI and the name to verify: a DNS name or an IP literal */
+    bool verify;             /* chain and name; true unless the program says otherwise */
+    const char *ca_file;     /* PEM; NULL for the system's store */
+    const char *cert_file;   /* client certificate chain, PEM; NULL for none */
+    const char *key_file;    /* PEM; NULL: in cert_file */
+    const char *const *alpn; /* NULL-terminated protocol names; NULL for none */
+};
+struct iok_tls; /* a loaded configuration */
+
+/* One attempt to connect. Everything is copied before open returns, except tls. */
+struct iok_target {
+    const struct iok_address *addresses; /* tried in turn: families alternate, the next starts when the last failed
+                                            or after 250 ms (RFC 8305); the first to connect wins */
+    uint32_t n_addresses;
+    struct iok_tls *tls; /* NULL: plain */
+};
+
+/* Told to the core about a link. owner is what open was given. After closed, or after the core called close, no more
+ * events come for that link. */
+struct iok_link_events {
+    /* Connected, and TLS done. address: the one that won. alpn: chosen protocol or "". */
+    void (*connected)(void *owner, const struct iok_address *address, const char *alpn);
+    /* Memory for the next bytes: returns where and *n (at least 1); the driver reads once into it, then calls arrived
+     * with what came, 1 <= n. NULL: do not read now (the core will call want_read later). */
+    uint8_t *(*read_space)(void *owner, size_t *n);
+    void (*arrived)(void *owner, size_t n);
+    /* send accepted less than all before, and may accept more now. */
+    void (*writable)(void *owner);
+    /* The end: err->code is IOK_EREFUSED, IOK_ECONNECT, IOK_ETLS, IOK_ERESET, or 0 when the peer closed in an orderly
+     * way. The link is dead; the core must not use it again, nor call close. */
+    void (*closed)(void *owner, const struct iok_error *err);
+};
+
+/* A finished look-up. code 0: n addresses (port filled in) and for how long they are good. Else IOK_ERESOLVE with the
+ * reason in err. The query is dead afterwards. */
+typedef void iok_resolved_fn(void *owner, const struct iok_address *addresses, uint32_t n, uint64_t ttl_ns,
+                             const struct iok_error *err);
+
+struct iok_net_ops {
+    /* Monotonic nanoseconds. Never 0. */
+    uint64_t (*now)(struct iok_net *net);
+    uint64_t (*random)(struct iok_net *net);
+    /* NULL with *err when the attempt cannot even start. */
+    struct iok_link *(*open)(struct iok_net *net, const struct iok_target *target,
+                             const struct iok_link_events *events, void *owner, struct iok_error *err);
+    /* Hands bytes over: how many were accepted (0: none now; writable will follow). IOK_ERESET: the link is broken;
+     * closed follows in a later turn. Once accepted, bytes count as sent. */
+    ptrdiff_t (*send)(struct iok_link *link, const struct iovec *vec, int n);
+    /* Flow control: false stops reading. On at first. */
+    void (*want_read)(struct iok_link *link, bool on);
+    /* Orderly where possible (TLS close_notify), never blocking. No events follow. */
+    void (*close)(struct iok_link *link);
+    /* NULL with *err when it cannot start. host is a DNS name (literals are the core's own business). */
+    struct iok_query *(*resolve)(struct iok_net *net, const char *host, uint16_t port, iok_resolved_fn *done,
+                                 void *owner, struct iok_error *err);
+    void (*cancel)(struct iok_query *query); /* done will not be called */
+    /* Loads certificates: NULL with *err (IOK_ETLS, naming the file and what is wrong). The program's thread. */
+    struct iok_tls *(*tls_new)(const struct iok_tls_config *config, struct iok_error *err);
+    void (*tls_free)(struct iok_tls *tls); /* after all links that use it are closed */
+};
+
+/* Each driver's struct begins with this. */
+struct iok_net {
+    const struct iok_net_ops *ops;
+};
+
+/* "10.0.0.1:6379", "[::1]:6379", "/run/redis.sock". Returns at. */
+const char *iok_address_text(const struct iok_address *address, char at[IOK_ADDRESS_TEXT_MAX]);
+/* A literal IPv4 or IPv6 address (with %scope); false if text is none. */
+bool iok_address_literal(const char *text, uint16_t port, struct iok_address *out);
+/* false when the path does not fit. A path that starts with '@' is in Linux' abstract name space. */
+bool iok_address_unix(struct iok_span path, struct iok_address *out);
+
+#endif

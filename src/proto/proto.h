@@ -1,0 +1,146 @@
+/* proto.h - the codec contract: one protocol as a pure state machine.
+ *
+ * A codec turns argument tapes into bytes and bytes into reply tapes. It has no socket, no clock and no thread: the
+ * host (the kernel's connection, or the test kit) calls it, always from one thread, and it never blocks. All its
+ * memory is the state_size bytes that the host gives, plus what open allocates and close frees.
+ *
+ * The host keeps a flight for every request that was encoded and has not had its whole answer. An IN_ORDER protocol
+ * answers the oldest flight; a BY_ID protocol names one by its seq. A flight whose caller went away stays as a
+ * tombstone: its tape discards, and the codec neither sees nor cares.
+ *
+ *     open -> greet -> feed... -> iok_io_ready -> (encode | feed | ping)* -> close
+ *
+ * To add a protocol: its file, its name in list.c, tests/proto/NAME/, docs/protocols/NAME.md. */
+#ifndef IOK_PROTO_PROTO_H
+#define IOK_PROTO_PROTO_H
+
+#include <iokernel.h>
+
+#include "../base/err.h"
+#include "../base/out.h"
+#include "../base/span.h"
+#include "../base/tape.h"
+#include "../base/url.h"
+
+enum iok_proto_flags {
+    IOK_PROTO_IN_ORDER = 1, /* answers come in the order of requests */
+    IOK_PROTO_BY_ID = 2,    /* answers name their request */
+    IOK_PROTO_PUSH = 4,     /* the peer may send messages that answer nothing */
+    IOK_PROTO_WHOLE = 8,    /* the peer acts on whole requests only: one whose last byte was not sent never ran */
+};
+
+/* What classify says of a request. */
+enum iok_class_flags {
+    IOK_CLASS_REPEATABLE = 1,  /* running it twice is as good as once */
+    IOK_CLASS_NEEDS_LEASE = 2, /* changes the connection's state: an error unless the program holds a lease */
+    IOK_CLASS_AUTO_LEASE = 4,  /* blocks its connection: the kernel gives it one of its own for this call */
+    IOK_CLASS_STREAM = 8,      /* answered by messages until the lease ends; needs a lease */
+    IOK_CLASS_FORBIDDEN = 16,  /* never, not even on a lease */
+    IOK_CLASS_DIRTY = 32,      /* after it the leased connection must be reset before another uses it */
+};
+
+struct iok_class {
+    uint32_t flags;  /* enum iok_class_flags */
+    int64_t block_ms; /* how long the server may hold the answer on purpose; -1 for ever, 0 not at all */
+    const char *why; /* static text for the error, when not plainly shareable: what is wrong and what to use instead */
+};
+
+/* One request that awaits its answer. */
+struct iok_flight {
+    struct iok_call *call; /* the host's; NULL for a tombstone */
+    uint64_t end;          /* stream offset just past its last byte */
+    uint32_t tag;          /* the codec's own note, set by encode: what kind of answer to expect */
+    uint32_t host;         /* the host's own flags */
+};
+
+enum iok_msg_flags {
+    IOK_MSG_LAST = 1,     /* the flight is answered: always set, except for a part of a longer answer */
+    IOK_MSG_REJECTED = 2, /* the answer is an error by which the peer says that it did not run the request */
+    IOK_MSG_DROP = 4,     /* begun but not to be delivered: the codec has used it up itself */
+};
+
+#define IOK_SEQ_HEAD UINT64_MAX /* the oldest flight */
+
+struct iok_io;
+
+/* What the host gives to a codec. */
+struct iok_host {
+    /* Starts a message that answers flight seq; NULL when there is no such flight (a protocol error by the peer). The
+     * tape is valid until end. One message at a time. */
+    struct iok_tape *(*begin_reply)(struct iok_io *io, uint64_t seq);
+    /* Starts a message that answers nothing: it goes to the stream of the connection's lease, or is counted and
+     * dropped. Never NULL. */
+    struct iok_tape *(*begin_push)(struct iok_io *io);
+    /* The message is complete. flags: enum iok_msg_flags. 0, or an error that feed returns. */
+    int (*end)(struct iok_io *io, uint32_t flags);
+    /* The flight, to read its tag; NULL if there is none. Borrowed until the next call of the host. */
+    struct iok_flight *(*flight)(struct iok_io *io, uint64_t seq);
+    /* Sign-in is done. Called once per greet. */
+    void (*ready)(struct iok_io *io);
+};
+
+struct iok_io {
+    const struct iok_host *host;
+    struct iok_out *out;         /* bytes for the peer; the host flushes them */
+    const struct iok_url *url;   /* the service's URL with user, password and the codec's own options */
+    size_t max_reply;            /* bytes of one reply, its tokens included */
+    bool encrypted;              /* TLS, or a unix socket */
+    struct iok_error err;        /* filled by whoever returns a negative code */
+};
+
+/* return iok_io_fail(io, IOK_EPROTO, "..."); */
+#define iok_io_fail(io, code, ...) iok_err(&(io)->err, (code), __VA_ARGS__)
+
+/* An option of the URL's query that belongs to the codec. */
+struct iok_proto_option {
+    const char *name;
+    const char *help; /* one line: meaning, unit, default */
+};
+
+/* Slots without comment to the contrary run on the kernel thread (or on a waiter that leads it), may not block, and
+ * return 0 or a negative enum iok_errno with io->err filled in, after which the host closes the connection. Optional
+ * slots are NULL. */
+struct iok_proto {
+    const char *name;           /* "redis" */
+    const char *const *schemes; /* NULL-terminated: "redis", "valkey" */
+    const char *const *tls_schemes; /* the same over TLS: "rediss"; NULL if none */
+    uint16_t default_port;      /* 0: the URL must name one */
+    uint32_t flags;             /* enum iok_proto_flags */
+    size_t state_size;          /* zeroed by the host before open */
+    uint32_t default_connections;
+    const struct iok_proto_option *options; /* ends with name NULL; NULL if none */
+
+    /* Optional; the program's thread: looks at the URL before a service is made. */
+    int (*check)(const struct iok_url *url, struct iok_error *err);
+    /* A connection was made. */
+    int (*open)(void *state, struct iok_io *io);
+    /* Optional: writes the sign-in; later answers come through feed, and the codec calls host->ready once it is done.
+     * Without this slot the connection is ready at once. */
+    int (*greet)(void *state, struct iok_io *io);
+    /* Appends the request to io->out, and sets flight->tag. IOK_ETYPE, IOK_ELIMIT, IOK_EINVAL, IOK_EUNSAFE: nothing
+     * was appended, the call ends with that error, the connection lives on. Any other error closes it. */
+    int (*encode)(void *state, struct iok_io *io, const struct iok_token *args, size_t n, struct iok_flight *flight);
+    /* Takes bytes in, begins and ends messages. Returns how many bytes were used, at most in.n: the host presents the
+     * rest again with more behind it, so only what is short and bounded may be left. Negative: error. */
+    ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);
+    /* The peer closed its side after all bytes were fed. Optional: by default an error if any flight waits. */
+    int (*eof)(void *state, struct iok_io *io);
+    /* Frees what open allocated. The connection is gone. */
+    void (*close)(void *state);
+    /* Optional: appends the cheapest request that shows life; the host keeps a flight for it, and drops the answer. */
+    int (*ping)(void *state, struct iok_io *io, struct iok_flight *flight);
+    /* Optional: what kind of request this is. Without it all requests are shareable and none repeatable. */
+    void (*classify)(const struct iok_token *args, size_t n, struct iok_class *out);
+    /* Optional: makes a leased connection clean again; done when the codec calls host->ready. Without it, or on an
+     * error, the connection is closed. */
+    int (*reset)(void *state, struct iok_io *io);
+    /* Optional: a short safe text for people: the request's name, never its values. Returns the length, at most cap. */
+    size_t (*describe)(const struct iok_token *args, size_t n, char *at, size_t cap);
+};
+
+/* All codecs; ends with NULL. */
+extern const struct iok_proto *const iok_protos[];
+/* By URL scheme; *tls says whether it was one of the TLS schemes. NULL if none. */
+const struct iok_proto *iok_proto_find(struct iok_span scheme, bool *tls);
+
+#endif
