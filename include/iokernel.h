@@ -180,8 +180,9 @@ IOK_API void iok_port_adopt(struct iok_port *port);
 /* Cancels what is in flight, frees the port's calls, leases and streams. May block for as long as the kernel thread
  * needs to let go (milliseconds). */
 IOK_API void iok_port_free(struct iok_port *port);
-/* A descriptor that polls readable when iok_poll has something. Belongs to the port. */
-IOK_API int iok_port_fd(const struct iok_port *port);
+/* A descriptor that polls readable when iok_poll has something, from the first call of this function on. Belongs to the
+ * port. Drain between iok_drain_begin and iok_drain_end. */
+IOK_API int iok_port_fd(struct iok_port *port);
 /* Tells a sleeping kernel about submitted calls. iok_submit does it by itself for the first and every 32nd call of a
  * burst; call this at the end of a burst, or wait, which includes it. */
 IOK_API void iok_flush(struct iok_port *port);

@@ -37,6 +37,11 @@ static inline void iok_count_set(struct iok_count *c, uint64_t n)
     atomic_store_explicit(&c->n, n, memory_order_relaxed);
 }
 
+static inline uint64_t iok_count_exchange(struct iok_count *c, uint64_t n)
+{
+    return atomic_exchange_explicit(&c->n, n, memory_order_seq_cst);
+}
+
 /* References: the last drop sees all that was written under the others. */
 static inline void iok_count_ref(struct iok_count *c)
 {

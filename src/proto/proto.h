@@ -66,7 +66,8 @@ struct iok_io;
 /* What the host gives to a codec. */
 struct iok_host {
     /* Starts a message that answers flight seq; NULL when there is no such flight (a protocol error by the peer). The
-     * tape is valid until end. One message at a time. */
+     * tape is also io->tape, until end. One message at a time. A codec that returns from feed inside a message reads
+     * io->tape again in the next feed: the host puts a discarding tape there when the caller went away meanwhile. */
     struct iok_tape *(*begin_reply)(struct iok_io *io, uint64_t seq);
     /* Starts a message that answers nothing: it goes to the stream of the connection's lease, or is counted and
      * dropped. Never NULL. */
@@ -82,6 +83,7 @@ struct iok_host {
 struct iok_io {
     const struct iok_host *host;
     struct iok_out *out;         /* bytes for the peer; the host flushes them */
+    struct iok_tape *tape;       /* of the message that is open; NULL if none */
     const struct iok_url *url;   /* the service's URL with user, password and the codec's own options */
     size_t max_reply;            /* bytes of one reply, its tokens included */
     bool encrypted;              /* TLS, or a unix socket */

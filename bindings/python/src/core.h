@@ -1,0 +1,227 @@
+/* core.h - the parts of iokernel._core, the Python binding: what the files of this folder share.
+ *
+ *     Client, Lease, Queue  (all are Callers)    client.c, lease.c, queue.c
+ *       |  Command: GET, SET ... as methods      command.c
+ *       |  arguments -> call                     build.c
+ *       v
+ *     Port: one per event loop or thread         port.c
+ *       |
+ *       v  in a drain, or at the end of a wait
+ *     tape -> Python value or exception          value.c, fail.c
+ *     Reply: what asyncio awaits                 reply.c
+ *     Stream: messages without end               stream.c
+ *
+ * It uses include/iokernel.h only. Everything here runs with the interpreter's lock held, except the few lines between
+ * Py_BEGIN_ALLOW_THREADS and Py_END_ALLOW_THREADS, which touch no Python object. The kernel thread never runs any of it. */
+#ifndef IOK_PYTHON_CORE_H
+#define IOK_PYTHON_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <iokernel.h>
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* Arguments and replies of at least this many bytes are passed by reference: see iok_call_ref. */
+#define REFER_BYTES_MIN 16384
+
+/* ---- the process-wide state (module.c) ---------------------------------------------------------------------- */
+
+struct core {
+    struct iok_kernel *kernel; /* NULL before the first use, after fork and at exit */
+    struct iok_options options;
+    bool ending;               /* the interpreter exits: no new kernel */
+    bool at_exit;              /* core_end is registered with atexit */
+    uint32_t generation;       /* forks since the start; what was made under another number is the parent's */
+    /* from asyncio */
+    PyCFunction running_loop;  /* asyncio.get_running_loop */
+    PyObject *running_loop_self, *running_loop_object;
+    PyObject *task_type;       /* the C asyncio.Task */
+    PyObject *current_tasks;   /* {loop: task} */
+    PyObject *cancelled_error, *invalid_state_error;
+    /* iokernel.errors */
+    PyObject *make_failure, *make_reply_error, *make_decode_error;
+    /* names */
+    PyObject *str_add_reader, *str_call_soon, *str_call_soon_threadsafe, *str_call_exception_handler, *str_context;
+    PyObject *str_is_closed, *str_drain;
+    PyObject *names_context;   /* ("context",) */
+};
+extern struct core core;
+
+/* Loads what the binding needs from asyncio and iokernel.errors, once. */
+int core_need_asyncio(void);
+int core_need_errors(void);
+/* The kernel, made at its first use; NULL with an exception. */
+struct iok_kernel *core_kernel(void);
+
+/* ---- ports (port.c) ----------------------------------------------------------------------------------------- */
+
+struct py_reply;
+
+/* Something of this port that died on another thread and waits for the owner. */
+struct port_grave {
+    struct port_grave *next;
+    struct iok_lease *lease; /* one of the two */
+    struct iok_call *call;
+};
+
+struct py_port {
+    PyObject_HEAD
+    struct iok_port *port;      /* NULL once closed */
+    PyObject *loop;             /* NULL: the port of a thread */
+    unsigned long thread;       /* the owner */
+    uint32_t generation;
+    bool draining;
+    struct py_reply *pending;   /* references: replies whose calls are under way */
+    struct port_grave *graves;
+    struct py_port *next, **link; /* all ports of loops */
+};
+
+extern PyTypeObject port_type;
+
+/* Borrowed; NULL with an exception. */
+struct py_port *port_of_thread(void);
+struct py_port *port_of_loop(void);
+/* The running loop's if there is one, else the thread's. */
+struct py_port *port_of_anything(void);
+/* Open, of this process and of this thread. */
+bool port_usable(const struct py_port *port);
+/* Sets the exception that says why it is not. */
+void port_refuse(const struct py_port *port);
+/* Frees a lease or abandons a call from whatever thread. */
+void port_bury(struct py_port *port, struct iok_lease *lease, struct iok_call *call);
+void port_reap(struct py_port *port);
+int port_init_type(PyObject *module);
+
+/* ---- callers: Client, Lease, Queue (client.c, lease.c, queue.c) --------------------------------------------- */
+
+enum caller_mode {
+    CALLER_SYNC,    /* a call blocks its thread and returns the value */
+    CALLER_ASYNCIO, /* a call returns a Reply */
+    CALLER_QUEUE,   /* a call is kept for later */
+};
+
+struct py_caller {
+    PyObject_HEAD
+    struct iok_service *service; /* a reference; NULL once given back, and in queues */
+    struct iok_lease *lease;     /* of leases: NULL once closed */
+    struct py_port *port;        /* of leases: a reference; NULL for others, whose port is found at each call */
+    PyObject *queue;             /* of queues: a list */
+    PyObject *weakrefs;
+    uint32_t generation;
+    uint8_t mode;                /* enum caller_mode */
+    bool decode;                 /* bytes of replies become str */
+    bool scalars;                /* the protocol's arguments are bytes, text and numbers: refuse others at once */
+    bool closed;
+};
+
+extern PyTypeObject caller_type, client_type, lease_type, queue_type;
+
+/* An empty call on the right port; *port is set. NULL with an exception. */
+struct iok_call *caller_begin(struct py_caller *caller, struct py_port **port);
+/* Submits and gives what the method returns: a value or a Reply. Takes the call over. */
+PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call);
+/* Waits for a submitted call. 0, or -1 with an exception after the call was abandoned. */
+int caller_wait(struct py_port *port, struct iok_call *call);
+/* Shared by Client and Lease. */
+int caller_check_open(const struct py_caller *caller);
+int client_init_types(PyObject *module);
+int lease_init_type(PyObject *module);
+int queue_init_type(PyObject *module);
+/* Keeps words and arguments for later; returns None. */
+PyObject *queue_append(struct py_caller *caller, PyObject *const *words, Py_ssize_t n_words, PyObject *const *args,
+                       Py_ssize_t n_args);
+
+/* ---- arguments (build.c) ------------------------------------------------------------------------------------ */
+
+/* What a call takes by keyword. */
+struct call_options {
+    int64_t timeout_ms; /* 0: the service's own */
+    int repeatable;     /* -1: not given */
+};
+#define CALL_OPTIONS_NONE ((struct call_options){.timeout_ms = 0, .repeatable = -1})
+
+/* Appends one argument; position counts from 1, for the error text. 0 or -1 with an exception. */
+int build_argument(struct iok_call *call, PyObject *value, bool scalars, Py_ssize_t position);
+/* Is it of a type that Redis-like protocols can carry? */
+bool build_is_scalar(PyObject *value);
+/* Reads timeout= and repeatable= from a vectorcall's keywords. 1 if there are others, 0, or -1 with an exception. */
+int build_options(struct call_options *options, PyObject *const *values, PyObject *kwnames);
+int build_timeout(PyObject *seconds, int64_t *timeout_ms);
+void build_apply(struct iok_call *call, const struct call_options *options);
+
+/* ---- replies (value.c, fail.c, reply.c) --------------------------------------------------------------------- */
+
+/* The value of a call that ended, or NULL with the exception that it stands for. */
+PyObject *value_of_call(struct iok_call *call, bool decode);
+PyObject *value_of_message(const struct iok_token *tokens, size_t n, struct iok_call *call, bool decode);
+int value_init(void);
+
+/* Set the exception for a failure of iokernel; service may be NULL. */
+void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_service *service,
+              const char *endpoint);
+void fail_code(int code, const char *text, struct iok_service *service);
+void fail_call(struct iok_call *call);
+/* A new exception for an error that the server reports; call may be NULL for one nested in a reply. */
+PyObject *fail_reply(const struct iok_token *token, struct iok_call *call);
+void fail_undecodable(struct iok_call *call, PyObject *cause);
+/* Takes the current exception, with its traceback set. A new reference. */
+PyObject *fail_take(void);
+/* Raises an exception instance; takes the reference over. */
+void fail_raise(PyObject *exception);
+
+enum reply_state {
+    REPLY_PENDING,
+    REPLY_RESULT,
+    REPLY_EXCEPTION,
+    REPLY_CANCELLED,
+};
+
+struct py_reply {
+    PyObject_HEAD
+    struct py_reply *next, **link; /* the port's pending replies */
+    struct py_port *port;          /* borrowed; NULL unless pending on a port */
+    struct iok_call *call;         /* under way; NULL otherwise */
+    PyObject *owner;               /* of the next message of a stream: the stream */
+    PyObject *loop;
+    PyObject *result;              /* the value, the exception, or the message of cancel() */
+    PyObject *callback, *context;  /* the first done callback: nearly always the only one */
+    PyObject *callbacks;           /* list of (callback, context): further ones */
+    PyObject *weakrefs;
+    struct iok_stamps stamps;
+    uint8_t state;                 /* enum reply_state */
+    bool decode;
+    char blocking;                 /* asyncio's _asyncio_future_blocking */
+    bool unseen;                   /* an exception that nobody has looked at */
+};
+
+extern PyTypeObject reply_type;
+
+/* A pending reply of a call (not yet submitted) on a loop's port. */
+struct py_reply *reply_new(struct py_port *port, struct iok_call *call, bool decode);
+/* Puts it among the port's pending ones, which keeps it alive until it ends. */
+void reply_start(struct py_reply *reply);
+/* Ends it with a value, or if that is NULL with the current exception. inline_task: a waiting task may be resumed at
+ * once. 0, or -1 with KeyboardInterrupt or SystemExit raised by that task. */
+int reply_end(struct py_reply *reply, PyObject *value, bool inline_task);
+/* The call has ended: converts and frees it, then as reply_end. */
+int reply_complete(struct py_reply *reply, struct iok_call *call, bool inline_task);
+/* Its port goes away: ends without telling anybody, since the loop is closed. */
+void reply_orphan(struct py_reply *reply);
+int reply_init_type(PyObject *module);
+
+/* ---- commands and streams ----------------------------------------------------------------------------------- */
+
+int command_init(PyObject *module);
+PyObject *command_make(PyObject *module, PyObject *args, PyObject *kwargs);
+
+extern PyTypeObject stream_type;
+/* A call of a stream has news. 0 or -1 as reply_end. */
+int stream_news(PyObject *stream, struct iok_call *call, bool inline_task);
+/* The reply that waited for a message was cancelled or died. */
+void stream_forget(PyObject *stream, const struct py_reply *reply);
+int stream_init_type(PyObject *module);
+
+#endif

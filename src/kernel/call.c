@@ -1,0 +1,210 @@
+/* call.c - the life of a call inside the kernel: taken, routed, cut short, ended. */
+#include <assert.h>
+#include <string.h>
+
+#include "../base/mem.h"
+#include "kernel.h"
+
+#define IOK_RING_EVERY 32u /* completions before a sleeping port is woken early, to work in parallel */
+
+static void to_port(struct iok_core *core, struct iok_port *port, uintptr_t entry)
+{
+    bool pushed = iok_ring_push(&port->link.cq, entry);
+
+    assert(pushed); /* the slot was reserved, see port.h */
+    (void)pushed;
+    if (!iok_node_linked(&port->ring_node)) {
+        iok_list_push(&core->to_ring, &port->ring_node);
+    }
+    if (++core->unrung == IOK_RING_EVERY) {
+        iok_core_ring_ports(core);
+    }
+}
+
+static void record(struct iok_service *service, const struct iok_call *call)
+{
+    const struct iok_stamps *at = &call->stamps;
+
+    iok_count_own_add(&service->ended[call->outcome], 1);
+    if (at->taken > at->submitted) {
+        iok_hist_add(&service->hist_submit, at->taken - at->submitted);
+    }
+    if (at->sent != 0) {
+        iok_hist_add(&service->hist_queue, at->sent - at->taken);
+        if (call->outcome == IOK_DONE || call->outcome == IOK_REJECTED) {
+            iok_hist_add(&service->hist_service, at->complete - at->sent);
+        }
+    }
+}
+
+void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome outcome, const struct iok_error *err)
+{
+    struct iok_service *service = call->service;
+
+    assert(call->state != IOK_CALL_ENDED);
+    if (iok_node_linked(&call->node)) {
+        if (call->state == IOK_CALL_QUEUED && call->lease == NULL) {
+            service->n_queued--;
+        }
+        iok_list_remove(&call->node);
+    }
+    iok_timer_stop(&core->wheel, &call->deadline);
+    if (call->lease != NULL) {
+        iok_lease_call_ended(core, call);
+    }
+    call->state = IOK_CALL_ENDED;
+    call->outcome = outcome;
+    if (call->stamps.complete == 0) {
+        call->stamps.complete = core->now;
+    }
+    if (err != NULL) {
+        call->error_code = err->code;
+        call->error_line = err->line;
+        call->error_file = err->file;
+        iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
+        iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
+    }
+    record(service, call);
+    iok_count_sub(&core->inflight, 1);
+    to_port(core, call->port, iok_entry(call, IOK_CQ_ENDED));
+}
+
+/* What the codec, the program and the lease say of this call. 0, or the error with which it ends. */
+static int classify(struct iok_call *call, struct iok_class *class, struct iok_error *err)
+{
+    const struct iok_proto *proto = call->service->proto;
+    char name[64];
+    size_t len;
+
+    *class = (struct iok_class){0};
+    if (proto->classify != NULL) {
+        proto->classify(call->args.tokens, call->args.n_tokens, class);
+    }
+    if ((class->flags & IOK_CLASS_FORBIDDEN) == 0 &&
+        ((class->flags & (IOK_CLASS_NEEDS_LEASE | IOK_CLASS_STREAM)) == 0 || call->lease != NULL)) {
+        return 0;
+    }
+    len = proto->describe == NULL ? 0 : proto->describe(call->args.tokens, call->args.n_tokens, name, sizeof(name));
+    return iok_err(err, IOK_EUNSAFE, "%.*s: %s", (int)len, name,
+                   class->why != NULL ? class->why : "not possible on a shared connection; use a lease");
+}
+
+static void set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
+{
+    uint64_t ns = call->service->config.timeout;
+
+    if (call->timeout_ms > 0) {
+        ns = (uint64_t)call->timeout_ms * IOK_NS_MS;
+    } else if (call->timeout_ms < 0 || block_ms < 0) {
+        return; /* without end, as the program or the command says */
+    } else {
+        ns += (uint64_t)block_ms * IOK_NS_MS;
+    }
+    call->deadline_ns = call->stamps.submitted + ns;
+    call->deadline.kind = IOK_TIMER_CALL;
+    iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
+}
+
+void iok_call_take(struct iok_core *core, struct iok_call *call)
+{
+    struct iok_service *service = call->service;
+    struct iok_class class = {0};
+    struct iok_error err;
+
+    call->stamps.taken = core->now > call->stamps.submitted ? core->now : call->stamps.submitted;
+    call->state = IOK_CALL_QUEUED;
+    iok_count_own_add(&core->calls, 1);
+    iok_count_own_add(&service->calls, 1);
+    iok_count_add(&core->inflight, 1);
+    iok_service_start(core, service);
+    if (core->stopping || service->closed) {
+        iok_call_fail(core, call, IOK_NEVER_SENT, IOK_ECLOSED, "%s is closed", service->name);
+        return;
+    }
+    if ((call->flags & IOK_CALL_READY) == 0) {
+        if (classify(call, &class, &err) != 0) {
+            iok_call_end(core, call, IOK_NEVER_SENT, &err);
+            return;
+        }
+        call->class_flags = class.flags;
+        if ((call->flags & IOK_CALL_REPEATABLE) != 0) {
+            call->class_flags |= IOK_CLASS_REPEATABLE;
+        }
+        iok_budget_earn(&service->retry_budget);
+    }
+    set_deadline(core, call, class.block_ms);
+    if (call->lease == NULL && (class.flags & IOK_CLASS_AUTO_LEASE) != 0) {
+        call->lease = iok_lease_auto(core, call);
+        if (call->lease == NULL) {
+            iok_call_fail(core, call, IOK_NEVER_SENT, IOK_ENOMEM, "out of memory for a lease");
+            return;
+        }
+    }
+    if (call->lease != NULL) {
+        iok_lease_take(core, call->lease, call);
+    } else {
+        iok_service_enqueue(service, call, false);
+        iok_service_want_pump(service);
+    }
+}
+
+void iok_call_cut(struct iok_core *core, struct iok_call *call, const struct iok_error *err)
+{
+    bool sent = call->state == IOK_CALL_SENT || call->state == IOK_CALL_STREAMING;
+    struct iok_conn *conn = call->conn;
+
+    if (call->state == IOK_CALL_ENDED) {
+        return;
+    }
+    if (sent) {
+        iok_count_own_add(&call->service->cancelled, 1);
+        iok_conn_forget(conn, call);
+    }
+    iok_call_end(core, call, sent ? IOK_MAYBE_EXECUTED : IOK_NEVER_SENT, err);
+}
+
+void iok_call_deadline(struct iok_core *core, struct iok_call *call)
+{
+    struct iok_service *service = call->service;
+    struct iok_error err;
+    double seconds = (double)(call->deadline_ns - call->stamps.submitted) / 1e9;
+
+    if (call->state == IOK_CALL_QUEUED && iok_count_get(&service->ready_conns) == 0) {
+        iok_err(&err, service->failure.code != 0 ? service->failure.code : IOK_ETIMEOUT,
+                "no connection within %.3g s: %s", seconds,
+                service->failure.code != 0 ? service->failure.text : "still trying");
+    } else {
+        iok_err(&err, IOK_ETIMEOUT, call->state == IOK_CALL_QUEUED ? "not sent within %.3g s: too many calls ahead"
+                                                                   : "no reply within %.3g s",
+                seconds);
+    }
+    iok_call_cut(core, call, &err);
+}
+
+void iok_call_news(struct iok_core *core, struct iok_call *call, struct iok_message *message)
+{
+    bool pushed = iok_ring_push(&call->stream->ring, (uintptr_t)message);
+
+    assert(pushed); /* the connection is not read while the ring is full */
+    (void)pushed;
+    if (iok_count_exchange(&call->stream->news_posted, 1) == 0) {
+        to_port(core, call->port, iok_entry(call, IOK_CQ_NEWS));
+    }
+}
+
+struct iok_message *iok_message_new(size_t max_bytes, struct iok_account *account)
+{
+    struct iok_message *message = iok_malloc(sizeof(*message));
+
+    if (message != NULL) {
+        iok_tape_init(&message->tape, message->tokens, IOK_CALL_REPLY_TOKENS, message->bytes, IOK_CALL_REPLY_BYTES,
+                      max_bytes, account);
+    }
+    return message;
+}
+
+void iok_message_free(struct iok_message *message)
+{
+    iok_tape_deinit(&message->tape);
+    iok_free(message);
+}

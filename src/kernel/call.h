@@ -1,0 +1,103 @@
+/* call.h - one request and its reply, as it passes between an application thread and the kernel.
+ *
+ *     new --submit--> QUEUED --> SENT --> ENDED          (stream: SENT --> STREAMING --> ENDED)
+ *
+ * Owned by the application until iok_submit, by the kernel until it pushes IOK_CQ_ENDED, then by the application
+ * again. Small commands and replies live in the storage at its end, so that a call costs no allocation. */
+#ifndef IOK_KERNEL_CALL_H
+#define IOK_KERNEL_CALL_H
+
+#include <iokernel.h>
+
+#include "../base/tape.h"
+#include "../ring/spsc.h"
+#include "list.h"
+#include "timer.h"
+
+struct iok_conn;
+
+#define IOK_CALL_ARG_TOKENS 8u    /* a command with 7 arguments */
+#define IOK_CALL_REPLY_TOKENS 6u  /* a scalar, or a short list */
+#define IOK_CALL_ARG_BYTES 200u   /* a key and a small value */
+#define IOK_CALL_REPLY_BYTES 208u /* a small value, or an error text */
+
+enum iok_call_state { IOK_CALL_NEW = 0, IOK_CALL_QUEUED, IOK_CALL_SENT, IOK_CALL_STREAMING, IOK_CALL_ENDED };
+
+enum iok_call_flags {
+    IOK_CALL_READY = 1,      /* no request: ends when the service is usable */
+    IOK_CALL_REPEATABLE = 2, /* the program says so */
+    IOK_CALL_AUTO_LEASE = 4, /* kernel: its lease is the kernel's own, for this call only */
+};
+
+/* The application's notes. */
+enum iok_call_app {
+    IOK_APP_SUBMITTED = 1, /* with the kernel */
+    IOK_APP_CANCEL = 2,    /* cancel was sent, and not acknowledged */
+    IOK_APP_ENDED = 4,     /* the end was picked up */
+    IOK_APP_ABANDONED = 8, /* to be freed as soon as the kernel lets go */
+    IOK_APP_WAITED = 16,   /* a thread waits for it: not for iok_poll */
+};
+
+/* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
+struct iok_peer {
+    uint16_t family; /* AF_INET, AF_INET6, AF_UNIX; 0: none */
+    uint16_t port;
+    uint32_t scope;
+    uint8_t ip[16];
+};
+
+/* One message of a stream. Made by the kernel, freed by the application. */
+struct iok_message {
+    struct iok_tape tape;
+    struct iok_token tokens[IOK_CALL_REPLY_TOKENS];
+    uint8_t bytes[IOK_CALL_REPLY_BYTES];
+};
+
+#define IOK_STREAM_MESSAGES_MAX 1024u /* then the connection is not read until the program has taken half of them */
+
+struct iok_stream {
+    struct iok_ring ring;         /* of struct iok_message *, kernel to application */
+    struct iok_count news_posted; /* an IOK_CQ_NEWS is under way */
+    struct iok_count stalled;     /* the kernel waits for credit */
+};
+
+struct iok_call {
+    /* the application's */
+    struct iok_port *port;
+    struct iok_service *service;
+    struct iok_lease *lease;
+    void *user;
+    int64_t timeout_ms;
+    uint32_t flags; /* enum iok_call_flags */
+    uint32_t app;   /* enum iok_call_app */
+    struct iok_stamps stamps;
+    struct iok_node pending; /* in the port's list of news, or of free calls */
+    struct iok_message *message;
+
+    /* the kernel's, from submission to the end */
+    struct iok_node node; /* in a queue, or in its lease's list of calls under way */
+    struct iok_timer deadline;
+    struct iok_conn *conn; /* while SENT or STREAMING */
+    uint64_t seq;          /* of its flight */
+    uint64_t deadline_ns;  /* 0: none */
+    uint32_t attempts;
+    uint32_t class_flags; /* enum iok_class_flags, and what the program said */
+    enum iok_call_state state;
+    struct iok_stream *stream; /* made by the kernel, freed with the call */
+
+    /* how it ended */
+    enum iok_outcome outcome;
+    int error_code;
+    int error_line;
+    const char *error_file;
+    struct iok_peer peer;
+    char peer_text[64]; /* "[ipv6%scope]:port", made when asked for */
+
+    struct iok_tape args, reply;
+    struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
+    struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
+    uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
+    uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
+};
+
+#endif

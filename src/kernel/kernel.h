@@ -1,0 +1,249 @@
+/* kernel.h - the deterministic core: services, endpoints, connections, calls and leases.
+ *
+ *     kernel > service > endpoint > conn          kernel > port > call, lease
+ *
+ * It takes events (bytes arrived, connected, closed, resolved, time passed, message from a port) and asks net.h for
+ * actions. Given the same events, times and random numbers it does the same things. One thread at a time runs it. */
+#ifndef IOK_KERNEL_KERNEL_H
+#define IOK_KERNEL_KERNEL_H
+
+#include <iokernel.h>
+
+#include "../base/hist.h"
+#include "../net/net.h"
+#include "../policy/backoff.h"
+#include "../policy/budget.h"
+#include "../proto/proto.h"
+#include "../ring/note.h"
+#include "../ring/port.h"
+#include "call.h"
+#include "list.h"
+#include "timer.h"
+
+#define IOK_NS_MS UINT64_C(1000000)
+#define IOK_NS_S UINT64_C(1000000000)
+
+/* Which timer fired: struct iok_timer.kind. */
+enum iok_timer_kind { IOK_TIMER_CALL = 0, IOK_TIMER_CONN, IOK_TIMER_ENDPOINT };
+
+struct iok_port {
+    struct iok_port_link link;
+    struct iok_kernel *owner; /* the public handle */
+    /* the application's */
+    struct iok_list free_calls;
+    struct iok_list news;      /* calls that wait for iok_poll, taken out of the ring by a waiter */
+    struct iok_list calls_all; /* unused calls are in free_calls, the others are only counted */
+    uint32_t n_calls, n_leases, calls_max;
+    uint32_t n_cached;
+    /* the kernel's */
+    struct iok_node node;
+    struct iok_node ring_node; /* in core->to_ring: has completions that the application was not told of */
+};
+
+struct iok_core {
+    struct iok_net *net;
+    struct iok_wake wake;
+    struct iok_port_inbox inbox;
+    uint64_t now; /* of this turn, monotonic ns */
+    struct iok_wheel wheel;
+    struct iok_list ports, services;
+    struct iok_list dirty;   /* connections with bytes to flush */
+    struct iok_list to_ring; /* ports to wake */
+    struct iok_list dead;    /* connections to free at the end of the turn */
+    struct iok_list pumps;   /* services whose queues may move */
+    uint32_t unrung;         /* completions since to_ring was last served */
+    uint8_t *scratch;        /* where reads go */
+    bool stopping;
+    struct iok_account replies, arguments, output;
+    struct iok_count objects, rounds, wakeups, polls_blocking, leads, port_wakeups, calls, bytes_in, bytes_out;
+    struct iok_count inflight; /* calls that the core holds now */
+};
+
+/* What a URL says beyond the protocol's own business. Durations in ns; the options' page is docs/urls.md. */
+struct iok_service_config {
+    uint64_t connections, leases, max_inflight, max_queued, max_reply, retries;
+    uint64_t timeout, connect_timeout, ping, ping_timeout, lease_idle;
+    bool tls;
+};
+
+struct iok_service {
+    struct iok_count refs; /* the program's handles, calls and leases, and one of the core's */
+    struct iok_url url;
+    char name[512];
+    const struct iok_proto *proto;
+    struct iok_service_config config;
+    struct iok_tls *tls;
+    struct iok_kernel *owner; /* the public handle */
+
+    /* the core's */
+    struct iok_core *core;
+    struct iok_node node, pump_node;
+    bool started, closed;
+    struct iok_list queue;      /* calls that wait for a shared connection */
+    struct iok_list lease_wait; /* leases that wait for a connection */
+    struct iok_list conns;      /* all, in the order they were opened */
+    uint32_t n_queued, n_inflight, n_shared, n_leased;
+    struct iok_budget retry_budget;
+
+    /* the endpoint: one per service until resolvers publish sets */
+    struct iok_address addresses[IOK_ADDRESSES_MAX];
+    uint32_t n_addresses;
+    uint64_t resolved_until;  /* when the addresses want another look-up; UINT64_MAX: literal */
+    struct iok_query *query;
+    struct iok_backoff backoff;
+    struct iok_timer retry;   /* set: wait before the next attempt */
+    struct iok_error failure; /* why there is no connection; code 0: none was tried, or all is well */
+    bool fatal;               /* the failure will not heal by waiting: calls end at once */
+
+    /* figures: written by the core, read by anybody */
+    struct iok_count calls, ended[5], retries, cancelled, connects, connect_failures, disconnects, pings;
+    struct iok_count bytes_in, bytes_out, ready_conns, leased_conns, queued_now, inflight_now;
+    struct iok_hist hist_submit, hist_queue, hist_service;
+    struct iok_hist hist_pickup, hist_total; /* written by the ports: shared adds */
+    struct iok_note last_failure;
+};
+
+/* State changes only through iok_conn_set_state, by the table in conn.c. */
+enum iok_conn_state {
+    IOK_CONN_CONNECTING = 0, /* TCP and TLS */
+    IOK_CONN_SIGNING_IN,     /* greet until ready */
+    IOK_CONN_READY,          /* takes calls: shared ones, or nobody's when it is for leases */
+    IOK_CONN_LEASED,         /* belongs to a lease */
+    IOK_CONN_RESETTING,      /* made clean after a lease */
+    IOK_CONN_CLOSED,         /* waits in core->dead */
+};
+
+struct iok_conn {
+    struct iok_service *service;
+    struct iok_link *link;
+    struct iok_node node, dirty_node;
+    enum iok_conn_state state;
+    bool for_leases;     /* not for shared calls */
+    bool dirty_state;    /* a call on the lease changed the connection's state */
+    bool in_feed;        /* a codec function runs: closing waits until it returns */
+    bool blocked;        /* send accepted less than all */
+    bool read_paused;
+    bool pinged;         /* a ping is under way */
+    struct iok_lease *lease;
+    struct iok_call *stream; /* where pushes go */
+    struct iok_timer timer;  /* sign-in deadline, ping, ping's deadline, idle end */
+    struct iok_peer peer;
+    uint64_t arrived_at; /* when bytes last came */
+    uint64_t opened_at;
+
+    /* flights [head_seq, next_seq) in a ring of n_slots (a power of two) */
+    struct iok_flight *flights;
+    uint32_t n_slots;
+    uint64_t head_seq, next_seq, sent_seq;
+    uint32_t n_live;     /* flights that are not answered yet */
+    uint64_t open_seq;   /* the flight whose reply is open */
+    bool open_push;
+
+    struct iok_io io;
+    struct iok_out out;
+    struct iok_tape scrap; /* discards */
+    struct iok_message *push;
+    uint8_t *rest; /* bytes that feed left, to be presented again */
+    size_t n_rest, cap_rest;
+    size_t n_front; /* bytes of rest that stand at the front of scratch */
+    void *codec;   /* proto->state_size bytes */
+};
+
+struct iok_lease {
+    /* the application's */
+    struct iok_port *port;
+    struct iok_service *service;
+    struct iok_node app_node;
+    bool released;
+    /* the core's */
+    struct iok_node node;   /* in service->lease_wait */
+    struct iok_list queue;  /* calls that wait for the connection */
+    struct iok_conn *conn;
+    struct iok_call *auto_call; /* the kernel's own lease, for this call */
+    bool lost, release_wanted, stamped;
+};
+
+/* ---- kernel.c ---- */
+int iok_core_init(struct iok_core *core);              /* then set net, then: */
+void iok_core_start(struct iok_core *core, struct iok_net *net);
+void iok_core_deinit(struct iok_core *core);
+/* One turn's work: messages of ports, timers, flushing, waking ports. */
+void iok_core_round(struct iok_core *core);
+/* Announces sleep: false when there is work after all. Undone by iok_core_awake. */
+bool iok_core_may_sleep(struct iok_core *core);
+void iok_core_awake(struct iok_core *core);
+/* Monotonic ns of the next timer; UINT64_MAX: none. */
+uint64_t iok_core_deadline(const struct iok_core *core);
+/* Ends every call, closes every connection, lets go of every port. The net driver may still hold dying links. */
+void iok_core_stop(struct iok_core *core);
+void iok_core_ring_ports(struct iok_core *core);
+
+/* ---- call.c ---- */
+/* The only way in which a call ends: fills in how, gives it to its port. err NULL: no error. */
+void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome outcome, const struct iok_error *err);
+#define iok_call_fail(core, call, outcome, code, ...)                                                                  \
+    do {                                                                                                               \
+        struct iok_error failure_;                                                                                     \
+        iok_err(&failure_, (code), __VA_ARGS__);                                                                       \
+        iok_call_end((core), (call), (outcome), &failure_);                                                            \
+    } while (0)
+/* A call came from a port. */
+void iok_call_take(struct iok_core *core, struct iok_call *call);
+/* Ends a call early, wherever it is, with err (IOK_ETIMEOUT or IOK_ECANCELLED). */
+void iok_call_cut(struct iok_core *core, struct iok_call *call, const struct iok_error *err);
+void iok_call_deadline(struct iok_core *core, struct iok_call *call);
+/* A message for its stream; takes the message over. */
+void iok_call_news(struct iok_core *core, struct iok_call *call, struct iok_message *message);
+void iok_message_free(struct iok_message *message);
+struct iok_message *iok_message_new(size_t max_bytes, struct iok_account *account);
+
+/* ---- service.c ---- */
+struct iok_service *iok_service_make(const char *url, struct iok_error *err);
+void iok_service_drop(struct iok_service *service); /* one reference */
+void iok_service_start(struct iok_core *core, struct iok_service *service);
+void iok_service_stop(struct iok_service *service, const struct iok_error *why);
+/* Moves queued calls to connections that have room, and opens connections that are lacking. */
+void iok_service_pump(struct iok_service *service);
+void iok_service_want_pump(struct iok_service *service);
+/* Opens what is lacking: shared connections, and those that leases wait for. */
+void iok_service_fill(struct iok_service *service);
+void iok_service_retry_due(struct iok_service *service);
+/* A connection could not be made, or was lost. ready: it had been usable. */
+void iok_service_failed(struct iok_service *service, const struct iok_error *err, bool ready);
+void iok_service_healthy(struct iok_service *service);
+void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front);
+
+/* ---- conn.c ---- */
+int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error *err);
+bool iok_conn_has_room(const struct iok_conn *conn);
+/* Encodes the call onto the connection; a call that cannot be encoded ends here. */
+void iok_conn_send(struct iok_conn *conn, struct iok_call *call);
+void iok_conn_flush(struct iok_conn *conn);
+/* Ends the connection: flights end or are queued again, truthfully. */
+void iok_conn_close(struct iok_conn *conn, const struct iok_error *err);
+void iok_conn_timer(struct iok_conn *conn);
+void iok_conn_free(struct iok_conn *conn);
+/* The caller of this flight went away: its reply will be swallowed. */
+void iok_conn_forget(struct iok_conn *conn, struct iok_call *call);
+void iok_conn_resume(struct iok_conn *conn);
+void iok_conn_reset(struct iok_conn *conn);
+void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state);
+void iok_conn_arm(struct iok_conn *conn);
+
+/* ---- flight.c: what a codec asks of its connection ---- */
+extern const struct iok_host iok_conn_host;
+/* A new flight at the tail; NULL when out of memory. */
+struct iok_flight *iok_flight_push(struct iok_conn *conn);
+struct iok_flight *iok_flight_at(struct iok_conn *conn, uint64_t seq);
+void iok_flight_drop_last(struct iok_conn *conn);
+
+/* ---- lease.c ---- */
+void iok_lease_take(struct iok_core *core, struct iok_lease *lease, struct iok_call *call);
+void iok_lease_bind(struct iok_lease *lease, struct iok_conn *conn);
+void iok_lease_release(struct iok_core *core, struct iok_lease *lease);
+void iok_lease_lost(struct iok_lease *lease, const struct iok_error *err);
+struct iok_lease *iok_lease_auto(struct iok_core *core, struct iok_call *call);
+void iok_lease_call_ended(struct iok_core *core, struct iok_call *call);
+void iok_lease_init(struct iok_lease *lease, struct iok_port *port, struct iok_service *service);
+
+#endif
