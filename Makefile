@@ -16,10 +16,10 @@ python_places = bindings tests bench examples tools
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-.PHONY: all help setup c python test check demo bench fuzz soak format clean
+.PHONY: all help setup c python test check demo bench fuzz soak format docs clean
 .PHONY: check-format check-python check-rules check-gcc check-clang check-asan check-tsan check-install
 
-## all: set-up, the C library with its tests, examples and benches, and the Python package into .venv
+## all: the default: set-up, everything in C, the Python package into .venv
 all: c python
 
 ## help: this text
@@ -51,7 +51,7 @@ build/python.stamp: $(python_files) tools/requirements.txt
 test: all
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
-## check: formats, lints, types, the project's own rules, warnings as errors by gcc and clang, sanitizers, pip install
+## check: all the checks below, each its own target: nothing may be found
 check: check-format check-python check-rules check-gcc check-clang check-asan check-tsan check-install
 
 ## check-format: C and Python are formatted as `make format` does it
@@ -85,7 +85,7 @@ check-clang: setup
 	@CC=clang tools/configure build/clang --werror --buildtype=debug -Dparts=library,python,tests,examples,bench
 	@$(NINJA) -C build/clang
 
-## check-asan: the C tests with AddressSanitizer and UndefinedBehaviorSanitizer, assertions on
+## check-asan: the C tests with the address and undefined-behaviour sanitizers, assertions on
 check-asan: setup
 	@echo "== C tests with ASan and UBSan"
 	@CC=gcc tools/configure build/asan --buildtype=debugoptimized -Db_sanitize=address,undefined \
@@ -93,7 +93,7 @@ check-asan: setup
 	@$(NINJA) -C build/asan
 	@tools/meson_test build/asan
 
-## check-tsan: the C tests with ThreadSanitizer, assertions on
+## check-tsan: the C tests with the thread sanitizer, assertions on
 check-tsan: setup
 	@echo "== C tests with TSan"
 	@CC=clang tools/configure build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
@@ -107,7 +107,7 @@ check-install: setup
 	@build/install/bin/pip install --quiet --disable-pip-version-check .
 	@cd build/install && bin/python -c 'import iokernel, iokernel.sync, iokernel.asyncio'
 
-## demo: a thousand tasks and some threads on one connection to a private Redis, which is stopped in the middle
+## demo: a thousand tasks on one connection to a private Redis, which is stopped in the middle
 demo: python
 	@$(PYTHON) -m iokernel.demo
 
@@ -132,6 +132,10 @@ format: setup
 	@clang-format -i $(c_files)
 	@$(PYTHON) -m ruff format --quiet $(python_places)
 	@$(PYTHON) -m ruff check --quiet --fix --select I $(python_places)
+
+## docs: writes docs/api-c.md from the comments of include/iokernel.h
+docs:
+	@tools/gen_api_doc.py
 
 ## clean: removes build/; .venv stays
 clean:

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """The floors: each directory includes only what is below it. DESIGN.md's picture, as a check.
 
-Prints one line for each violation, with the rule, and exits 1 if there are any. `check_floors.py [ROOT]`.
+Prints one line for each violation, with the rule, and exits 1 if there are any.
+Usage: check_floors.py [ROOT]
 """
 
 import pathlib
 import re
 import sys
 
-# What a directory's files may include of ours: prefixes of paths from the root. Its own directory goes without saying.
+# What a directory's files may include of ours: prefixes of paths from the root. Its own directory
+# goes without saying.
 FLOORS = {
     "include": [],
     "src/base": ["include"],
@@ -18,7 +20,15 @@ FLOORS = {
     "src/kernel": ["include", "src/base", "src/ring", "src/proto", "src/policy", "src/net/net.h"],
     "src/net": ["include", "src/base"],
     "src/discovery": ["include", "src/base"],
-    "src/observe": ["include", "src/base", "src/ring", "src/proto", "src/policy", "src/kernel", "src/net/net.h"],
+    "src/observe": [
+        "include",
+        "src/base",
+        "src/ring",
+        "src/proto",
+        "src/policy",
+        "src/kernel",
+        "src/net/net.h",
+    ],
     "src": ["include", "src"],
     "bindings": ["include"],
     "examples": ["include"],
@@ -45,14 +55,18 @@ WORDS = [
         ["src/ring/", "src/base/count.h", "src/base/hist.", "tests/", "fuzz/"],
     ),
     (
-        re.compile(r"\b(malloc|calloc|realloc|reallocarray|free|strdup|strndup|asprintf|aligned_alloc)\s*\("),
+        re.compile(
+            r"(?<![\w.>])(malloc|calloc|realloc|reallocarray|free|strn?dup|v?asprintf|aligned_alloc)\s*\("
+        ),
         "allocation other than by base/mem.h",
         ["src/base/mem.c", "tests/", "fuzz/", "bench/", "examples/"],
     ),
 ]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
-COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"' + r"|'(?:\\.|[^'\\\n])*'", re.DOTALL)
+COMMENT_OR_STRING = re.compile(
+    r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"' + r"|'(?:\\.|[^'\\\n])*'", re.DOTALL
+)
 
 
 def code_only(text: str) -> str:
@@ -65,7 +79,9 @@ def floor_of(path: str) -> str | None:
     return max((f for f in FLOORS if path.startswith(f + "/")), key=len, default=None)
 
 
-def check_include(root: pathlib.Path, path: str, quoted: str | None, angled: str | None) -> str | None:
+def check_include(
+    root: pathlib.Path, path: str, quoted: str | None, angled: str | None
+) -> str | None:
     """What is wrong with this include, or None."""
     if angled is not None:
         for pattern, places in LIBRARIES:
@@ -73,12 +89,18 @@ def check_include(root: pathlib.Path, path: str, quoted: str | None, angled: str
                 return f"<{angled}> may be included only by {', '.join(p + '*' for p in places)}"
         return None
     try:
-        target = (root / path).parent.joinpath(quoted).resolve().relative_to(root.resolve()).as_posix()
+        target = (
+            (root / path).parent.joinpath(quoted).resolve().relative_to(root.resolve()).as_posix()
+        )
     except ValueError:
         return f'"{quoted}" is outside the tree'
     floor = floor_of(path)
     # The second form: relative to src/, as tests and fuzzers include the inside.
-    if not (root / target).exists() and floor in ("tests", "fuzz") and (root / "src" / quoted).exists():
+    if (
+        not (root / target).exists()
+        and floor in ("tests", "fuzz")
+        and (root / "src" / quoted).exists()
+    ):
         return None
     own = target.startswith(floor + "/") and floor_of(target) == floor
     if own or any(target == f or target.startswith(f + "/") for f in FLOORS[floor]):
@@ -91,18 +113,24 @@ def check_file(root: pathlib.Path, path: str) -> list[str]:
     """All violations in one file."""
     text = (root / path).read_text(encoding="utf-8")
     found = []
-    without_comments = re.sub(r"/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.DOTALL)
+    without_comments = re.sub(
+        r"/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.DOTALL
+    )
     for match in INCLUDE.finditer(without_comments):
         wrong = check_include(root, path, match[1], match[2])
         if wrong:
-            found.append(f"{path}:{text.count(chr(10), 0, match.start(1 if match[1] else 2)) + 1}: {wrong}")
+            found.append(
+                f"{path}:{text.count(chr(10), 0, match.start(1 if match[1] else 2)) + 1}: {wrong}"
+            )
     code = code_only(text)
     for pattern, what, places in WORDS:
         if path.startswith(tuple(places)):
             continue
         for match in pattern.finditer(code):
             line = code.count("\n", 0, match.start()) + 1
-            found.append(f"{path}:{line}: {match[1]}: {what} only in {', '.join(p + '*' for p in places)}")
+            found.append(
+                f"{path}:{line}: {match[1]}: {what} only in {', '.join(p + '*' for p in places)}"
+            )
     return found
 
 

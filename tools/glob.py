@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Print the files of a directory that match the patterns: `glob.py DIRECTORY PATTERN...`.
+"""Prints the files of a directory that match the patterns: glob.py DIRECTORY PATTERN...
 
-Meson does not look for files on purpose. Tests, fuzzers, benches and examples are found by name all the same, because
-adding one should mean writing one file; tools/configure sees to it that Meson looks again when the list changes.
+Meson does not look for files on purpose. Tests, fuzzers, benches and examples are found by name all
+the same, because adding one should mean writing one file; tools/configure sees to it that Meson
+looks again when the list changes.
 """
 
 import pathlib

@@ -236,6 +236,9 @@ extern const struct iok_host iok_conn_host;
 struct iok_flight *iok_flight_push(struct iok_conn *conn);
 struct iok_flight *iok_flight_at(struct iok_conn *conn, uint64_t seq);
 void iok_flight_drop_last(struct iok_conn *conn);
+/* Pushes of the connection go to this call from now on, and once it is accepted it stays. 0 or IOK_ENOMEM. */
+int iok_flight_stream(struct iok_conn *conn, struct iok_call *call);
+enum iok_flight_flags { IOK_FLIGHT_PING = 1, IOK_FLIGHT_ANSWERED = 2 };
 
 /* ---- lease.c ---- */
 void iok_lease_take(struct iok_core *core, struct iok_lease *lease, struct iok_call *call);

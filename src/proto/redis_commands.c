@@ -496,21 +496,29 @@ static bool starts_with(struct iok_span text, const char *start)
     return text.n >= n && memcmp(text.p, start, n) == 0;
 }
 
-/* Codes (with the blank that ends them) and starts of texts that the server gives before it runs a command. A script's error may be that of
- * a command within it, after others have run; so for scripts only those count that no command within can have. */
+/* What the server says before it runs a command: first words, and starts of texts whose first word is only ERR. A
+ * script's error may be that of a command within it, after others have run; so for scripts only those count that no
+ * command within a script can have. */
 bool redis_error_rejects(struct iok_span text, enum redis_kind kind)
 {
-    static const char *const always[] = {"LOADING ", "MOVED ", "ASK ", "TRYAGAIN ", "NOAUTH ", "NOSCRIPT "};
+    static const char *const always[] = {"LOADING", "MOVED", "ASK", "TRYAGAIN", "NOAUTH", "NOSCRIPT"};
     static const char *const unless_script[] = {
-        "READONLY ",   "CLUSTERDOWN ", "CROSSSLOT ", "NOPERM ",   "OOM ",
-        "BUSY ",       "MASTERDOWN ",  "NOREPLICAS ", "EXECABORT ", "MISCONF ",
-        "WRONGPASS ",  "NOPROTO ",     "ERR unknown command", "ERR unknown subcommand", "ERR wrong number of arguments",
+        "READONLY",   "CLUSTERDOWN", "CROSSSLOT", "NOPERM",  "OOM",       "BUSY",
+        "MASTERDOWN", "NOREPLICAS",  "EXECABORT", "MISCONF", "WRONGPASS", "NOPROTO",
     };
+    static const char *const texts[] = {"ERR unknown command", "ERR unknown subcommand", "ERR wrong number of arguments"};
+    const uint8_t *blank = text.n > 0 ? memchr(text.p, ' ', text.n) : NULL;
+    struct iok_span code = iok_span(text.p, blank != NULL ? (size_t)(blank - text.p) : text.n);
     for (size_t i = 0; i < sizeof(always) / sizeof(*always); i++)
-        if (starts_with(text, always[i]))
+        if (iok_span_eq(code, iok_span_of(always[i])))
             return true;
-    for (size_t i = 0; kind != REDIS_SCRIPT && i < sizeof(unless_script) / sizeof(*unless_script); i++)
-        if (starts_with(text, unless_script[i]))
+    if (kind == REDIS_SCRIPT)
+        return false;
+    for (size_t i = 0; i < sizeof(unless_script) / sizeof(*unless_script); i++)
+        if (iok_span_eq(code, iok_span_of(unless_script[i])))
+            return true;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
+        if (starts_with(text, texts[i]))
             return true;
     return false;
 }

@@ -45,6 +45,15 @@ static inline bool iok_ring_push(struct iok_ring *ring, uintptr_t value)
     return true;
 }
 
+/* Producer: how many pushes are certain to succeed. */
+static inline uint32_t iok_ring_room(struct iok_ring *ring)
+{
+    uint32_t used = atomic_load_explicit(&ring->tail, memory_order_relaxed) -
+                    atomic_load_explicit(&ring->head, memory_order_acquire);
+
+    return ring->mask + 1 - used;
+}
+
 /* Consumer. false: empty. */
 static inline bool iok_ring_pop(struct iok_ring *ring, uintptr_t *value)
 {

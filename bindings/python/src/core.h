@@ -166,7 +166,7 @@ void fail_code(int code, const char *text, struct iok_service *service);
 void fail_call(struct iok_call *call);
 /* A new exception for an error that the server reports; call may be NULL for one nested in a reply. */
 PyObject *fail_reply(const struct iok_token *token, struct iok_call *call);
-void fail_undecodable(struct iok_call *call, PyObject *cause);
+void fail_undecodable(struct iok_call *call);
 /* Takes the current exception, with its traceback set. A new reference. */
 PyObject *fail_take(void);
 /* Raises an exception instance; takes the reference over. */

@@ -150,7 +150,7 @@ static void reply_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     reply_clear(op);
-    if (n_free < FREE_MAX) {
+    if (n_free < FREE_MAX && !PyObject_GC_IsFinalized(op)) { /* that mark would stay, and the next life lack its end */
         self->next = free_replies;
         free_replies = self;
         n_free++;
@@ -302,7 +302,10 @@ int reply_complete(struct py_reply *self, struct iok_call *call, bool inline_tas
 void reply_orphan(struct py_reply *self)
 {
     self->state = REPLY_CANCELLED;
-    Py_CLEAR(self->result);
+    if (self->owner != NULL) {
+        stream_forget(self->owner, self);
+        Py_CLEAR(self->owner);
+    }
     if (reply_unlink(self)) {
         Py_DECREF(self);
     }

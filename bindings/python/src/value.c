@@ -1,0 +1,325 @@
+/* value.c - the tape walker: the reply's tokens become Python objects. It knows no protocol.
+ *
+ *     NULL None   BOOL bool   I64 int   F64 float   BYTES bytes (str if decoding)   TEXT str   DECIMAL int or Decimal
+ *     TIMESTAMP datetime   ARRAY, PUSH list   MAP dict   SET set   ERROR ReplyError (raised at the top, else in place)
+ *
+ * A map with a key that cannot be hashed becomes a list of pairs, a set with such an element a list. Attributes are
+ * skipped. The core bounds nesting; the walker has its own bound, so a broken tape cannot overrun the C stack. */
+#include "core.h"
+
+#include <datetime.h>
+#include <string.h>
+
+#define DEPTH_MAX 128 /* twice the core's bound on replies */
+
+struct walk {
+    const struct iok_token *token, *end;
+    struct iok_call *call;
+    bool decode;
+    int depth;
+};
+
+static PyObject *epoch;       /* 1970-01-01 00:00 UTC */
+static PyObject *decimal_type;
+
+static PyObject *walk_value(struct walk *w);
+
+static PyObject *walk_broken(void)
+{
+    PyErr_SetString(PyExc_SystemError, "iokernel: a reply's tape is cut short or nested too deeply");
+    return NULL;
+}
+
+static PyObject *walk_bytes(struct walk *w, const struct iok_token *t)
+{
+    if (LIKELY(!w->decode)) {
+        return PyBytes_FromStringAndSize((const char *)t->p, (Py_ssize_t)t->len);
+    }
+    PyObject *text = PyUnicode_DecodeUTF8((const char *)t->p, (Py_ssize_t)t->len, NULL);
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        fail_undecodable(w->call);
+    }
+    return text;
+}
+
+static bool is_integral(const struct iok_token *t)
+{
+    uint32_t i = t->len > 1 && t->p[0] == '-' ? 1 : 0;
+    for (; i < t->len; i++) {
+        if (t->p[i] < '0' || t->p[i] > '9') {
+            return false;
+        }
+    }
+    return t->len > 0;
+}
+
+static PyObject *walk_decimal(const struct iok_token *t)
+{
+    PyObject *text = PyUnicode_DecodeASCII((const char *)t->p, (Py_ssize_t)t->len, NULL);
+    if (text == NULL) {
+        return NULL;
+    }
+    PyObject *value = NULL;
+    if (is_integral(t)) {
+        value = PyLong_FromUnicodeObject(text, 10);
+        if (value == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
+            PyErr_Clear(); /* more digits than sys.set_int_max_str_digits allows: a Decimal takes them */
+        }
+    }
+    if (value == NULL && !PyErr_Occurred()) {
+        if (decimal_type == NULL) {
+            PyObject *module = PyImport_ImportModule("decimal");
+            decimal_type = module == NULL ? NULL : PyObject_GetAttrString(module, "Decimal");
+            Py_XDECREF(module);
+        }
+        value = decimal_type == NULL ? NULL : PyObject_CallOneArg(decimal_type, text);
+    }
+    Py_DECREF(text);
+    return value;
+}
+
+static PyObject *walk_timestamp(int64_t us)
+{
+    const int64_t day_us = INT64_C(86400000000);
+    int64_t days = us / day_us;
+    int64_t rest = us % day_us;
+    if (rest < 0) {
+        rest += day_us;
+        days--;
+    }
+    PyObject *delta = PyDelta_FromDSU((int)days, (int)(rest / 1000000), (int)(rest % 1000000));
+    PyObject *value = delta == NULL ? NULL : PyNumber_Add(epoch, delta);
+    Py_XDECREF(delta);
+    return value;
+}
+
+/* A count from the tape, against what is left of it. */
+static bool walk_fits(const struct walk *w, uint64_t values)
+{
+    return values <= (uint64_t)(w->end - w->token);
+}
+
+static PyObject *walk_list(struct walk *w, uint32_t len)
+{
+    if (!walk_fits(w, len)) {
+        return walk_broken();
+    }
+    PyObject *list = PyList_New((Py_ssize_t)len);
+    if (list == NULL) {
+        return NULL;
+    }
+    for (uint32_t i = 0; i < len; i++) {
+        PyObject *value = walk_value(w);
+        if (value == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
+    }
+    return list;
+}
+
+static PyObject *pairs_of_dict(PyObject *dict)
+{
+    PyObject *pairs = PyDict_Items(dict);
+    Py_DECREF(dict);
+    return pairs;
+}
+
+/* Puts a pair into the dict, or once that cannot be, into the list of pairs that replaces it. Takes both over. */
+static int walk_put(PyObject **into, PyObject *key, PyObject *value)
+{
+    int result = -1;
+    if (PyDict_CheckExact(*into)) {
+        result = PyDict_SetItem(*into, key, value);
+        if (result < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Clear();
+            *into = pairs_of_dict(*into);
+        }
+    }
+    if (result < 0 && *into != NULL && PyList_CheckExact(*into)) {
+        PyObject *pair = PyTuple_Pack(2, key, value);
+        result = pair == NULL ? -1 : PyList_Append(*into, pair);
+        Py_XDECREF(pair);
+    }
+    Py_DECREF(key);
+    Py_DECREF(value);
+    return result;
+}
+
+static PyObject *walk_map(struct walk *w, uint32_t len)
+{
+    if (!walk_fits(w, (uint64_t)len * 2)) {
+        return walk_broken();
+    }
+    PyObject *map = PyDict_New();
+    for (uint32_t i = 0; map != NULL && i < len; i++) {
+        PyObject *key = walk_value(w);
+        PyObject *value = key == NULL ? NULL : walk_value(w);
+        if (value == NULL) {
+            Py_XDECREF(key);
+            Py_CLEAR(map);
+        } else if (walk_put(&map, key, value) < 0) {
+            Py_CLEAR(map);
+        }
+    }
+    return map;
+}
+
+static PyObject *walk_set(struct walk *w, uint32_t len)
+{
+    PyObject *list = walk_list(w, len);
+    if (list == NULL) {
+        return NULL;
+    }
+    PyObject *set = PySet_New(list);
+    if (set == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        return list;
+    }
+    Py_DECREF(list);
+    return set;
+}
+
+static PyObject *walk_container(struct walk *w, const struct iok_token *t)
+{
+    if (++w->depth > DEPTH_MAX) {
+        return walk_broken();
+    }
+    PyObject *value;
+    switch (t->type) {
+    case IOK_MAP:
+        value = walk_map(w, t->len);
+        break;
+    case IOK_SET:
+        value = walk_set(w, t->len);
+        break;
+    default:
+        value = walk_list(w, t->len);
+        break;
+    }
+    w->depth--;
+    return value;
+}
+
+/* Steps over one value. */
+static bool walk_skip(struct walk *w)
+{
+    uint64_t left = 1;
+    while (left > 0) {
+        if (w->token == w->end) {
+            return false;
+        }
+        const struct iok_token *t = w->token++;
+        left--;
+        switch (t->type) {
+        case IOK_ARRAY:
+        case IOK_SET:
+        case IOK_PUSH:
+            left += t->len;
+            break;
+        case IOK_MAP:
+            left += (uint64_t)t->len * 2;
+            break;
+        case IOK_ATTR:
+            left += (uint64_t)t->len * 2 + 1;
+            break;
+        default:
+            break;
+        }
+    }
+    return true;
+}
+
+/* Steps over attributes to the value that they describe; false at a broken tape. */
+static bool walk_skip_attributes(struct walk *w)
+{
+    while (w->token < w->end && w->token->type == IOK_ATTR) {
+        uint64_t values = (uint64_t)w->token++->len * 2;
+        for (; values > 0; values--) {
+            if (!walk_skip(w)) {
+                return false;
+            }
+        }
+    }
+    return w->token < w->end;
+}
+
+static PyObject *walk_value(struct walk *w)
+{
+    if (UNLIKELY(!walk_skip_attributes(w))) {
+        return walk_broken();
+    }
+    const struct iok_token *t = w->token++;
+    switch (t->type) {
+    case IOK_NULL:
+        Py_RETURN_NONE;
+    case IOK_BOOL:
+        return PyBool_FromLong(t->i != 0);
+    case IOK_I64:
+        return PyLong_FromLongLong(t->i);
+    case IOK_F64:
+        return PyFloat_FromDouble(t->f);
+    case IOK_BYTES:
+        return walk_bytes(w, t);
+    case IOK_TEXT:
+        return PyUnicode_DecodeUTF8((const char *)t->p, (Py_ssize_t)t->len, "surrogateescape");
+    case IOK_DECIMAL:
+        return walk_decimal(t);
+    case IOK_TIMESTAMP:
+        return walk_timestamp(t->i);
+    case IOK_ERROR:
+        return fail_reply(t, w->depth == 0 ? w->call : NULL);
+    case IOK_ARRAY:
+    case IOK_MAP:
+    case IOK_SET:
+    case IOK_PUSH:
+        return walk_container(w, t);
+    default:
+        return walk_broken();
+    }
+}
+
+PyObject *value_of_message(const struct iok_token *tokens, size_t n, struct iok_call *call, bool decode)
+{
+    struct walk w = {.token = tokens, .end = tokens + n, .call = call, .decode = decode};
+    return walk_value(&w);
+}
+
+PyObject *value_of_call(struct iok_call *call, bool decode)
+{
+    enum iok_outcome outcome = iok_call_outcome(call);
+    if (UNLIKELY(outcome != IOK_DONE && outcome != IOK_REJECTED)) {
+        fail_call(call);
+        return NULL;
+    }
+    size_t n;
+    const struct iok_token *tokens = iok_call_reply(call, &n);
+    if (n == 0) { /* of ready() */
+        Py_RETURN_NONE;
+    }
+    struct walk w = {.token = tokens, .end = tokens + n, .call = call, .decode = decode};
+    if (UNLIKELY(!walk_skip_attributes(&w))) {
+        return walk_broken();
+    }
+    bool error = w.token->type == IOK_ERROR;
+    PyObject *value = walk_value(&w);
+    if (UNLIKELY(error) && value != NULL) {
+        fail_raise(value);
+        return NULL;
+    }
+    return value;
+}
+
+int value_init(void)
+{
+    PyDateTime_IMPORT;
+    if (PyDateTimeAPI == NULL) {
+        return -1;
+    }
+    if (epoch == NULL) {
+        epoch = PyDateTimeAPI->DateTime_FromDateAndTime(1970, 1, 1, 0, 0, 0, 0, PyDateTime_TimeZone_UTC,
+                                                        PyDateTimeAPI->DateTimeType);
+    }
+    return epoch == NULL ? -1 : 0;
+}

@@ -1,0 +1,600 @@
+/* conn.c - one connection: opened, signed in, carrying flights, kept alive, closed truthfully. */
+#include <assert.h>
+#include <string.h>
+
+#include "../base/mem.h"
+#include "kernel.h"
+
+#define IOK_SCRATCH_BYTES (256u * 1024)  /* one read: as much as a socket buffer usually holds */
+#define IOK_OUT_HIGH_BYTES (256u * 1024) /* unsent bytes above which calls rather wait in the queue, still NEVER_SENT */
+#define IOK_REST_MAX_BYTES (IOK_SCRATCH_BYTES / 2) /* what feed may leave: a line of 64 KiB and room */
+#define IOK_VECS 16                      /* pieces handed over at once */
+
+static const uint8_t allowed[] = {
+    /* from: a bit for each state that may follow */
+    [IOK_CONN_CONNECTING] = 1 << IOK_CONN_SIGNING_IN | 1 << IOK_CONN_CLOSED,
+    [IOK_CONN_SIGNING_IN] = 1 << IOK_CONN_READY | 1 << IOK_CONN_CLOSED,
+    [IOK_CONN_READY] = 1 << IOK_CONN_LEASED | 1 << IOK_CONN_CLOSED,
+    [IOK_CONN_LEASED] = 1 << IOK_CONN_READY | 1 << IOK_CONN_RESETTING | 1 << IOK_CONN_CLOSED,
+    [IOK_CONN_RESETTING] = 1 << IOK_CONN_READY | 1 << IOK_CONN_CLOSED,
+    [IOK_CONN_CLOSED] = 0,
+};
+
+static bool usable(enum iok_conn_state state)
+{
+    return state == IOK_CONN_READY || state == IOK_CONN_LEASED;
+}
+
+void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state)
+{
+    struct iok_service *service = conn->service;
+    enum iok_conn_state old = conn->state;
+
+    assert((allowed[old] & 1u << state) != 0);
+    conn->state = state;
+    if (old == IOK_CONN_SIGNING_IN && state == IOK_CONN_READY) {
+        iok_count_own_add(&service->connects, 1);
+        iok_service_healthy(service);
+    }
+    if (usable(state) && !usable(old)) {
+        iok_count_add(&service->ready_conns, 1);
+    } else if (usable(old) && !usable(state)) {
+        iok_count_sub(&service->ready_conns, 1);
+    }
+    if (state == IOK_CONN_LEASED) {
+        iok_count_add(&service->leased_conns, 1);
+    } else if (old == IOK_CONN_LEASED) {
+        iok_count_sub(&service->leased_conns, 1);
+    }
+    if (state == IOK_CONN_READY) {
+        conn->dirty_state = false;
+        iok_service_want_pump(service);
+    }
+    iok_conn_arm(conn);
+}
+
+/* Timers of many idle connections fire together, so that an idle process seldom wakes. */
+static uint64_t on_grid(uint64_t at, uint64_t grid)
+{
+    return grid == 0 ? at : (at + grid - 1) / grid * grid;
+}
+
+void iok_conn_arm(struct iok_conn *conn)
+{
+    const struct iok_service_config *config = &conn->service->config;
+    struct iok_core *core = conn->service->core;
+    uint64_t at = 0;
+
+    switch (conn->state) {
+    case IOK_CONN_CONNECTING:
+    case IOK_CONN_SIGNING_IN:
+    case IOK_CONN_RESETTING:
+        at = core->now + config->connect_timeout;
+        break;
+    case IOK_CONN_READY:
+    case IOK_CONN_LEASED:
+        if (conn->pinged) {
+            at = core->now + config->ping_timeout;
+        } else if (conn->for_leases && conn->state == IOK_CONN_READY) {
+            at = on_grid(core->now + config->lease_idle, IOK_NS_S);
+        } else if (config->ping != 0) {
+            at = on_grid(core->now + config->ping, config->ping / 4);
+        }
+        break;
+    case IOK_CONN_CLOSED:
+        break;
+    }
+    conn->timer.kind = IOK_TIMER_CONN;
+    if (at == 0) {
+        iok_timer_stop(&core->wheel, &conn->timer);
+    } else {
+        iok_timer_set(&core->wheel, &conn->timer, at);
+    }
+}
+
+static void mark_dirty(struct iok_conn *conn)
+{
+    if (!iok_node_linked(&conn->dirty_node) && conn->state != IOK_CONN_CLOSED) {
+        iok_list_push(&conn->service->core->dirty, &conn->dirty_node);
+    }
+}
+
+static void close_with_io(struct iok_conn *conn)
+{
+    struct iok_error err = conn->io.err;
+
+    iok_conn_close(conn, &err);
+}
+
+static void send_ping(struct iok_conn *conn)
+{
+    struct iok_flight *flight = iok_flight_push(conn);
+
+    if (flight == NULL) {
+        return; /* next time */
+    }
+    flight->host = IOK_FLIGHT_PING;
+    conn->pinged = true;
+    iok_count_own_add(&conn->service->pings, 1);
+    if (conn->service->proto->ping(conn->codec, &conn->io, flight) != 0) {
+        close_with_io(conn);
+        return;
+    }
+    flight->end = conn->out.appended;
+    mark_dirty(conn);
+}
+
+/* Nothing was received for a while. */
+static void quiet(struct iok_conn *conn)
+{
+    const struct iok_service_config *config = &conn->service->config;
+    struct iok_core *core = conn->service->core;
+    uint64_t silence = core->now - conn->arrived_at;
+    struct iok_error err;
+
+    if (conn->pinged && silence >= config->ping_timeout) {
+        iok_err(&err, IOK_ERESET, "no answer to a ping for %.3g s", (double)config->ping_timeout / 1e9);
+        iok_conn_close(conn, &err);
+        return;
+    }
+    /* Behind a command that blocks on purpose a ping would wait too: TCP keepalive watches such a connection. */
+    if (!conn->pinged && silence >= config->ping - config->ping / 4 && conn->service->proto->ping != NULL &&
+        (conn->lease == NULL || conn->lease->auto_call == NULL)) {
+        send_ping(conn);
+    }
+    if (conn->state != IOK_CONN_CLOSED) {
+        iok_conn_arm(conn);
+    }
+}
+
+void iok_conn_timer(struct iok_conn *conn)
+{
+    struct iok_error err;
+    double seconds = (double)conn->service->config.connect_timeout / 1e9;
+
+    switch (conn->state) {
+    case IOK_CONN_CONNECTING:
+        iok_err(&err, IOK_ECONNECT, "not connected within connect_timeout=%.3g s", seconds);
+        iok_conn_close(conn, &err);
+        break;
+    case IOK_CONN_SIGNING_IN:
+    case IOK_CONN_RESETTING:
+        iok_err(&err, IOK_ECONNECT, "connected, but no answer to the sign-in within connect_timeout=%.3g s", seconds);
+        iok_conn_close(conn, &err);
+        break;
+    case IOK_CONN_READY:
+    case IOK_CONN_LEASED:
+        if (conn->for_leases && conn->state == IOK_CONN_READY && !conn->pinged) {
+            iok_err(&err, 0, "idle");
+            iok_conn_close(conn, &err);
+        } else {
+            quiet(conn);
+        }
+        break;
+    case IOK_CONN_CLOSED:
+        break;
+    }
+}
+
+/* ---- events of the link ---- */
+
+static void on_connected(void *owner, const struct iok_address *address, const char *alpn)
+{
+    struct iok_conn *conn = owner;
+    const struct iok_proto *proto = conn->service->proto;
+    int rc;
+
+    (void)alpn;
+    conn->peer.family = address->any.sa_family;
+    if (conn->peer.family == AF_INET) {
+        conn->peer.port = ntohs(address->v4.sin_port);
+        memcpy(conn->peer.ip, &address->v4.sin_addr, 4);
+    } else if (conn->peer.family == AF_INET6) {
+        conn->peer.port = ntohs(address->v6.sin6_port);
+        conn->peer.scope = address->v6.sin6_scope_id;
+        memcpy(conn->peer.ip, &address->v6.sin6_addr, 16);
+    }
+    conn->arrived_at = conn->service->core->now;
+    conn->io.encrypted = conn->service->config.tls || conn->peer.family == AF_UNIX;
+    iok_conn_set_state(conn, IOK_CONN_SIGNING_IN);
+    rc = proto->open == NULL ? 0 : proto->open(conn->codec, &conn->io);
+    if (rc == 0 && proto->greet != NULL) {
+        rc = proto->greet(conn->codec, &conn->io);
+    } else if (rc == 0) {
+        iok_conn_set_state(conn, IOK_CONN_READY);
+    }
+    if (rc != 0) {
+        close_with_io(conn);
+        return;
+    }
+    mark_dirty(conn);
+}
+
+static uint8_t *on_read_space(void *owner, size_t *n)
+{
+    struct iok_conn *conn = owner;
+    struct iok_core *core = conn->service->core;
+
+    if (conn->read_paused) {
+        return NULL;
+    }
+    conn->n_front = conn->n_rest;
+    if (conn->n_rest != 0) {
+        memcpy(core->scratch, conn->rest, conn->n_rest);
+    }
+    *n = IOK_SCRATCH_BYTES - conn->n_front;
+    return core->scratch + conn->n_front;
+}
+
+static int keep_rest(struct iok_conn *conn, struct iok_span rest)
+{
+    if (rest.n > IOK_REST_MAX_BYTES) {
+        return iok_io_fail(&conn->io, IOK_ELIMIT, "the peer sent more than %u bytes without the end of a message head",
+                           IOK_REST_MAX_BYTES);
+    }
+    if (rest.n > conn->cap_rest) {
+        uint8_t *more = iok_realloc(conn->rest, rest.n * 2);
+
+        if (more == NULL) {
+            return iok_io_fail(&conn->io, IOK_ENOMEM, "out of memory for received bytes");
+        }
+        conn->rest = more;
+        conn->cap_rest = rest.n * 2;
+    }
+    if (rest.n != 0) {
+        memcpy(conn->rest, rest.p, rest.n);
+    }
+    conn->n_rest = rest.n;
+    return 0;
+}
+
+static void on_arrived(void *owner, size_t n)
+{
+    struct iok_conn *conn = owner;
+    struct iok_service *service = conn->service;
+    struct iok_core *core = service->core;
+    struct iok_span in = iok_span(core->scratch, conn->n_front + n);
+    ptrdiff_t used;
+
+    core->now = core->net->ops->now(core->net);
+    conn->arrived_at = core->now;
+    iok_count_own_add(&core->bytes_in, n);
+    iok_count_own_add(&service->bytes_in, n);
+    conn->in_feed = true;
+    used = service->proto->feed(conn->codec, &conn->io, in);
+    conn->in_feed = false;
+    if (used < 0 || keep_rest(conn, iok_span_skip(in, (size_t)used)) != 0) {
+        close_with_io(conn);
+        return;
+    }
+    if (iok_out_pending(&conn->out) != 0) {
+        mark_dirty(conn);
+    }
+}
+
+static void on_writable(void *owner)
+{
+    struct iok_conn *conn = owner;
+
+    conn->blocked = false;
+    mark_dirty(conn);
+    iok_service_want_pump(conn->service);
+}
+
+static void on_closed(void *owner, const struct iok_error *err)
+{
+    struct iok_conn *conn = owner;
+    struct iok_error orderly;
+
+    conn->link = NULL;
+    if (err->code == 0) {
+        iok_err(&orderly, IOK_ERESET, "%s", conn->state == IOK_CONN_SIGNING_IN
+                                               ? "the server closed the connection during sign-in"
+                                               : "the server closed the connection");
+        err = &orderly;
+    }
+    iok_conn_close(conn, err);
+}
+
+static const struct iok_link_events link_events = {
+    .connected = on_connected,
+    .read_space = on_read_space,
+    .arrived = on_arrived,
+    .writable = on_writable,
+    .closed = on_closed,
+};
+
+/* ---- opening, sending, closing ---- */
+
+int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error *err)
+{
+    struct iok_core *core = service->core;
+    struct iok_target target = {service->addresses, service->n_addresses, service->tls};
+    struct iok_conn *conn = iok_calloc(sizeof(*conn));
+
+    if (conn == NULL || (conn->codec = iok_calloc(service->proto->state_size + 1)) == NULL) {
+        iok_free(conn);
+        return iok_err(err, IOK_ENOMEM, "out of memory for a connection");
+    }
+    conn->service = service;
+    conn->for_leases = for_leases;
+    conn->opened_at = core->now;
+    conn->arrived_at = core->now;
+    iok_out_init(&conn->out, &core->output);
+    conn->io = (struct iok_io){
+        .host = &iok_conn_host, .out = &conn->out, .url = &service->url, .max_reply = service->config.max_reply};
+    conn->link = core->net->ops->open(core->net, &target, &link_events, conn, err);
+    if (conn->link == NULL) {
+        iok_conn_free(conn);
+        return err->code;
+    }
+    iok_list_push(&service->conns, &conn->node);
+    if (for_leases) {
+        service->n_leased++;
+    } else {
+        service->n_shared++;
+    }
+    iok_count_add(&core->objects, 1);
+    iok_conn_arm(conn);
+    return 0;
+}
+
+bool iok_conn_has_room(const struct iok_conn *conn)
+{
+    return conn->n_live < conn->service->config.max_inflight && iok_out_pending(&conn->out) < IOK_OUT_HIGH_BYTES;
+}
+
+/* The request could not be encoded: whose fault decides who ends. */
+static void encode_failed(struct iok_conn *conn, struct iok_call *call, int rc)
+{
+    struct iok_error err = conn->io.err;
+
+    iok_flight_drop_last(conn);
+    if (conn->stream == call) {
+        conn->stream = NULL;
+    }
+    iok_call_end(conn->service->core, call, IOK_NEVER_SENT, &err);
+    if (rc != IOK_ETYPE && rc != IOK_ELIMIT && rc != IOK_EINVAL && rc != IOK_EUNSAFE) {
+        iok_conn_close(conn, &err);
+    }
+}
+
+void iok_conn_send(struct iok_conn *conn, struct iok_call *call)
+{
+    struct iok_service *service = conn->service;
+    struct iok_flight *flight;
+    int rc;
+
+    call->peer = conn->peer;
+    if ((call->flags & IOK_CALL_READY) != 0) {
+        iok_call_end(service->core, call, IOK_DONE, NULL);
+        return;
+    }
+    flight = iok_flight_push(conn);
+    if (flight == NULL) {
+        iok_call_fail(service->core, call, IOK_NEVER_SENT, IOK_ENOMEM, "out of memory for a request");
+        return;
+    }
+    rc = 0;
+    if ((call->class_flags & IOK_CLASS_STREAM) != 0 && conn->stream == NULL && call->stream == NULL) {
+        rc = iok_flight_stream(conn, call);
+    }
+    if (rc == 0) {
+        rc = service->proto->encode(conn->codec, &conn->io, call->args.tokens, call->args.n_tokens, flight);
+    } else {
+        iok_io_fail(&conn->io, rc, "out of memory for a stream");
+    }
+    if (rc == 0 && conn->out.error != 0) {
+        rc = iok_io_fail(&conn->io, conn->out.error, "out of memory for bytes to send");
+    }
+    if (rc != 0) {
+        encode_failed(conn, call, rc);
+        return;
+    }
+    flight->call = call;
+    flight->end = conn->out.appended;
+    call->seq = conn->next_seq - 1;
+    call->conn = conn;
+    call->state = IOK_CALL_SENT;
+    call->attempts++;
+    conn->dirty_state |= (call->class_flags & (IOK_CLASS_DIRTY | IOK_CLASS_STREAM)) != 0;
+    service->n_inflight++;
+    mark_dirty(conn);
+}
+
+/* Notes the time at every flight whose last byte is out now. */
+static void stamp_sent(struct iok_conn *conn)
+{
+    struct iok_core *core = conn->service->core;
+    uint64_t now = core->net->ops->now(core->net);
+
+    core->now = now;
+    for (; conn->sent_seq != conn->next_seq; conn->sent_seq++) {
+        struct iok_flight *flight = &conn->flights[conn->sent_seq & (conn->n_slots - 1)];
+
+        if (flight->end > conn->out.taken) {
+            return;
+        }
+        if (flight->call != NULL) {
+            flight->call->stamps.sent = now;
+        }
+    }
+}
+
+void iok_conn_flush(struct iok_conn *conn)
+{
+    struct iok_service *service = conn->service;
+    struct iok_core *core = service->core;
+    struct iovec vec[IOK_VECS];
+
+    while (iok_out_pending(&conn->out) != 0 && !conn->blocked && conn->link != NULL &&
+           conn->state != IOK_CONN_CONNECTING) {
+        int n = iok_out_peek(&conn->out, vec, IOK_VECS);
+        size_t size = 0;
+        ptrdiff_t sent;
+
+        for (int i = 0; i < n; i++) {
+            size += vec[i].iov_len;
+        }
+        sent = core->net->ops->send(conn->link, vec, n);
+        if (sent < 0) {
+            return; /* closed follows */
+        }
+        iok_out_take(&conn->out, (size_t)sent);
+        iok_count_own_add(&core->bytes_out, (uint64_t)sent);
+        iok_count_own_add(&service->bytes_out, (uint64_t)sent);
+        conn->blocked = (size_t)sent < size;
+    }
+    stamp_sent(conn);
+}
+
+/* A flight's call after its connection is gone: again, where that is safe, else ended truthfully. */
+static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struct iok_error *err)
+{
+    struct iok_service *service = conn->service;
+    struct iok_call *call = flight->call;
+    bool whole = (service->proto->flags & IOK_PROTO_WHOLE) != 0;
+    uint64_t start = call->seq == conn->head_seq ? 0 : conn->flights[(call->seq - 1) & (conn->n_slots - 1)].end;
+    bool sent = whole ? flight->end <= conn->out.taken : conn->out.taken > start;
+    bool again = call->lease == NULL && !service->closed && call->state == IOK_CALL_SENT;
+
+    service->n_inflight--;
+    call->conn = NULL;
+    if (again && sent) {
+        again = (call->class_flags & IOK_CLASS_REPEATABLE) != 0 && call->attempts <= service->config.retries &&
+                iok_budget_spend(&service->retry_budget);
+    }
+    if (!again) {
+        iok_call_end(service->core, call, sent ? IOK_MAYBE_EXECUTED : IOK_NEVER_SENT, err);
+        return;
+    }
+    iok_count_own_add(&service->retries, 1);
+    iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
+    call->stamps.sent = call->stamps.first_byte = 0;
+    call->state = IOK_CALL_QUEUED;
+    iok_service_enqueue(service, call, true);
+}
+
+void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
+{
+    struct iok_service *service = conn->service;
+    struct iok_core *core = service->core;
+    struct iok_error err = *why; /* why may be part of what ends here */
+    bool was_usable = usable(conn->state) || conn->state == IOK_CONN_RESETTING;
+
+    if (conn->state == IOK_CONN_CLOSED) {
+        return;
+    }
+    iok_conn_set_state(conn, IOK_CONN_CLOSED);
+    if (iok_node_linked(&conn->dirty_node)) {
+        iok_list_remove(&conn->dirty_node);
+    }
+    if (conn->link != NULL) {
+        core->net->ops->close(conn->link);
+        conn->link = NULL;
+    }
+    if (conn->push != NULL) {
+        iok_message_free(conn->push);
+        conn->push = NULL;
+    }
+    if (conn->for_leases) {
+        service->n_leased--;
+    } else {
+        service->n_shared--;
+    }
+    iok_list_remove(&conn->node);
+    iok_list_push(&core->dead, &conn->node);
+    conn->io.tape = NULL;
+    for (uint64_t seq = conn->next_seq; seq-- != conn->head_seq;) { /* newest first: queued again in their order */
+        struct iok_flight *flight = &conn->flights[seq & (conn->n_slots - 1)];
+
+        if (flight->call != NULL) {
+            orphan(conn, flight, &err);
+            flight->call = NULL;
+        }
+    }
+    if (conn->stream != NULL) { /* its flight was answered long ago */
+        conn->stream->conn = NULL;
+        iok_call_end(core, conn->stream, IOK_MAYBE_EXECUTED, &err);
+        conn->stream = NULL;
+    }
+    if (conn->lease != NULL) {
+        iok_lease_lost(conn->lease, &err);
+    }
+    if (err.code != 0) {
+        iok_service_failed(service, &err, was_usable);
+    }
+    iok_service_want_pump(service);
+}
+
+void iok_conn_free(struct iok_conn *conn)
+{
+    if (conn->service->proto->close != NULL) {
+        conn->service->proto->close(conn->codec);
+    }
+    iok_out_deinit(&conn->out);
+    iok_tape_deinit(&conn->scrap);
+    iok_free(conn->flights);
+    iok_free(conn->rest);
+    iok_free(conn->codec);
+    iok_free(conn);
+}
+
+void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
+{
+    struct iok_flight *flight;
+    uint64_t start;
+
+    call->conn = NULL;
+    if (conn->stream == call) {
+        conn->stream = NULL;
+    }
+    if (call->state == IOK_CALL_STREAMING) {
+        return; /* the lease's end closes or resets the connection */
+    }
+    conn->service->n_inflight--;
+    flight = iok_flight_at(conn, call->seq);
+    flight->call = NULL;
+    if (conn->io.tape == &call->reply) { /* in the middle of its reply: the rest is read and dropped */
+        iok_tape_deinit(&conn->scrap);
+        iok_tape_init(&conn->scrap, NULL, 0, NULL, 0, conn->io.max_reply, NULL);
+        conn->scrap.discard = true;
+        conn->scrap.fill_left = call->reply.fill_left;
+        conn->io.tape = &conn->scrap;
+    }
+    start = call->seq == conn->head_seq ? conn->out.taken : conn->flights[(call->seq - 1) & (conn->n_slots - 1)].end;
+    if (iok_out_own(&conn->out, start, flight->end) != 0) {
+        struct iok_error err;
+
+        iok_err(&err, IOK_ENOMEM, "out of memory for the unsent rest of a cancelled call");
+        iok_conn_close(conn, &err);
+    }
+}
+
+void iok_conn_resume(struct iok_conn *conn)
+{
+    if (conn->read_paused && conn->link != NULL) {
+        conn->read_paused = false;
+        conn->service->core->net->ops->want_read(conn->link, true);
+    }
+}
+
+void iok_conn_reset(struct iok_conn *conn)
+{
+    const struct iok_proto *proto = conn->service->proto;
+    struct iok_error err;
+
+    if (conn->n_live == 0 && !conn->dirty_state) {
+        iok_conn_set_state(conn, IOK_CONN_READY);
+    } else if (conn->n_live == 0 && proto->reset != NULL && !conn->read_paused) {
+        iok_conn_set_state(conn, IOK_CONN_RESETTING);
+        if (proto->reset(conn->codec, &conn->io) != 0) {
+            close_with_io(conn);
+        } else {
+            mark_dirty(conn);
+        }
+    } else {
+        iok_err(&err, 0, "given back with calls under way");
+        iok_conn_close(conn, &err);
+    }
+}

@@ -1,0 +1,228 @@
+/* flight.c - what a codec asks of its connection: the requests under way, and where their answers go. */
+#include <assert.h>
+
+#include "../base/mem.h"
+#include "kernel.h"
+
+#define IOK_FLIGHTS_FIRST 64u /* slots of a new connection; doubled as needed up to max_inflight */
+
+static struct iok_conn *conn_of(struct iok_io *io)
+{
+    return iok_container(io, struct iok_conn, io);
+}
+
+static int grow(struct iok_conn *conn)
+{
+    uint32_t n_slots = conn->n_slots == 0 ? IOK_FLIGHTS_FIRST : conn->n_slots * 2;
+    struct iok_flight *flights = iok_malloc(n_slots * sizeof(*flights));
+
+    if (flights == NULL) {
+        return IOK_ENOMEM;
+    }
+    for (uint64_t seq = conn->head_seq; seq != conn->next_seq; seq++) {
+        flights[seq & (n_slots - 1)] = conn->flights[seq & (conn->n_slots - 1)];
+    }
+    iok_free(conn->flights);
+    conn->flights = flights;
+    conn->n_slots = n_slots;
+    return 0;
+}
+
+struct iok_flight *iok_flight_push(struct iok_conn *conn)
+{
+    struct iok_flight *flight;
+
+    if (conn->next_seq - conn->head_seq == conn->n_slots && grow(conn) != 0) {
+        return NULL;
+    }
+    flight = &conn->flights[conn->next_seq++ & (conn->n_slots - 1)];
+    *flight = (struct iok_flight){0};
+    conn->n_live++;
+    return flight;
+}
+
+void iok_flight_drop_last(struct iok_conn *conn)
+{
+    conn->next_seq--;
+    conn->n_live--;
+}
+
+struct iok_flight *iok_flight_at(struct iok_conn *conn, uint64_t seq)
+{
+    if (seq == IOK_SEQ_HEAD) {
+        seq = conn->head_seq;
+    }
+    if (seq - conn->head_seq >= conn->next_seq - conn->head_seq) {
+        return NULL;
+    }
+    return &conn->flights[seq & (conn->n_slots - 1)];
+}
+
+static struct iok_flight *host_flight(struct iok_io *io, uint64_t seq)
+{
+    return iok_flight_at(conn_of(io), seq);
+}
+
+static struct iok_tape *discarding(struct iok_conn *conn)
+{
+    iok_tape_deinit(&conn->scrap);
+    iok_tape_init(&conn->scrap, NULL, 0, NULL, 0, conn->io.max_reply, NULL);
+    conn->scrap.discard = true;
+    return &conn->scrap;
+}
+
+static struct iok_tape *host_begin_reply(struct iok_io *io, uint64_t seq)
+{
+    struct iok_conn *conn = conn_of(io);
+    struct iok_flight *flight = iok_flight_at(conn, seq);
+
+    assert(io->tape == NULL);
+    if (flight == NULL) {
+        return NULL;
+    }
+    conn->open_seq = seq == IOK_SEQ_HEAD ? conn->head_seq : seq;
+    if (flight->call == NULL || flight->call->state == IOK_CALL_STREAMING) {
+        io->tape = discarding(conn);
+    } else {
+        flight->call->stamps.first_byte = conn->arrived_at;
+        io->tape = &flight->call->reply;
+    }
+    return io->tape;
+}
+
+static struct iok_tape *host_begin_push(struct iok_io *io)
+{
+    struct iok_conn *conn = conn_of(io);
+
+    assert(io->tape == NULL);
+    conn->open_push = true;
+    if (conn->stream != NULL) {
+        conn->push = iok_message_new(io->max_reply, &conn->service->core->replies);
+    }
+    io->tape = conn->push != NULL ? &conn->push->tape : discarding(conn);
+    return io->tape;
+}
+
+/* Whether the stream can take a message more; reading stops before it is full. */
+static void pause_if_full(struct iok_conn *conn)
+{
+    struct iok_stream *stream = conn->stream->stream;
+
+    if (iok_ring_room(&stream->ring) > IOK_STREAM_MESSAGES_MAX / 2 || conn->read_paused) {
+        return;
+    }
+    iok_count_set(&stream->stalled, 1);
+    conn->read_paused = true;
+    conn->service->core->net->ops->want_read(conn->link, false);
+}
+
+static int end_push(struct iok_conn *conn)
+{
+    struct iok_message *message = conn->push;
+    int error;
+
+    conn->open_push = false;
+    conn->push = NULL;
+    if (message == NULL) {
+        return 0;
+    }
+    error = iok_tape_error(&message->tape);
+    if (conn->stream == NULL || error != 0 || iok_ring_room(&conn->stream->stream->ring) == 0) {
+        iok_message_free(message);
+        return error == 0 ? 0 : iok_io_fail(&conn->io, error, "a pushed message is larger than max_reply");
+    }
+    iok_call_news(conn->service->core, conn->stream, message);
+    pause_if_full(conn);
+    return 0;
+}
+
+int iok_flight_stream(struct iok_conn *conn, struct iok_call *call)
+{
+    call->stream = iok_calloc(sizeof(*call->stream));
+    if (call->stream == NULL || iok_ring_init(&call->stream->ring, 2 * IOK_STREAM_MESSAGES_MAX) != 0) {
+        iok_free(call->stream);
+        call->stream = NULL;
+        return IOK_ENOMEM;
+    }
+    conn->stream = call;
+    return 0;
+}
+
+static void end_call(struct iok_conn *conn, struct iok_call *call, uint32_t flags)
+{
+    struct iok_core *core = conn->service->core;
+    int error = iok_tape_error(&call->reply);
+    bool refused = call->reply.n_tokens > 0 && call->reply.tokens[0].type == IOK_ERROR;
+
+    call->stamps.complete = conn->arrived_at;
+    if (call->stream != NULL && conn->stream == call && !refused && error == 0) {
+        call->state = IOK_CALL_STREAMING;
+        iok_timer_stop(&core->wheel, &call->deadline);
+        return;
+    }
+    if (conn->stream == call) {
+        conn->stream = NULL;
+    }
+    call->conn = NULL;
+    if (error != 0) {
+        iok_call_fail(core, call, IOK_DONE, error, error == IOK_ELIMIT ? "the reply is larger than max_reply=%zu bytes"
+                                                                        : "out of memory for a reply (max_reply=%zu)",
+                      conn->io.max_reply);
+    } else {
+        iok_call_end(core, call, (flags & IOK_MSG_REJECTED) != 0 ? IOK_REJECTED : IOK_DONE, NULL);
+    }
+}
+
+static int host_end(struct iok_io *io, uint32_t flags)
+{
+    struct iok_conn *conn = conn_of(io);
+    struct iok_service *service = conn->service;
+    struct iok_flight *flight;
+    struct iok_call *call;
+
+    io->tape = NULL;
+    if (conn->open_push) {
+        return end_push(conn);
+    }
+    flight = iok_flight_at(conn, conn->open_seq);
+    if ((flags & IOK_MSG_LAST) == 0) {
+        return 0;
+    }
+    call = flight->call;
+    flight->call = NULL;
+    flight->host |= IOK_FLIGHT_ANSWERED;
+    conn->n_live--;
+    while (conn->head_seq != conn->next_seq &&
+           (conn->flights[conn->head_seq & (conn->n_slots - 1)].host & IOK_FLIGHT_ANSWERED) != 0) {
+        conn->head_seq++;
+    }
+    if (conn->sent_seq < conn->head_seq) {
+        conn->sent_seq = conn->head_seq;
+    }
+    if ((flight->host & IOK_FLIGHT_PING) != 0) {
+        conn->pinged = false;
+    }
+    if (call != NULL) {
+        service->n_inflight--;
+        end_call(conn, call, flags);
+        iok_service_want_pump(service);
+    }
+    return 0;
+}
+
+static void host_ready(struct iok_io *io)
+{
+    struct iok_conn *conn = conn_of(io);
+
+    if (conn->state == IOK_CONN_SIGNING_IN || conn->state == IOK_CONN_RESETTING) {
+        iok_conn_set_state(conn, IOK_CONN_READY);
+    }
+}
+
+const struct iok_host iok_conn_host = {
+    .begin_reply = host_begin_reply,
+    .begin_push = host_begin_push,
+    .end = host_end,
+    .flight = host_flight,
+    .ready = host_ready,
+};

@@ -1,0 +1,37 @@
+"""Fixtures for all tests: private servers."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from kit.servers import RedisServer
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A redis-server for one test, which may stop and start it as it likes."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Starts servers with given config lines: start_redis("requirepass x", tls=True)."""
+    with ExitStack() as stack:
+
+        def start(*config: str, tls: bool = False) -> RedisServer:
+            return stack.enter_context(RedisServer(config, tls=tls))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One redis-server for all tests that leave it as it is, but for its data."""
+    with RedisServer() as server:
+        yield server
