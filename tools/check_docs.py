@@ -57,9 +57,9 @@ def check_links(path: pathlib.Path, text: str) -> list[str]:
 def check_examples(path: pathlib.Path, text: str) -> list[str]:
     """Marks that stand before no example; see tests/python/test_docs.py."""
     return [
-        f"{path.relative_to(ROOT)}: {RUN} must stand right before a ```python, ```c or ```sh fence"
+        f"{path.relative_to(ROOT)}: {RUN} must stand right before a ```python or ```c fence"
         for after in text.split(RUN)[1:]
-        if not re.match(r"\n+```(python|c|sh)\n", after)
+        if not re.match(r"\n+```(python|c)\n", after)
     ]
 
 

@@ -260,9 +260,7 @@ static void on_arrived(void *owner, size_t n)
     conn->arrived_at = core->now;
     iok_count_own_add(&core->bytes_in, n);
     iok_count_own_add(&service->bytes_in, n);
-    conn->in_feed = true;
     used = service->proto->feed(conn->codec, &conn->io, in);
-    conn->in_feed = false;
     if (used < 0 || keep_rest(conn, iok_span_skip(in, (size_t)used)) != 0) {
         close_with_io(conn);
         return;

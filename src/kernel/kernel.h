@@ -120,7 +120,6 @@ struct iok_conn {
     enum iok_conn_state state;
     bool for_leases;     /* not for shared calls */
     bool dirty_state;    /* a call on the lease changed the connection's state */
-    bool in_feed;        /* a codec function runs: closing waits until it returns */
     bool blocked;        /* send accepted less than all */
     bool read_paused;
     bool pinged;         /* a ping is under way */

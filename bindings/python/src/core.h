@@ -42,7 +42,7 @@ struct core {
     PyObject *current_tasks;   /* {loop: task} */
     PyObject *cancelled_error, *invalid_state_error;
     /* iokernel.errors */
-    PyObject *make_failure, *make_reply_error, *make_decode_error;
+    PyObject *make_failure, *make_reply_error, *make_decode_error, *error_type;
     /* names */
     PyObject *str_add_reader, *str_call_soon, *str_call_soon_threadsafe, *str_call_exception_handler, *str_context;
     PyObject *str_is_closed, *str_drain;
@@ -123,9 +123,14 @@ extern PyTypeObject caller_type, client_type, lease_type, queue_type;
 struct iok_call *caller_begin(struct py_caller *caller, struct py_port **port);
 /* Submits and gives what the method returns: a value or a Reply. Takes the call over. */
 PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call);
+/* What the method returns when the call could not be made, with the exception set: NULL, or in asyncio a Reply that
+ * failed, so that gather() and its like see failures of the kernel in their place. port NULL: raise it. */
+PyObject *caller_failed(struct py_caller *caller, struct py_port *port);
+/* 0, or -1 with an exception after the call was freed. */
+int caller_submit(struct py_caller *caller, struct iok_call *call);
 /* Waits for a submitted call. 0, or -1 with an exception after the call was abandoned. */
-int caller_wait(struct py_port *port, struct iok_call *call);
-/* Shared by Client and Lease. */
+int caller_wait(struct iok_call *call);
+/* 0, or -1 with the exception for a closed or forked one. */
 int caller_check_open(const struct py_caller *caller);
 int client_init_types(PyObject *module);
 int lease_init_type(PyObject *module);

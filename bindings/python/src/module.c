@@ -60,15 +60,18 @@ int core_need_errors(void)
     PyObject *failure = import_name("iokernel.errors", "_failure");
     PyObject *reply = import_name("iokernel.errors", "_reply_error");
     PyObject *decode = import_name("iokernel.errors", "_decode_error");
-    if (failure == NULL || reply == NULL || decode == NULL) {
+    PyObject *error = import_name("iokernel.errors", "Error");
+    if (failure == NULL || reply == NULL || decode == NULL || error == NULL) {
         Py_XDECREF(failure);
         Py_XDECREF(reply);
         Py_XDECREF(decode);
+        Py_XDECREF(error);
         return -1;
     }
     core.make_failure = failure;
     core.make_reply_error = reply;
     core.make_decode_error = decode;
+    core.error_type = error;
     return 0;
 }
 

@@ -1,0 +1,272 @@
+/* kernel.c - one turn of the core: messages of the ports in, timers, bytes out, ports told. */
+#include <assert.h>
+
+#include "../base/mem.h"
+#include "kernel.h"
+
+#define IOK_SCRATCH_BYTES (256u * 1024) /* as in conn.c */
+#define IOK_PORT_BATCH 256u             /* messages of one port before the others have their turn, and bytes go out */
+
+int iok_core_init(struct iok_core *core)
+{
+    *core = (struct iok_core){0};
+    iok_list_init(&core->ports);
+    iok_list_init(&core->services);
+    iok_list_init(&core->dirty);
+    iok_list_init(&core->to_ring);
+    iok_list_init(&core->dead);
+    iok_list_init(&core->pumps);
+    core->scratch = iok_malloc(IOK_SCRATCH_BYTES);
+    return core->scratch == NULL ? IOK_ENOMEM : iok_wake_init(&core->wake);
+}
+
+void iok_core_start(struct iok_core *core, struct iok_net *net)
+{
+    core->net = net;
+    core->now = net->ops->now(net);
+    iok_wheel_init(&core->wheel, core->now);
+}
+
+void iok_core_deinit(struct iok_core *core)
+{
+    iok_wake_deinit(&core->wake);
+    iok_free(core->scratch);
+    core->scratch = NULL;
+}
+
+void iok_core_ring_ports(struct iok_core *core)
+{
+    struct iok_node *node;
+
+    core->unrung = 0;
+    while ((node = iok_list_pop(&core->to_ring)) != NULL) {
+        if (iok_wake_ring(&iok_container(node, struct iok_port, ring_node)->link.wake)) {
+            iok_count_own_add(&core->port_wakeups, 1);
+        }
+    }
+}
+
+static void meet_ports(struct iok_core *core)
+{
+    struct iok_port_link *link = iok_port_inbox_empty(&core->inbox) ? NULL : iok_port_inbox_take(&core->inbox);
+
+    while (link != NULL) {
+        struct iok_port_link *next = iok_port_link_next(link);
+
+        iok_list_push(&core->ports, &iok_container(link, struct iok_port, link)->node);
+        link = next;
+    }
+}
+
+static void cancel(struct iok_core *core, struct iok_port *port, struct iok_call *call)
+{
+    struct iok_error err;
+    bool pushed;
+
+    iok_err(&err, IOK_ECANCELLED, "cancelled");
+    iok_call_cut(core, call, &err);
+    pushed = iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_CANCELLED));
+    assert(pushed);
+    (void)pushed;
+    if (!iok_node_linked(&port->ring_node)) {
+        iok_list_push(&core->to_ring, &port->ring_node);
+    }
+}
+
+static void release(struct iok_core *core, struct iok_port *port, struct iok_lease *lease)
+{
+    bool pushed;
+
+    iok_lease_release(core, lease);
+    pushed = iok_ring_push(&port->link.cq, iok_entry(lease, IOK_CQ_RELEASED));
+    assert(pushed);
+    (void)pushed;
+    if (!iok_node_linked(&port->ring_node)) {
+        iok_list_push(&core->to_ring, &port->ring_node);
+    }
+}
+
+static void detach(struct iok_core *core, struct iok_port *port)
+{
+    (void)core;
+    iok_list_remove(&port->node);
+    if (iok_node_linked(&port->ring_node)) {
+        iok_list_remove(&port->ring_node);
+    }
+    iok_port_set_detached(&port->link);
+}
+
+static void close_service(struct iok_core *core, struct iok_service *service)
+{
+    struct iok_error err;
+
+    iok_service_start(core, service);
+    iok_err(&err, IOK_ECLOSED, "%s was closed", service->name);
+    iok_service_stop(service, &err);
+    iok_service_drop(service); /* the message's own reference */
+}
+
+/* true: the port may have more, or is gone. */
+static bool take_message(struct iok_core *core, struct iok_port *port)
+{
+    uintptr_t entry;
+    void *object;
+
+    if (!iok_ring_pop(&port->link.sq, &entry)) {
+        return false;
+    }
+    object = iok_entry_object(entry);
+    switch (iok_entry_verb(entry)) {
+    case IOK_SQ_SUBMIT:
+        iok_call_take(core, object);
+        return true;
+    case IOK_SQ_CANCEL:
+        cancel(core, port, object);
+        return true;
+    case IOK_SQ_CREDIT: {
+        struct iok_call *call = object;
+
+        if (call->conn != NULL) {
+            iok_conn_resume(call->conn);
+        }
+        return true;
+    }
+    case IOK_SQ_RELEASE:
+        release(core, port, object);
+        return true;
+    case IOK_SQ_OPEN:
+        iok_service_start(core, object);
+        iok_service_drop(object); /* the message's own reference */
+        return true;
+    case IOK_SQ_CLOSE:
+        close_service(core, object);
+        return true;
+    case IOK_SQ_DETACH:
+        detach(core, port);
+        return false;
+    }
+    return false;
+}
+
+static void fire_timers(struct iok_core *core)
+{
+    struct iok_timer *timer;
+
+    while ((timer = iok_wheel_expire(&core->wheel, core->now)) != NULL) {
+        switch ((enum iok_timer_kind)timer->kind) {
+        case IOK_TIMER_CALL:
+            iok_call_deadline(core, iok_container(timer, struct iok_call, deadline));
+            break;
+        case IOK_TIMER_CONN:
+            iok_conn_timer(iok_container(timer, struct iok_conn, timer));
+            break;
+        case IOK_TIMER_ENDPOINT:
+            iok_service_retry_due(iok_container(timer, struct iok_service, retry));
+            break;
+        }
+    }
+}
+
+static void pump_all(struct iok_core *core)
+{
+    struct iok_list round;
+    struct iok_node *node;
+
+    iok_list_init(&round); /* what pumping marks again waits for the next turn */
+    while ((node = iok_list_pop(&core->pumps)) != NULL) {
+        iok_list_push(&round, node);
+    }
+    while ((node = iok_list_pop(&round)) != NULL) {
+        iok_service_pump(iok_container(node, struct iok_service, pump_node));
+    }
+}
+
+static void flush_all(struct iok_core *core)
+{
+    struct iok_node *node;
+
+    while ((node = iok_list_pop(&core->dirty)) != NULL) {
+        iok_conn_flush(iok_container(node, struct iok_conn, dirty_node));
+    }
+}
+
+static void reap(struct iok_core *core)
+{
+    struct iok_node *node;
+
+    while ((node = iok_list_pop(&core->dead)) != NULL) {
+        iok_conn_free(iok_container(node, struct iok_conn, node));
+        iok_count_sub(&core->objects, 1);
+    }
+}
+
+void iok_core_round(struct iok_core *core)
+{
+    iok_count_own_add(&core->rounds, 1);
+    core->now = core->net->ops->now(core->net);
+    iok_core_ring_ports(core);
+    meet_ports(core);
+    iok_list_each(&core->ports, node, after) {
+        struct iok_port *port = iok_container(node, struct iok_port, node);
+
+        for (uint32_t i = 0; i < IOK_PORT_BATCH && take_message(core, port); i++) {
+        }
+    }
+    fire_timers(core);
+    pump_all(core);
+    flush_all(core);
+    iok_core_ring_ports(core);
+    reap(core);
+}
+
+bool iok_core_may_sleep(struct iok_core *core)
+{
+    bool work = !iok_list_empty(&core->pumps) || !iok_list_empty(&core->dirty);
+
+    iok_wake_arm(&core->wake);
+    work |= !iok_port_inbox_empty(&core->inbox);
+    iok_list_each(&core->ports, node, after) {
+        work |= !iok_ring_empty(&iok_container(node, struct iok_port, node)->link.sq);
+    }
+    if (work) {
+        iok_core_awake(core);
+    }
+    return !work;
+}
+
+void iok_core_awake(struct iok_core *core)
+{
+    if (iok_wake_disarm(&core->wake)) {
+        iok_wake_drain(&core->wake);
+        iok_count_own_add(&core->wakeups, 1);
+    }
+}
+
+uint64_t iok_core_deadline(const struct iok_core *core)
+{
+    return iok_wheel_next(&core->wheel);
+}
+
+void iok_core_stop(struct iok_core *core)
+{
+    struct iok_error err;
+    struct iok_node *node;
+
+    iok_err(&err, IOK_ECLOSED, "the kernel was stopped");
+    core->stopping = true;
+    iok_core_round(core); /* what was submitted before ends here */
+    while ((node = iok_list_pop(&core->services)) != NULL) {
+        struct iok_service *service = iok_container(node, struct iok_service, node);
+
+        iok_service_stop(service, &err);
+        if (iok_node_linked(&service->pump_node)) {
+            iok_list_remove(&service->pump_node);
+        }
+        reap(core); /* connections name their service */
+        iok_service_drop(service);
+    }
+    iok_core_ring_ports(core);
+    while ((node = iok_list_first(&core->ports)) != NULL) {
+        detach(core, iok_container(node, struct iok_port, node));
+    }
+}
