@@ -192,6 +192,7 @@ static void open_client(struct client *cl)
 
 static void close_client(struct client *cl)
 {
+    iok_service_close(cl->service, cl->port);
     iok_port_free(cl->port);
     iok_service_unref(cl->service);
     iok_kernel_free(cl->kernel);

@@ -4,6 +4,7 @@
 A suite is a folder beside this file with a `suite.py` whose first docstring line says what it measures, and which
 prints one JSON object as its last line of output. This file knows nothing else of it.
 
+    bench/run.py                 all suites
     bench/run.py --list
     bench/run.py redis [--rounds N] [--quick] [--json-only] [--only PATTERN]
 """
@@ -62,22 +63,29 @@ def install_missing() -> None:
     print(f"bench: installing {', '.join(missing)} into {sys.prefix}", file=sys.stderr, flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, *missing], stdout=sys.stderr).returncode != 0:
-        sys.exit(f"bench: pip could not install {', '.join(missing)}; the peers are part of the measurement")
+        sys.exit(
+            f"bench: pip could not install {', '.join(missing)}; the peers are part of the measurement"
+        )
 
 
 def main() -> None:
-    """Run the suite that the first argument names."""
+    """Run the suite that the first argument names, or all of them."""
     found = suites()
-    if sys.argv[1:] == ["--list"]:
+    names, arguments = sys.argv[1:2] or list(found), sys.argv[2:]
+    if names == ["--list"]:
         for name, path in found.items():
             print(f"{name:12} {summary(path)}")
         return
-    if len(sys.argv) < 2 or sys.argv[1] not in found:
-        sys.exit(f"usage: bench/run.py --list, or bench/run.py NAME [options]; NAME is one of: {', '.join(found)}")
+    if names[0] not in found:
+        known = ", ".join(found)
+        sys.exit(
+            f"bench: no suite {names[0]!r}; use --list, or NAME [options] with one of: {known}"
+        )
     enter_venv()
     install_missing()
-    suite = str(found[sys.argv[1]])
-    os.execv(sys.executable, [sys.executable, suite, *sys.argv[2:]])
+    for name in names:
+        if code := subprocess.run([sys.executable, str(found[name]), *arguments]).returncode:
+            sys.exit(code)
 
 
 if __name__ == "__main__":

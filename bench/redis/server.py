@@ -37,7 +37,9 @@ class Server:
         self.unix = self.folder / "redis.sock"
         program = shutil.which("redis-server")
         if program is None:
-            raise SystemExit("bench: redis-server is not installed (Debian, Ubuntu: apt-get install redis-server)")
+            raise SystemExit(
+                "bench: redis-server is not installed (Debian, Ubuntu: apt-get install redis-server)"
+            )
         self._log = open(self.folder / "log", "wb")
         self._process = subprocess.Popen(
             [program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.unix),
@@ -54,7 +56,9 @@ class Server:
             raise
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _wait(self) -> None:
@@ -77,7 +81,9 @@ class Server:
 
     def version(self) -> str:
         """Return the server's own version."""
-        output = subprocess.run([f"/proc/{self.pid}/exe", "--version"], capture_output=True, text=True).stdout
+        output = subprocess.run(
+            [f"/proc/{self.pid}/exe", "--version"], capture_output=True, text=True
+        ).stdout
         return next((word[2:] for word in output.split() if word.startswith("v=")), "unknown")
 
     def stop(self) -> None:

@@ -44,7 +44,9 @@ class State:
         return min(self.counts) > 0
 
 
-async def call_in_loop(get: Callable[[Any], Awaitable[Any]], key: Any, state: State, me: int) -> None:
+async def call_in_loop(
+    get: Callable[[Any], Awaitable[Any]], key: Any, state: State, me: int
+) -> None:
     counts, now, sampled = state.counts, time.perf_counter, state.samples.append
     turn = me
     while state.running:
@@ -144,7 +146,9 @@ def peer_stats(peer: Any) -> dict[str, int]:
     return peer.stats() if hasattr(peer, "stats") else {}
 
 
-def stats_per_request(before: dict[str, int], after: dict[str, int], requests: int) -> dict[str, Any]:
+def stats_per_request(
+    before: dict[str, int], after: dict[str, int], requests: int
+) -> dict[str, Any]:
     """Return the growth of each counter per request."""
     return {name: (after[name] - before[name]) / max(requests, 1) for name in before}
 

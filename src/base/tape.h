@@ -30,8 +30,11 @@ struct iok_tape {
     size_t max_bytes;
     uint8_t *fill;            /* where the open payload continues; NULL when none is open, or discarding */
     size_t fill_left;         /* bytes that it still lacks */
-    size_t fill_cap;          /* bytes of it that have memory */
-    int error;                /* 0 or enum iok_errno */
+    size_t fill_cap;          /* bytes at fill that have memory */
+    struct iok_buf *open;     /* the buffer of a large open payload; NULL if it is small */
+    uint8_t *first_bytes;     /* the owner's storage, for reset */
+    uint32_t first_cap;
+    int error; /* 0 or enum iok_errno */
     bool discard;
     bool own_tokens;          /* tokens come from iok_malloc, not from the owner's storage */
     struct iok_account *account;

@@ -315,6 +315,7 @@ int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error
         return iok_err(err, IOK_ENOMEM, "out of memory for a connection");
     }
     conn->service = service;
+    iok_count_ref(&service->refs);
     conn->for_leases = for_leases;
     conn->opened_at = core->now;
     conn->arrived_at = core->now;
@@ -527,6 +528,8 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
 
 void iok_conn_free(struct iok_conn *conn)
 {
+    struct iok_service *service = conn->service;
+
     if (conn->service->proto->close != NULL) {
         conn->service->proto->close(conn->codec);
     }
@@ -536,6 +539,7 @@ void iok_conn_free(struct iok_conn *conn)
     iok_free(conn->rest);
     iok_free(conn->codec);
     iok_free(conn);
+    iok_service_drop(service);
 }
 
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)

@@ -103,6 +103,10 @@ static void close_service(struct iok_core *core, struct iok_service *service)
     iok_service_start(core, service);
     iok_err(&err, IOK_ECLOSED, "%s was closed", service->name);
     iok_service_stop(service, &err);
+    if (iok_node_linked(&service->node)) {
+        iok_list_remove(&service->node);
+        iok_service_drop(service); /* the core's reference */
+    }
     iok_service_drop(service); /* the message's own reference */
 }
 
@@ -124,10 +128,10 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         cancel(core, port, object);
         return true;
     case IOK_SQ_CREDIT: {
-        struct iok_call *call = object;
+        struct iok_lease *lease = object;
 
-        if (call->conn != NULL) {
-            iok_conn_resume(call->conn);
+        if (lease->conn != NULL) {
+            iok_conn_resume(lease->conn);
         }
         return true;
     }
@@ -259,12 +263,9 @@ void iok_core_stop(struct iok_core *core)
         struct iok_service *service = iok_container(node, struct iok_service, node);
 
         iok_service_stop(service, &err);
-        if (iok_node_linked(&service->pump_node)) {
-            iok_list_remove(&service->pump_node);
-        }
-        reap(core); /* connections name their service */
         iok_service_drop(service);
     }
+    reap(core);
     iok_core_ring_ports(core);
     while ((node = iok_list_first(&core->ports)) != NULL) {
         detach(core, iok_container(node, struct iok_port, node));

@@ -197,6 +197,9 @@ void iok_service_stop(struct iok_service *service, const struct iok_error *why)
         return;
     }
     service->closed = true;
+    if (iok_node_linked(&service->pump_node)) {
+        iok_list_remove(&service->pump_node);
+    }
     fail_queue(service, &service->queue, why);
     fail_lease_wait(service, why);
     while ((node = iok_list_first(&service->conns)) != NULL) {
@@ -229,7 +232,7 @@ void iok_service_enqueue(struct iok_service *service, struct iok_call *call, boo
 
 void iok_service_want_pump(struct iok_service *service)
 {
-    if (!iok_node_linked(&service->pump_node)) {
+    if (!service->closed && !iok_node_linked(&service->pump_node)) {
         iok_list_push(&service->core->pumps, &service->pump_node);
     }
 }

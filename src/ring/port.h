@@ -18,7 +18,7 @@ enum iok_verb {
     /* to the kernel */
     IOK_SQ_SUBMIT = 0, /* call: take it */
     IOK_SQ_CANCEL,     /* call: end it; always answered by CANCELLED */
-    IOK_SQ_CREDIT,     /* call: its stream has room again */
+    IOK_SQ_CREDIT,     /* lease: its stream has room again */
     IOK_SQ_RELEASE,    /* lease: give it back; answered by RELEASED */
     IOK_SQ_OPEN,       /* service: start it */
     IOK_SQ_CLOSE,      /* service: stop it */
