@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The front of the benches: prepares the environment, then runs one suite.
 
-A suite is a folder beside this file with a `suite.py` whose first docstring line says what it measures, and which
-prints one JSON object as its last line of output. This file knows nothing else of it.
+A suite is a folder beside this file with a `suite.py` whose first docstring line says what it
+measures, and which prints one JSON object as its last line of output. This file knows nothing else
+of it.
 
     bench/run.py                 all suites
     bench/run.py --list
@@ -63,9 +64,7 @@ def install_missing() -> None:
     print(f"bench: installing {', '.join(missing)} into {sys.prefix}", file=sys.stderr, flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, *missing], stdout=sys.stderr).returncode != 0:
-        sys.exit(
-            f"bench: pip could not install {', '.join(missing)}; the peers are part of the measurement"
-        )
+        sys.exit(f"bench: pip could not install {', '.join(missing)}, which are part of the bench")
 
 
 def main() -> None:

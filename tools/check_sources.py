@@ -80,7 +80,7 @@ def functions(code: str) -> list[tuple[str, int, int]]:
     for match in DEFINITION.finditer(code):
         end = code.find("\n}\n", match.end() - 1)
         first = code.count("\n", 0, match.start()) + 1
-        last = code.count("\n", 0, end + 2) if end >= 0 else code.count("\n")
+        last = code.count("\n", 0, end + 1) + 1 if end >= 0 else code.count("\n")
         found.append((match[1], first, last - first + 1))
     return found
 

@@ -1,6 +1,6 @@
-"""What a worker process measures about itself and the server: CPU by side, context switches, memory, latency.
+"""What a worker measures about itself and the server: CPU by side, switches, memory, latency.
 
-Reads /proc only at the two ends of the measured window, so that it costs the measurement nothing.
+Reads /proc only at the two ends of the measured window, so it costs the measurement nothing.
 """
 
 import resource

@@ -47,8 +47,9 @@ def c_client(
 class RedisBenchmark:
     """redis-benchmark with one connection and `depth` requests per pipeline.
 
-    It sends `depth` requests, waits for all their replies, and sends the next `depth`. It counts requests, not
-    seconds, so the number of requests comes from the rate seen before: in a pilot run, then in the last round.
+    It sends `depth` requests, waits for all their replies, and sends the next `depth`. It counts
+    requests, not seconds, so the number of requests comes from the rate seen before: in a pilot
+    run, then in the last round.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class RedisBenchmark:
         assert self.program is not None
         command = [
             self.program, "-h", "127.0.0.1", "-p", str(server.port), "-c", "1", "-P", str(depth),
-            "-n", str(requests), "-e", "--csv", "GET", key,
+            "-n", str(requests), "--csv", "GET", key,
         ]  # fmt: skip
         server_before, started = process_cpu_ns(server.pid), time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -17,7 +17,7 @@ PEER_TITLES = {
     "c_client": "C on libiokernel",
 }
 
-# The comparisons that iokernel promises something about: name, (scenario, peer) over (scenario, peer).
+# The comparisons that iokernel promises something about: (scenario, peer) over (scenario, peer).
 RATIOS = {
     "asyncio_c1_vs_redispy": (("asyncio/1", "iokernel"), ("asyncio/1", "redispy")),
     "asyncio_c100_vs_redispy": (("asyncio/100", "iokernel"), ("asyncio/100", "redispy")),

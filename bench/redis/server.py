@@ -38,12 +38,15 @@ class Server:
         program = shutil.which("redis-server")
         if program is None:
             raise SystemExit(
-                "bench: redis-server is not installed (Debian, Ubuntu: apt-get install redis-server)"
+                "bench: redis-server is not installed (Debian: apt-get install redis-server)"
             )
         self._log = open(self.folder / "log", "wb")
         self._process = subprocess.Popen(
-            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.unix),
-             "--save", "", "--appendonly", "no", "--dir", str(self.folder), "--maxclients", "4000"],
+            [
+                program, "--port", str(self.port), "--bind", "127.0.0.1",
+                "--unixsocket", str(self.unix), "--save", "", "--appendonly", "no",
+                "--dir", str(self.folder), "--maxclients", "4000",
+            ],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
         self.pid = self._process.pid

@@ -1,8 +1,9 @@
-"""Redis: GET of a 64-byte value in a closed loop, iokernel beside six peers, in one interleaved run.
+"""Redis: GET of 64 bytes in a closed loop, iokernel beside its peers, in one interleaved run.
 
-One private redis-server serves the whole bench over TCP on loopback. Each measurement is a process of its own. In
-each round every scenario is measured with all its peers in turn, and the order of the peers rotates from round to
-round, so that a machine that slows down slows all of them. Prints a table, then one JSON object as the last line.
+One private redis-server serves the whole bench over TCP on loopback. Each measurement is a process
+of its own. In each round every scenario is measured with all its peers in turn, and the order of
+the peers rotates from round to round, so that a machine that slows down slows all of them. Prints a
+table, then one JSON object as the last line.
 """
 
 import argparse
@@ -101,9 +102,8 @@ class Bench:
                 for peer in peers[shift:] + peers[:shift]:
                     left = (time.monotonic() - started) / done * (total - done) if done else 0
                     eta = f", {left:.0f} s left" if done else ""
-                    say(
-                        f"round {turn + 1}/{self.rounds}, {done + 1}/{total}{eta}: {scenario} {peer}"
-                    )
+                    at = f"round {turn + 1}/{self.rounds}, {done + 1}/{total}"
+                    say(f"{at}{eta}: {scenario} {peer}")
                     self.results[scenario][peer].append(self.attempt(scenario, peer))
                     done += 1
 

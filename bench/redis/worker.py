@@ -1,7 +1,8 @@
 """One measurement in a process of its own: one peer, one way to run, one number of callers.
 
-Every peer runs in the same closed loop: a caller sends its next GET when it has the reply to its last. The loop adds
-a counter and a length check per request, and every 16th request of a caller is timed. Prints one JSON object.
+Every peer runs in the same closed loop: a caller sends its next GET when it has the reply to its
+last. The loop adds a counter and a length check per request, and every 16th request of a caller is
+timed. Prints one JSON object.
 
     worker.py PEER asyncio|uvloop|sync CALLERS --port N --server-pid N --warmup S --seconds S
 """
@@ -22,9 +23,9 @@ from meter import Snapshot, between
 KEY = "bench:get:64"
 VALUE_SIZE = 64
 # A power of two minus one. Timing one request in 16 costs about 10 ns a request and still gives
-# thousands of samples a second; callers start at different phases, so that slow peers are sampled too.
+# hundreds of samples a second; callers start at different phases, so slow peers are sampled too.
 SAMPLE_MASK = 15
-# For all callers' first replies. A thousand connections take some peers two seconds on a loaded machine.
+# For all callers' first replies; a thousand connections can take two seconds on a loaded machine.
 READY_SECONDS = 20.0
 
 
@@ -180,7 +181,7 @@ def main() -> None:
         figures = asyncio.run(run_tasks(peer, options))
     figures["version"] = peer.version()
     print(json.dumps(figures), flush=True)
-    # Leave without the interpreter's clean-up: a peer that hangs at exit would cost the bench minutes.
+    # Without the interpreter's clean-up: a peer that hangs at exit would cost the bench minutes.
     os._exit(0)
 
 

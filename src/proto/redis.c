@@ -221,7 +221,7 @@ static int redis_encode(void *state, struct iok_io *io, const struct iok_token *
                         struct iok_flight *flight)
 {
     struct redis *r = state;
-    size_t bytes;
+    size_t bytes = 0;
     int rc = measure(io, args, n, &bytes);
     if (rc < 0)
         return rc;
@@ -265,7 +265,7 @@ static int redis_ping(void *state, struct iok_io *io, struct iok_flight *flight)
 
 /* The digits of a number without its point, and the power of ten that the point stood for. */
 struct decimal {
-    char digits[HEADER_BYTES_MAX + 16]; /* and room for an exponent */
+    char digits[HEADER_BYTES_MAX + 24]; /* and room for an exponent */
     size_t n;
     int64_t exponent;
 };
@@ -297,6 +297,17 @@ static bool take_exponent(struct iok_span text, struct decimal *out)
     return true;
 }
 
+/* 15 digits and 10 to the power of 22 are exact in a double, so that one operation rounds once. */
+static double small_decimal(const struct decimal *d)
+{
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    int64_t value = 0;
+    for (size_t i = 0; i < d->n; i++)
+        value = value * 10 + (d->digits[i] - '0');
+    return d->exponent < 0 ? (double)value / powers[-d->exponent] : (double)value * powers[d->exponent];
+}
+
 /* strtod reads the point that the program's locale wants, so it gets none: 1.25 becomes 125e-2. */
 static bool parse_finite(struct iok_span text, double *out)
 {
@@ -309,6 +320,10 @@ static bool parse_finite(struct iok_span text, double *out)
     }
     if (before + after == 0 || !take_exponent(text, &d))
         return false;
+    if (d.n <= 15 && d.exponent >= -22 && d.exponent <= 22) {
+        *out = small_decimal(&d);
+        return true;
+    }
     d.digits[d.n++] = 'e';
     d.n += iok_format_i64(d.digits + d.n, d.exponent);
     d.digits[d.n] = '\0';
@@ -337,9 +352,9 @@ bool redis_parse_f64(struct iok_span text, double *out)
 
 /* ---- lines ---------------------------------------------------------------------------------------------------- */
 
-static int garbled(struct iok_io *io, uint8_t type)
+static int garbled(struct iok_error *err, uint8_t type)
 {
-    return iok_io_fail(io, IOK_EPROTO, "the line after '%c' is not what RESP has there", type);
+    return iok_err(err, IOK_EPROTO, "the line after '%c' is not what RESP has there", type);
 }
 
 /* The line in[1..], without CR LF. 1, 0 if its end did not come yet, or an error. */
@@ -357,14 +372,14 @@ static int read_line(struct iok_io *io, struct iok_span in, size_t max, struct i
 
 /* The length in a header such as $11 CR LF, by hand as it is in the way of every reply; -1 is nil where nil is allowed.
  * Returns the header's bytes, 0 if its end did not come yet, or an error. */
-static ptrdiff_t read_length(struct iok_io *io, struct iok_span in, bool nil, int64_t *length)
+static ptrdiff_t read_length(struct iok_error *err, struct iok_span in, bool nil, int64_t *length)
 {
     size_t i = 1;
     uint64_t value = 0;
     while (i < in.n && in.p[i] >= '0' && in.p[i] <= '9') {
         value = value * 10 + (uint64_t)(in.p[i++] - '0');
         if (i > NUMBER_BYTES_MAX - 4) /* 18 digits fit into an int64_t */
-            return iok_io_fail(io, IOK_ELIMIT, "a length of more than 18 digits after '%c'", in.p[0]);
+            return iok_err(err, IOK_ELIMIT, "a length of more than 18 digits after '%c'", in.p[0]);
     }
     if (i == in.n)
         return 0;
@@ -372,21 +387,21 @@ static ptrdiff_t read_length(struct iok_io *io, struct iok_span in, bool nil, in
         if (i + 1 == in.n)
             return 0;
         if (in.p[i + 1] != '\n')
-            return garbled(io, in.p[0]);
+            return garbled(err, in.p[0]);
         *length = (int64_t)value;
         return (ptrdiff_t)i + 2;
     }
     if (i == 1 && in.p[1] == '?')
-        return iok_io_fail(io, IOK_EPROTO, "a streamed value after '%c', which no server sends", in.p[0]);
+        return iok_err(err, IOK_EPROTO, "a streamed value after '%c', which no server sends", in.p[0]);
     if (i == 1 && nil && in.p[1] == '-') {
         static const char minus_one[] = "-1\r\n";
         size_t n = in.n - 1 < 4 ? in.n - 1 : 4;
         if (memcmp(in.p + 1, minus_one, n) != 0)
-            return garbled(io, in.p[0]);
+            return garbled(err, in.p[0]);
         *length = -1;
         return n < 4 ? 0 : 5;
     }
-    return garbled(io, in.p[0]);
+    return garbled(err, in.p[0]);
 }
 
 /* ---- values --------------------------------------------------------------------------------------------------- */
@@ -448,7 +463,7 @@ static int open_container(struct redis *r, struct iok_io *io, enum iok_type type
 static ptrdiff_t read_container(struct redis *r, struct iok_io *io, struct iok_span in, enum iok_type type)
 {
     int64_t len;
-    ptrdiff_t used = read_length(io, in, type == IOK_ARRAY, &len);
+    ptrdiff_t used = read_length(&io->err, in, type == IOK_ARRAY, &len);
     if (used <= 0)
         return used;
     int rc;
@@ -543,7 +558,7 @@ static ptrdiff_t put_payload(struct redis *r, struct iok_io *io, struct iok_span
 static ptrdiff_t read_bulk(struct redis *r, struct iok_io *io, struct iok_span in)
 {
     int64_t len;
-    ptrdiff_t used = read_length(io, in, true, &len);
+    ptrdiff_t used = read_length(&io->err, in, true, &len);
     if (used <= 0)
         return used;
     if (len < 0) { /* [RESP] "Null bulk strings" */
@@ -562,7 +577,7 @@ static ptrdiff_t read_bulk(struct redis *r, struct iok_io *io, struct iok_span i
 static ptrdiff_t read_marked(struct redis *r, struct iok_io *io, struct iok_span in)
 {
     int64_t len;
-    ptrdiff_t used = read_length(io, in, false, &len);
+    ptrdiff_t used = read_length(&io->err, in, false, &len);
     if (used <= 0)
         return used;
     if ((uint64_t)len > io->max_reply || len > UINT32_MAX)
@@ -571,7 +586,7 @@ static ptrdiff_t read_marked(struct redis *r, struct iok_io *io, struct iok_span
     size_t need = !error ? 4 : (size_t)len < ERROR_CODE_MAX ? (size_t)len : ERROR_CODE_MAX;
     struct iok_span payload = iok_span_skip(in, (size_t)used);
     if (!error && len < 4)
-        return garbled(io, in.p[0]);
+        return garbled(&io->err, in.p[0]);
     if (payload.n < need)
         return 0;
     ptrdiff_t more;
@@ -579,7 +594,7 @@ static ptrdiff_t read_marked(struct redis *r, struct iok_io *io, struct iok_span
         note_error(r, io, iok_span(payload.p, need));
         more = put_payload(r, io, payload, IOK_ERROR, 0, (size_t)len);
     } else if (payload.p[3] != ':') {
-        return garbled(io, in.p[0]);
+        return garbled(&io->err, in.p[0]);
     } else {
         used += 4;
         more = put_payload(r, io, iok_span_skip(payload, 4), IOK_TEXT, format_of(payload.p), (size_t)len - 4);
@@ -645,13 +660,13 @@ static bool put_line(struct redis *r, struct iok_io *io, uint8_t type, struct io
 static ptrdiff_t read_line_value(struct redis *r, struct iok_io *io, struct iok_span in)
 {
     uint8_t type = in.p[0];
-    struct iok_span line;
+    struct iok_span line = iok_span(NULL, 0);
     bool text = type == '+' || type == '-' || type == '(';
     int rc = read_line(io, in, text ? LINE_BYTES_MAX : HEADER_BYTES_MAX, &line);
     if (rc <= 0)
         return rc;
     if (!put_line(r, io, type, line))
-        return garbled(io, type);
+        return garbled(&io->err, type);
     rc = check_tape(io, tape_of(r, io));
     if (rc == 0)
         rc = value_end(r, io);
@@ -670,7 +685,7 @@ static int not_resp(struct redis *r, struct iok_io *io, struct iok_span in)
     }
     words[n] = '\0';
     if (!redis_signin_waits(&r->signin) || n == 0)
-        return iok_io_fail(io, IOK_EPROTO, "a reply that begins with byte 0x%02x is not RESP%s", c,
+        return iok_io_fail(io, IOK_EPROTO, "a value that begins with byte 0x%02x: this is not RESP%s", c,
                            c == 0x15 ? "; it looks like a TLS alert: use rediss://" : "");
     return iok_io_fail(io, IOK_EPROTO, "the peer does not speak RESP: its first byte is '%c' (0x%02x), in \"%s\"", c, c,
                        words);
@@ -705,10 +720,9 @@ static ptrdiff_t read_value(struct redis *r, struct iok_io *io, struct iok_span 
  * tell; name is empty if it is something else. Errors are left to read_value, which meets them next. */
 static int peek_name(struct iok_span in, struct iok_span *name)
 {
-    struct iok_io ignored = {.err = {0}};
     int64_t len;
     *name = iok_span(NULL, 0);
-    ptrdiff_t used = read_length(&ignored, in, false, &len);
+    ptrdiff_t used = read_length(NULL, in, false, &len);
     if (used <= 0)
         return used == 0 ? 0 : 1;
     struct iok_span rest = iok_span_skip(in, (size_t)used);
@@ -718,7 +732,7 @@ static int peek_name(struct iok_span in, struct iok_span *name)
         return 0;
     if (rest.p[0] != '$')
         return 1;
-    used = read_length(&ignored, rest, false, &len);
+    used = read_length(NULL, rest, false, &len);
     if (used <= 0)
         return used == 0 ? 0 : 1;
     rest = iok_span_skip(rest, (size_t)used);
@@ -736,28 +750,246 @@ static unsigned head_kind(struct iok_io *io)
     return flight != NULL ? flight->tag >> TAG_KIND_SHIFT : REDIS_PLAIN;
 }
 
-static int begin_push(struct redis *r, struct iok_io *io)
+static void begin_push(struct redis *r, struct iok_io *io)
 {
     r->message = MESSAGE_PUSH;
-    io->tape = io->host->begin_push(io);
+    io->host->begin_push(io);
+}
+
+/* In RESP2 an array may be a push: once something is subscribed, or when confirmations are awaited. */
+static bool may_be_push(struct redis *r, struct iok_io *io)
+{
+    return r->protocol == 2 && (r->subscribed != 0 || (r->specials > 0 && redis_is_subscription(head_kind(io))));
+}
+
+/* 1 when a push was begun, 0 if more bytes are needed, 2 if it is an ordinary reply. [RESP] "Pushes"; and for RESP2
+ * https://redis.io/docs/latest/develop/pubsub, "Format of pushed messages". */
+static int begin_if_push(struct redis *r, struct iok_io *io, struct iok_span in)
+{
+    struct iok_span name;
+    if (peek_name(in, &name) == 0)
+        return 0;
+    enum redis_kind kind = redis_confirmation_kind(name);
+    bool message = iok_span_eq(name, iok_span_of("message")) || iok_span_eq(name, iok_span_of("pmessage")) ||
+                   iok_span_eq(name, iok_span_of("smessage"));
+    if (in.p[0] == '*' && kind == REDIS_PLAIN && !message)
+        return 2;
+    r->kind = (uint8_t)kind;
+    r->confirms = kind != REDIS_PLAIN && r->specials > 0 && kind == head_kind(io);
+    begin_push(r, io);
     return 1;
 }
 
-/* A push, or in RESP2 an array that is one if its first element says so. 1 when a push was begun, 0 if more bytes are
- * needed, 2 if it is an ordinary reply. */
-static int begin_if_push(struct redis *r, struct iok_io *io, struct iok_span in)
+/* A line of MONITOR begins with a time, which no status does: given as a push of two, "monitor" and the line. */
+static int begin_monitor_line(struct redis *r, struct iok_io *io)
 {
-    unsigned head = r->specials > 0 ? head_kind(io) : REDIS_PLAIN;
-    struct iok_span name;
-    int rc = peek_name(in, &name);
-    if (rc == 0)
-        return 0;
-    unsigned kind = redis_confirmation_kind(name);
-    bool message = iok_span_eq(name, iok_span_of("message")) || iok_span_eq(name, iok_span_of("pmessage")) ||
-                   iok_span_eq(name, iok_span_of("smessage"));
-    if (in.p[0] == '*' && kind == REDIS_PLAIN && !(message && r->subscribed != 0))
-        return 2;
-    r->kind = (uint8_t)kind;
-    r->confirms = kind != REDIS_PLAIN && kind == head;
-    return begin_push(r, io);
+    begin_push(r, io);
+    int rc = open_container(r, io, IOK_PUSH, 2);
+    if (rc < 0)
+        return rc;
+    iok_tape_static(tape_of(r, io), IOK_TEXT, iok_span_of("monitor"));
+    rc = check_tape(io, tape_of(r, io));
+    return rc < 0 ? rc : value_end(r, io);
 }
+
+static int begin_reply(struct redis *r, struct iok_io *io, struct iok_span in)
+{
+    if (redis_signin_waits(&r->signin) && io->host->flight(io, IOK_SEQ_HEAD) == NULL) {
+        iok_tape_reset(&r->scratch, r->scratch_tokens, sizeof(r->scratch_tokens) / sizeof(*r->scratch_tokens));
+        r->message = MESSAGE_STEP;
+        return 0;
+    }
+    if (io->host->begin_reply(io, IOK_SEQ_HEAD) != NULL) {
+        r->message = MESSAGE_REPLY;
+        return 0;
+    }
+    if (memchr("$*%~|=!+-:,(#_", in.p[0], 14) == NULL)
+        return not_resp(r, io, in);
+    return iok_io_fail(io, IOK_EPROTO, in.p[0] == '-' ? "an error reply that answers no request"
+                                                      : "a reply that answers no request");
+}
+
+/* As after a new connection, before its sign-in. */
+static void forget(struct redis *r)
+{
+    r->protocol = 2;
+    r->subscribed = 0;
+    r->monitoring = false;
+}
+
+static void request_is_answered(struct redis *r)
+{
+    r->specials--;
+    r->confirmed = 0;
+}
+
+static int reply_end(struct redis *r, struct iok_io *io)
+{
+    uint32_t flags = r->end_flags | IOK_MSG_LAST;
+    r->end_flags = 0;
+    unsigned kind = r->specials > 0 ? head_kind(io) : REDIS_PLAIN;
+    if (kind != REDIS_PLAIN)
+        request_is_answered(r);
+    if (kind == REDIS_MONITOR && !r->is_error)
+        r->monitoring = true;
+    if (kind == REDIS_RESET && !r->is_error)
+        forget(r);
+    return io->host->end(io, flags);
+}
+
+/* All channels are confirmed: the request is answered by their number. */
+static int confirmations_end(struct redis *r, struct iok_io *io, uint32_t channels)
+{
+    struct iok_tape *tape = io->host->begin_reply(io, IOK_SEQ_HEAD);
+    if (tape == NULL)
+        return iok_io_fail(io, IOK_EPROTO, "a confirmation that answers no request");
+    request_is_answered(r);
+    iok_tape_i64(tape, channels);
+    int rc = check_tape(io, tape);
+    return rc < 0 ? rc : io->host->end(io, IOK_MSG_LAST);
+}
+
+static int push_end(struct redis *r, struct iok_io *io)
+{
+    unsigned kind = r->kind;
+    bool confirms = r->confirms;
+    r->kind = REDIS_PLAIN;
+    r->confirms = false;
+    int rc = io->host->end(io, IOK_MSG_LAST);
+    if (rc < 0 || kind == REDIS_PLAIN)
+        return rc;
+    bool shard = kind == REDIS_SSUBSCRIBE || kind == REDIS_SUNSUBSCRIBE;
+    unsigned bit = shard ? SUBSCRIBED_SHARDS : SUBSCRIBED_CHANNELS;
+    r->subscribed = (uint8_t)(r->last_i64 > 0 ? r->subscribed | bit : r->subscribed & ~bit);
+    struct iok_flight *flight = confirms ? io->host->flight(io, IOK_SEQ_HEAD) : NULL;
+    if (flight == NULL)
+        return 0;
+    uint32_t channels = flight->tag & TAG_COUNT_MASK;
+    return ++r->confirmed < channels ? 0 : confirmations_end(r, io, channels);
+}
+
+static int step_end(struct redis *r, struct iok_io *io)
+{
+    struct iok_span text = iok_span(NULL, 0);
+    if (r->is_error)
+        text = iok_token_span(&r->scratch.tokens[r->scratch.n_tokens - 1]);
+    else if (redis_signin_step(&r->signin) == REDIS_STEP_RESET)
+        forget(r);
+    int rc = redis_signin_answer(&r->signin, io, r->is_error ? &text : NULL, &r->protocol);
+    if (rc > 0)
+        io->host->ready(io);
+    return rc < 0 ? rc : 0;
+}
+
+static int message_end(struct redis *r, struct iok_io *io)
+{
+    enum message message = (enum message)r->message;
+    r->message = MESSAGE_NONE;
+    int rc = message == MESSAGE_REPLY  ? reply_end(r, io)
+             : message == MESSAGE_PUSH ? push_end(r, io)
+                                       : step_end(r, io);
+    r->is_error = false;
+    return rc;
+}
+
+/* ---- the slots ------------------------------------------------------------------------------------------------ */
+
+static ptrdiff_t feed_some(struct redis *r, struct iok_io *io, struct iok_span in)
+{
+    if (r->in_payload)
+        return read_payload(r, io, in);
+    if (r->message != MESSAGE_NONE)
+        return read_value(r, io, in);
+    int rc;
+    uint8_t type = in.p[0];
+    if (type == '>' || (type == '*' && may_be_push(r, io))) {
+        rc = begin_if_push(r, io, in);
+        if (rc < 2)
+            return rc == 0 ? 0 : read_container(r, io, in, IOK_PUSH);
+    }
+    if (type == '+' && r->monitoring) {
+        if (in.n < 2)
+            return 0;
+        if (in.p[1] >= '0' && in.p[1] <= '9') {
+            rc = begin_monitor_line(r, io);
+            return rc < 0 ? rc : read_value(r, io, in);
+        }
+    }
+    rc = begin_reply(r, io, in);
+    return rc < 0 ? rc : read_value(r, io, in);
+}
+
+static ptrdiff_t redis_feed(void *state, struct iok_io *io, struct iok_span in)
+{
+    struct redis *r = state;
+    size_t used = 0;
+    while (used < in.n) {
+        ptrdiff_t n = feed_some(r, io, iok_span_skip(in, used));
+        if (n < 0)
+            return n;
+        if (n == 0)
+            break;
+        used += (size_t)n;
+    }
+    return (ptrdiff_t)used;
+}
+
+static int redis_open(void *state, struct iok_io *io)
+{
+    struct redis *r = state;
+    forget(r);
+    iok_tape_init(&r->scratch, r->scratch_tokens, sizeof(r->scratch_tokens) / sizeof(*r->scratch_tokens),
+                  r->scratch_bytes, sizeof(r->scratch_bytes), io->max_reply, NULL);
+    return 0;
+}
+
+static int redis_greet(void *state, struct iok_io *io)
+{
+    struct redis *r = state;
+    return redis_signin_start(&r->signin, io, false);
+}
+
+/* RESET signs out and goes back to RESP2, so all of the sign-in follows it. */
+static int redis_reset(void *state, struct iok_io *io)
+{
+    struct redis *r = state;
+    r->in_multi = false;
+    return redis_signin_start(&r->signin, io, true);
+}
+
+static void redis_close(void *state)
+{
+    struct redis *r = state;
+    iok_tape_deinit(&r->scratch);
+}
+
+static const char *const redis_schemes[] = {"redis", "valkey", NULL};
+static const char *const redis_tls_schemes[] = {"rediss", "valkeys", NULL};
+
+static const struct iok_proto_option redis_options[] = {
+    {"protocol", "RESP version: 3 (default; falls back to 2 on old servers), or 2 (never sends HELLO)"},
+    {"client_name", "name of the connections in the server's CLIENT LIST; default none"},
+    {"db", "database number, where the path cannot name it because it is a socket's; default 0"},
+    {NULL, NULL},
+};
+
+const struct iok_proto iok_proto_redis = {
+    .name = "redis",
+    .schemes = redis_schemes,
+    .tls_schemes = redis_tls_schemes,
+    .default_port = 6379,
+    .flags = IOK_PROTO_IN_ORDER | IOK_PROTO_PUSH | IOK_PROTO_WHOLE,
+    .state_size = sizeof(struct redis),
+    .default_connections = 1,
+    .options = redis_options,
+    .check = redis_check,
+    .open = redis_open,
+    .greet = redis_greet,
+    .encode = redis_encode,
+    .feed = redis_feed,
+    .close = redis_close,
+    .ping = redis_ping,
+    .classify = redis_classify,
+    .reset = redis_reset,
+    .describe = redis_describe,
+};

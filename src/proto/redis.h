@@ -85,11 +85,16 @@ static inline bool redis_signin_waits(const struct redis_signin *signin)
     return signin->next < signin->n;
 }
 
+static inline enum redis_step redis_signin_step(const struct redis_signin *signin)
+{
+    return (enum redis_step)signin->steps[signin->next];
+}
+
 int redis_check(const struct iok_url *url, struct iok_error *err);
 /* Writes the first round, after a RESET when reset is set. 0 or IOK_ENOMEM. */
 int redis_signin_start(struct redis_signin *signin, struct iok_io *io, bool reset);
 /* The answer to the next step; error is the text of an error reply, or NULL. 0 when more answers are awaited, 1 when
- * signed in, with *protocol as it is now; or a negative error. */
+ * signed in; or a negative error. *protocol becomes 3 when HELLO made it so. */
 int redis_signin_answer(struct redis_signin *signin, struct iok_io *io, const struct iok_span *error,
                         uint8_t *protocol);
 /* Appends a command of n spans; in redis.c. */

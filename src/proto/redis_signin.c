@@ -234,15 +234,14 @@ static int step_failed(struct redis_signin *signin, struct iok_io *io, enum redi
 int redis_signin_answer(struct redis_signin *signin, struct iok_io *io, const struct iok_span *error,
                         uint8_t *protocol)
 {
-    enum redis_step step = (enum redis_step)signin->steps[signin->next++];
+    enum redis_step step = redis_signin_step(signin);
+    signin->next++;
     if (error != NULL) {
         int rc = step_failed(signin, io, step, *error);
         if (rc < 0)
             return rc;
     } else if (step == REDIS_STEP_HELLO) {
         *protocol = 3;
-    } else if (step == REDIS_STEP_RESET) {
-        *protocol = 2;
     }
     if (redis_signin_waits(signin))
         return 0;

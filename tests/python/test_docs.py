@@ -1,7 +1,7 @@
 """Examples in README.md and docs/ that stand behind `<!-- run -->` are run as they stand.
 
 Each runs in a process of its own and must end with status 0. "redis://localhost" in its text is
-replaced by the URL of a private server, which stands in the environment as REDIS_URL, too. A comment
+replaced by the URL of a private server, which is in the environment as REDIS_URL, too. A comment
 `# prints: text` (or `// prints: text`) in an example tells a line that it must print.
 """
 

@@ -2,11 +2,12 @@
 
 A peer module has:
 
-    asyncio_client(port, callers)   asynchronous context manager: an object whose `get(key)` can be awaited
-    sync_client(port, callers)      context manager: an object whose `get(key)` blocks
-    key(text)                       the key in the form that costs the peer least
-    version()                       what was measured
-    stats()                         optional: counters of the peer's own, shown per request
+    asyncio_client(port, callers)  asynchronous context manager: an object with an awaitable get(key)
+    sync_client(port, callers)     context manager: an object with a blocking get(key)
+    key(text)                      the key in the form that users give it
+    version()                      what was measured
+    stats()                        optional: counters of the peer's own, shown per request
 
-Each is set up as its own documentation advises for that many callers. One of the two clients may be absent.
+Each is set up as its own documentation advises for that many callers. One of the two clients may
+be absent.
 """

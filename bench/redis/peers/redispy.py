@@ -1,4 +1,7 @@
-"""redis-py with the hiredis parser: one connection per caller, from a pool as large as there are callers."""
+"""redis-py with the hiredis parser: one connection per caller, from a pool of that size.
+
+ConnectionPool, because BlockingConnectionPool was 10 to 20% slower at every number of callers.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager

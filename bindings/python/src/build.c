@@ -11,7 +11,7 @@
 
 static const char allowed[] = "bytes, bytearray, memoryview, str, int or float";
 
-static int build_refuse(PyObject *value, bool scalars, Py_ssize_t position)
+int build_refuse(PyObject *value, bool scalars, Py_ssize_t position)
 {
     PyErr_Format(PyExc_TypeError, "argument %zd must be %s%s, not %.100s", position, allowed,
                  scalars ? "" : ", None, bool, list, tuple or dict", Py_TYPE(value)->tp_name);

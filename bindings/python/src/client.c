@@ -264,11 +264,11 @@ static PyObject *batch_run(struct batch *batch, struct py_caller *caller, struct
 
 static PyObject *caller_call_many(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"commands", "timeout", NULL};
+    static const char *names[] = {"commands", "timeout", NULL};
     struct py_caller *caller = (struct py_caller *)op;
     PyObject *commands, *timeout = Py_None;
     struct call_options options = CALL_OPTIONS_NONE;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:call_many", names, &commands, &timeout) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:call_many", (char **)names, &commands, &timeout) ||
         build_timeout(timeout, &options.timeout_ms) < 0) {
         return NULL;
     }
@@ -442,13 +442,13 @@ static int client_decode(PyObject *value, bool *decode)
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"url", "mode", "decode", NULL};
+    static const char *names[] = {"url", "mode", "decode", NULL};
     const char *url;
     const char *mode_name = "sync";
     PyObject *decode_value = Py_False;
     uint8_t mode = CALLER_SYNC;
     bool decode = false;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|$sO:Client", names, &url, &mode_name, &decode_value) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|$sO:Client", (char **)names, &url, &mode_name, &decode_value) ||
         client_mode(mode_name, &mode) < 0 || client_decode(decode_value, &decode) < 0 || core_need_errors() < 0) {
         return NULL;
     }
@@ -493,11 +493,11 @@ static PyObject *client_close(PyObject *op, PyObject *Py_UNUSED(unused))
 
 static PyObject *client_ready(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"timeout", NULL};
+    static const char *names[] = {"timeout", NULL};
     struct py_caller *self = (struct py_caller *)op;
     PyObject *timeout = Py_None;
     struct call_options options = CALL_OPTIONS_NONE;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:ready", names, &timeout) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:ready", (char **)names, &timeout) ||
         build_timeout(timeout, &options.timeout_ms) < 0) {
         return NULL;
     }
@@ -581,9 +581,8 @@ PyTypeObject client_type = {
     .tp_doc = "Client(url, *, mode='sync', decode=False)\n--\n\n"
               "A service by URL. Any thread and event loop of the process may use it.",
     .tp_basicsize = sizeof(struct py_caller),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* collected as its base is */
     .tp_base = &caller_type,
-    .tp_traverse = caller_traverse,
     .tp_new = client_new,
     .tp_methods = client_methods,
 };

@@ -135,9 +135,8 @@ int caller_check_open(const struct py_caller *caller);
 int client_init_types(PyObject *module);
 int lease_init_type(PyObject *module);
 int queue_init_type(PyObject *module);
-/* Keeps words and arguments for later; returns None. */
-PyObject *queue_append(struct py_caller *caller, PyObject *const *words, Py_ssize_t n_words, PyObject *const *args,
-                       Py_ssize_t n_args);
+/* Keeps words (a tuple, or NULL) and arguments for later; returns None. */
+PyObject *queue_append(struct py_caller *caller, PyObject *words, PyObject *const *args, Py_ssize_t nargs);
 
 /* ---- arguments (build.c) ------------------------------------------------------------------------------------ */
 
@@ -150,6 +149,8 @@ struct call_options {
 
 /* Appends one argument; position counts from 1, for the error text. 0 or -1 with an exception. */
 int build_argument(struct iok_call *call, PyObject *value, bool scalars, Py_ssize_t position);
+/* Sets the TypeError that names what is allowed; returns -1. */
+int build_refuse(PyObject *value, bool scalars, Py_ssize_t position);
 /* Is it of a type that Redis-like protocols can carry? */
 bool build_is_scalar(PyObject *value);
 /* Reads timeout= and repeatable= from a vectorcall's keywords. 1 if there are others, 0, or -1 with an exception. */

@@ -159,10 +159,10 @@ static int handoff_of(const char *name, enum iok_handoff *out)
 
 static PyObject *core_configure(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"handoff", "port_calls_max", NULL};
+    static const char *names[] = {"handoff", "port_calls_max", NULL};
     const char *handoff = "auto";
     unsigned long calls = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sk:configure", names, &handoff, &calls)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sk:configure", (char **)names, &handoff, &calls)) {
         return NULL;
     }
     if (core.kernel != NULL) {

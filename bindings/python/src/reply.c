@@ -390,10 +390,10 @@ static PyObject *reply_get_loop(PyObject *op, PyObject *Py_UNUSED(unused))
 
 static PyObject *reply_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"msg", NULL};
+    static const char *names[] = {"msg", NULL};
     struct py_reply *self = (struct py_reply *)op;
     PyObject *message = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &message)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", (char **)names, &message)) {
         return NULL;
     }
     self->unseen = false;
@@ -610,7 +610,7 @@ static PyObject *reply_repr(PyObject *op)
     if (self->state == REPLY_EXCEPTION) {
         return PyUnicode_FromFormat("<iokernel Reply failed: %s>", Py_TYPE(self->result)->tp_name);
     }
-    return PyUnicode_FromFormat("<iokernel Reply %s>", names[self->state]);
+    return PyUnicode_FromFormat("<iokernel Reply %s>", (char **)names[self->state]);
 }
 
 static PyMethodDef reply_methods[] = {

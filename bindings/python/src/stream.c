@@ -1,0 +1,256 @@
+/* stream.c - Stream: a command that is answered by messages without end, such as SUBSCRIBE.
+ *
+ * Messages wait in the kernel, a bounded number of them, until they are asked for one by one. One asker at a time. The
+ * stream ends when its connection is lost (its error is raised then), or when it is dropped. */
+#include "core.h"
+
+#include <stddef.h>
+
+struct py_stream {
+    PyObject_HEAD
+    struct py_port *port;    /* a reference */
+    struct py_caller *caller; /* a reference: the lease lives as long */
+    struct iok_call *call;   /* NULL once freed */
+    struct py_reply *waiter; /* borrowed: it refers to us */
+    PyObject *weakrefs;
+};
+
+/* The oldest message, or NULL: without an exception if there is none yet, with one at the end. */
+static PyObject *stream_take(struct py_stream *self)
+{
+    if (self->call == NULL) {
+        fail_code(IOK_ECLOSED, "the stream has ended", self->caller->service);
+        return NULL;
+    }
+    size_t n;
+    const struct iok_token *tokens = iok_call_message(self->call, &n);
+    if (tokens != NULL) {
+        PyObject *value = value_of_message(tokens, n, self->call, self->caller->decode);
+        iok_call_next(self->call);
+        return value;
+    }
+    enum iok_outcome outcome = iok_call_outcome(self->call);
+    if (outcome == IOK_PENDING) {
+        return NULL;
+    }
+    PyObject *value = value_of_call(self->call, self->caller->decode);
+    iok_call_free(self->call);
+    self->call = NULL;
+    if (value != NULL) { /* an end without failure */
+        Py_DECREF(value);
+        fail_code(IOK_ECLOSED, "the stream has ended", self->caller->service);
+    }
+    return NULL;
+}
+
+void stream_forget(PyObject *op, const struct py_reply *reply)
+{
+    struct py_stream *self = (struct py_stream *)op;
+    if (self->waiter == reply) {
+        self->waiter = NULL;
+    }
+}
+
+int stream_news(PyObject *op, struct iok_call *Py_UNUSED(call), bool inline_task)
+{
+    struct py_stream *self = (struct py_stream *)op;
+    struct py_reply *waiter = self->waiter;
+    if (waiter == NULL) {
+        return 0; /* it looks for itself when it asks */
+    }
+    PyObject *value = stream_take(self);
+    if (value == NULL && !PyErr_Occurred()) {
+        return 0;
+    }
+    Py_INCREF(waiter);
+    self->waiter = NULL;
+    Py_CLEAR(waiter->owner); /* us; the drain's caller may hold no other reference, so this comes last */
+    int result = reply_end(waiter, value, inline_task);
+    Py_DECREF(waiter);
+    return result;
+}
+
+static int stream_check(struct py_stream *self)
+{
+    if (!port_usable(self->port)) {
+        port_refuse(self->port);
+        return -1;
+    }
+    if (self->waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "another task already waits for the stream's next message");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *stream_next_asyncio(struct py_stream *self)
+{
+    struct py_reply *reply = reply_new(self->port, NULL, self->caller->decode);
+    if (reply == NULL) {
+        return NULL;
+    }
+    PyObject *value = stream_take(self);
+    if (value != NULL || PyErr_Occurred()) {
+        reply_end(reply, value, false);
+        return (PyObject *)reply;
+    }
+    reply->owner = Py_NewRef(self);
+    self->waiter = reply;
+    reply_start(reply);
+    return (PyObject *)reply;
+}
+
+static PyObject *stream_next_sync(struct py_stream *self, int64_t timeout_ms)
+{
+    for (;;) {
+        PyObject *value = stream_take(self);
+        if (value != NULL || PyErr_Occurred()) {
+            return value;
+        }
+        int rc;
+        Py_BEGIN_ALLOW_THREADS
+        rc = iok_wait_message(self->call, timeout_ms);
+        Py_END_ALLOW_THREADS
+        if (rc == IOK_EINTR && PyErr_CheckSignals() < 0) {
+            return NULL;
+        }
+        if (rc == IOK_ETIMEOUT) {
+            fail_code(rc, "no message came in time", self->caller->service);
+            return NULL;
+        }
+        if (rc < 0 && rc != IOK_EINTR) {
+            fail_code(rc, iok_errno_text(rc), self->caller->service);
+            return NULL;
+        }
+    }
+}
+
+static PyObject *stream_next(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static const char *names[] = {"timeout", NULL};
+    struct py_stream *self = (struct py_stream *)op;
+    PyObject *timeout = Py_None;
+    int64_t timeout_ms;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:next", (char **)names, &timeout) ||
+        build_timeout(timeout, &timeout_ms) < 0 || stream_check(self) < 0) {
+        return NULL;
+    }
+    if (self->caller->mode == CALLER_SYNC) {
+        return stream_next_sync(self, timeout_ms == 0 ? -1 : timeout_ms);
+    }
+    if (timeout != Py_None) {
+        PyErr_SetString(PyExc_TypeError, "next() takes no timeout on an event loop: use asyncio.timeout() or wait_for()");
+        return NULL;
+    }
+    return stream_next_asyncio(self);
+}
+
+static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
+        PyErr_SetString(PyExc_TypeError, "Stream() takes no keywords");
+        return NULL;
+    }
+    if (PyTuple_GET_SIZE(args) < 2 || !PyObject_TypeCheck(PyTuple_GET_ITEM(args, 0), &lease_type)) {
+        PyErr_SetString(PyExc_TypeError, "Stream() takes a lease and the words of a command");
+        return NULL;
+    }
+    struct py_caller *lease = (struct py_caller *)PyTuple_GET_ITEM(args, 0);
+    struct py_port *port;
+    struct iok_call *call = caller_begin(lease, &port);
+    if (call == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(args); i++) {
+        if (build_argument(call, PyTuple_GET_ITEM(args, i), lease->scalars, i) < 0) {
+            iok_call_free(call);
+            return NULL;
+        }
+    }
+    struct py_stream *self = (struct py_stream *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        iok_call_free(call);
+        return NULL;
+    }
+    self->port = (struct py_port *)Py_NewRef(port);
+    self->caller = (struct py_caller *)Py_NewRef(lease);
+    iok_call_set_user(call, self);
+    if (caller_submit(lease, call) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->call = call;
+    return (PyObject *)self;
+}
+
+static PyObject *stream_close(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    struct py_stream *self = (struct py_stream *)op;
+    struct iok_call *call = self->call;
+    self->call = NULL;
+    if (call != NULL) {
+        port_bury(self->port, NULL, call);
+    }
+    struct py_reply *waiter = self->waiter;
+    if (waiter == NULL) {
+        Py_RETURN_NONE;
+    }
+    self->waiter = NULL;
+    Py_INCREF(waiter);
+    Py_CLEAR(waiter->owner);
+    fail_code(IOK_ECLOSED, "the stream was closed", self->caller->service);
+    int told = reply_end(waiter, NULL, false);
+    Py_DECREF(waiter);
+    if (told < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int stream_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    struct py_stream *self = (struct py_stream *)op;
+    Py_VISIT(self->port);
+    Py_VISIT(self->caller);
+    return 0;
+}
+
+static void stream_dealloc(PyObject *op)
+{
+    struct py_stream *self = (struct py_stream *)op;
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    if (self->call != NULL) {
+        port_bury(self->port, NULL, self->call);
+    }
+    Py_CLEAR(self->port);
+    Py_CLEAR(self->caller);
+    Py_TYPE(op)->tp_free(op);
+}
+
+static PyMethodDef stream_methods[] = {
+    {"next", (PyCFunction)(void (*)(void))stream_next, METH_VARARGS | METH_KEYWORDS,
+     "next(timeout=None)\n--\n\nThe next message as a list; on an event loop a Reply of it."},
+    {"close", stream_close, METH_NOARGS, "close()\n--\n\nEnd it; again is harmless."},
+    {NULL, NULL, 0, NULL},
+};
+
+PyTypeObject stream_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "iokernel._core.Stream",
+    .tp_doc = "Stream(lease, *words)\n--\n\nA command that is answered by messages without end.",
+    .tp_basicsize = sizeof(struct py_stream),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_traverse = stream_traverse,
+    .tp_dealloc = stream_dealloc,
+    .tp_weaklistoffset = offsetof(struct py_stream, weakrefs),
+    .tp_new = stream_new,
+    .tp_methods = stream_methods,
+};
+
+int stream_init_type(PyObject *module)
+{
+    return PyModule_AddType(module, &stream_type);
+}

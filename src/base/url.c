@@ -1,0 +1,470 @@
+#include "url.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "mem.h"
+
+/* Takes what stands before any of the stop characters off *rest. */
+static struct iok_span until(struct iok_span *rest, const char *stops)
+{
+    struct iok_span part = {rest->p, 0};
+
+    while (part.n < rest->n && strchr(stops, rest->p[part.n]) == NULL) {
+        part.n++;
+    }
+    *rest = iok_span_skip(*rest, part.n);
+    return part;
+}
+
+static bool take(struct iok_span *rest, const char *text)
+{
+    size_t n = strlen(text);
+
+    if (rest->n < n || memcmp(rest->p, text, n) != 0) {
+        return false;
+    }
+    *rest = iok_span_skip(*rest, n);
+    return true;
+}
+
+static int hex(uint8_t c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    c |= 32;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Percent-decodes part to *at, NUL-terminates, and moves *at on. */
+static int decode(uint8_t **at, struct iok_span part, const char *what, struct iok_span *out, struct iok_error *err)
+{
+    uint8_t *start = *at;
+
+    for (size_t i = 0; i < part.n; i++) {
+        uint8_t c = part.p[i];
+
+        if (c == '%') {
+            int high = i + 2 < part.n ? hex(part.p[i + 1]) : -1;
+            int low = i + 2 < part.n ? hex(part.p[i + 2]) : -1;
+
+            if (high < 0 || low < 0 || (high == 0 && low == 0)) {
+                return iok_err(err, IOK_EURL, "bad %%-escape in the %s: expected %% and two hexadecimal digits, not 00",
+                               what);
+            }
+            c = (uint8_t)(high * 16 + low);
+            i += 2;
+        }
+        *(*at)++ = c;
+    }
+    *out = iok_span(start, (size_t)(*at - start));
+    *(*at)++ = '\0';
+    return 0;
+}
+
+static int parse_scheme(struct iok_url *url, uint8_t **at, struct iok_span *rest, struct iok_error *err)
+{
+    struct iok_span scheme = until(rest, ":/?#@");
+    uint8_t *start = *at;
+
+    if (scheme.n == 0 || !take(rest, "://")) {
+        return iok_err(err, IOK_EURL, "no scheme: expected scheme://host:port/path, such as redis://localhost:6379/0");
+    }
+    for (size_t i = 0; i < scheme.n; i++) {
+        uint8_t c = scheme.p[i];
+
+        c = c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : c;
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.')) {
+            return iok_err(err, IOK_EURL, "bad scheme: only letters, digits, '+', '-' and '.' are allowed");
+        }
+        start[i] = c;
+    }
+    url->scheme = iok_span(start, scheme.n);
+    if (scheme.n > 5 && memcmp(start + scheme.n - 5, "+unix", 5) == 0) {
+        url->scheme.n -= 5;
+        url->unix_socket = true;
+    } else if (scheme.n == 4 && memcmp(start, "unix", 4) == 0) {
+        url->unix_socket = true;
+    }
+    start[url->scheme.n] = '\0';
+    *at += scheme.n + 1;
+    return 0;
+}
+
+static int parse_port(struct iok_url *url, struct iok_span text, struct iok_error *err)
+{
+    int64_t port;
+
+    if (!iok_span_i64(text, &port) || port < 1 || port > 65535) {
+        return iok_err(err, IOK_EURL, "bad port '%.*s': expected a number from 1 to 65535",
+                       (int)(text.n < 16 ? text.n : 16), text.p);
+    }
+    url->port = (uint16_t)port;
+    return 0;
+}
+
+static int parse_host(struct iok_url *url, uint8_t **at, struct iok_span host, struct iok_error *err)
+{
+    struct iok_span name;
+    int rc;
+
+    if (memchr(host.p, ',', host.n) != NULL) {
+        return iok_err(err, IOK_EURL, "several hosts in one URL are not supported");
+    }
+    if (host.n > 0 && host.p[0] == '[') {
+        name = iok_span_skip(host, 1);
+        host = name;
+        name = until(&host, "]");
+        if (!take(&host, "]")) {
+            return iok_err(err, IOK_EURL, "bad host: '[' without ']'");
+        }
+    } else {
+        name = until(&host, ":");
+    }
+    rc = decode(at, name, "host", &url->host, err);
+    if (rc == 0 && host.n > 0) {
+        if (!take(&host, ":")) {
+            return iok_err(err, IOK_EURL, "bad host: text after ']'");
+        }
+        rc = parse_port(url, host, err);
+    }
+    return rc;
+}
+
+static int parse_authority(struct iok_url *url, uint8_t **at, struct iok_span part, struct iok_error *err)
+{
+    const uint8_t *sign = NULL;
+    struct iok_span user;
+    int rc;
+
+    for (size_t i = 0; i < part.n; i++) {
+        sign = part.p[i] == '@' ? part.p + i : sign;
+    }
+    if (sign != NULL) {
+        struct iok_span info = {part.p, (size_t)(sign - part.p)};
+
+        part = iok_span_skip(part, info.n + 1);
+        user = until(&info, ":");
+        url->has_user = user.n > 0;
+        rc = decode(at, user, "user name", &url->user, err);
+        if (rc == 0 && take(&info, ":")) {
+            url->has_password = true;
+            rc = decode(at, info, "password", &url->password, err);
+        }
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    if (url->unix_socket) {
+        return part.n == 0 ? 0 : iok_err(err, IOK_EURL, "a unix socket's URL has no host: expected %s+unix:///path",
+                                         (const char *)url->scheme.p);
+    }
+    return parse_host(url, at, part, err);
+}
+
+static int parse_query(struct iok_url *url, uint8_t **at, struct iok_span rest, struct iok_error *err)
+{
+    while (rest.n > 0) {
+        struct iok_span pair = until(&rest, "&");
+        struct iok_span key = until(&pair, "=");
+        struct iok_url_option *option = &url->options[url->n_options];
+        struct iok_span value;
+        int rc;
+
+        (void)take(&rest, "&");
+        if (url->n_options == IOK_URL_OPTIONS_MAX) {
+            return iok_err(err, IOK_EURL, "more than %u options", IOK_URL_OPTIONS_MAX);
+        }
+        rc = decode(at, key, "option's name", &option->key, err);
+        if (rc != 0) {
+            return rc;
+        }
+        if (option->key.n == 0 || !take(&pair, "=")) {
+            return iok_err(err, IOK_EOPTION, "bad option '%.*s': expected name=value", (int)option->key.n,
+                           option->key.p);
+        }
+        if (iok_url_option(url, (const char *)option->key.p, &value)) {
+            return iok_err(err, IOK_EOPTION, "option '%s' is given twice", (const char *)option->key.p);
+        }
+        rc = decode(at, pair, "option's value", &option->value, err);
+        if (rc != 0) {
+            return rc;
+        }
+        url->n_options++;
+    }
+    return 0;
+}
+
+static int parse(struct iok_url *url, struct iok_span rest, struct iok_error *err)
+{
+    uint8_t *at = (uint8_t *)url->storage;
+    struct iok_span part;
+    int rc;
+
+    for (size_t i = 0; i < rest.n; i++) {
+        if (rest.p[i] <= ' ' || rest.p[i] == 0x7f) {
+            return iok_err(err, IOK_EURL, "blank or control character at byte %zu: write it as a %%-escape", i);
+        }
+    }
+    if ((rc = parse_scheme(url, &at, &rest, err)) != 0 ||
+        (rc = parse_authority(url, &at, until(&rest, "/?#"), err)) != 0) {
+        return rc;
+    }
+    if (!url->unix_socket) {
+        (void)take(&rest, "/");
+    }
+    part = until(&rest, "?#");
+    rc = decode(&at, part, "path", &url->path, err);
+    if (rc == 0 && url->unix_socket && url->path.n < 2) {
+        return iok_err(err, IOK_EURL, "no path to the unix socket");
+    }
+    if (rc == 0 && take(&rest, "?")) {
+        rc = parse_query(url, &at, until(&rest, "#"), err);
+    }
+    return rc != 0 ? rc : rest.n == 0 ? 0 : iok_err(err, IOK_EURL, "a fragment ('#...') means nothing here");
+}
+
+int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err)
+{
+    size_t n = text == NULL ? 0 : strnlen(text, IOK_URL_BYTES_MAX + 1);
+    int rc;
+
+    *url = (struct iok_url){0};
+    if (n == 0 || n > IOK_URL_BYTES_MAX) {
+        return iok_err(err, IOK_EURL, n == 0 ? "the URL is empty" : "the URL is longer than 8192 bytes");
+    }
+    url->storage_bytes = 2 * n + 16; /* each part shrinks or stays, and gets a NUL for its separator */
+    url->storage = iok_calloc(url->storage_bytes);
+    if (url->storage == NULL) {
+        return iok_err(err, IOK_ENOMEM, "out of memory for a URL");
+    }
+    rc = parse(url, iok_span(text, n), err);
+    if (rc != 0) {
+        iok_url_deinit(url);
+    }
+    return rc;
+}
+
+void iok_url_deinit(struct iok_url *url)
+{
+    if (url->storage != NULL) {
+        explicit_bzero(url->storage, url->storage_bytes);
+        iok_free(url->storage);
+    }
+    *url = (struct iok_url){0};
+}
+
+bool iok_url_option(const struct iok_url *url, const char *key, struct iok_span *value)
+{
+    for (uint32_t i = 0; i < url->n_options; i++) {
+        if (iok_span_eq(url->options[i].key, iok_span_of(key))) {
+            *value = url->options[i].value;
+            return true;
+        }
+    }
+    return false;
+}
+
+int iok_url_option_u64(const struct iok_url *url, const char *key, uint64_t min, uint64_t max, uint64_t *out,
+                       struct iok_error *err)
+{
+    struct iok_span value;
+    int64_t number;
+
+    if (!iok_url_option(url, key, &value)) {
+        return 0;
+    }
+    if (!iok_span_i64(value, &number) || number < 0 || (uint64_t)number < min || (uint64_t)number > max) {
+        return iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected a whole number from %llu to %llu", key,
+                       (int)(value.n < 40 ? value.n : 40), value.p, (unsigned long long)min, (unsigned long long)max);
+    }
+    *out = (uint64_t)number;
+    return 0;
+}
+
+struct unit {
+    const char *name;
+    double factor;
+};
+
+/* A number with one of the units, or none (which counts as the last). */
+static bool scaled(struct iok_span value, const struct unit *units, double *out)
+{
+    char text[40];
+    char *end;
+    double number;
+
+    if (value.n == 0 || value.n >= sizeof(text) || value.p[0] < '0' || value.p[0] > '9') {
+        return false;
+    }
+    memcpy(text, value.p, value.n);
+    text[value.n] = '\0';
+    number = strtod(text, &end);
+    for (; units->name != NULL; units++) {
+        if (strcmp(end, units->name) == 0) {
+            *out = number * units->factor;
+            return true;
+        }
+    }
+    return false;
+}
+
+int iok_url_option_duration(const struct iok_url *url, const char *key, uint64_t min_ns, uint64_t max_ns,
+                            uint64_t *out, struct iok_error *err)
+{
+    static const struct unit units[] = {{"ms", 1e6}, {"us", 1e3}, {"s", 1e9},   {"m", 60e9},
+                                        {"h", 3600e9}, {"", 1e9},   {NULL, 0.0}};
+    struct iok_span value;
+    double ns;
+
+    if (!iok_url_option(url, key, &value)) {
+        return 0;
+    }
+    if (!scaled(value, units, &ns) || ns < (double)min_ns || ns > (double)max_ns) {
+        return iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected a duration such as 250ms, 2s or 1m, from %gs to %gs",
+                       key, (int)(value.n < 40 ? value.n : 40), value.p, (double)min_ns / 1e9, (double)max_ns / 1e9);
+    }
+    *out = (uint64_t)ns;
+    return 0;
+}
+
+int iok_url_option_bytes(const struct iok_url *url, const char *key, uint64_t min, uint64_t max, uint64_t *out,
+                         struct iok_error *err)
+{
+    static const struct unit units[] = {{"k", 1024.0}, {"m", 1048576.0}, {"g", 1073741824.0}, {"", 1.0}, {NULL, 0.0}};
+    struct iok_span value;
+    double bytes;
+
+    if (!iok_url_option(url, key, &value)) {
+        return 0;
+    }
+    if (!scaled(value, units, &bytes) || bytes < (double)min || bytes > (double)max) {
+        return iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected bytes such as 65536, 64k, 16m or 1g, from %llu to %llu",
+                       key, (int)(value.n < 40 ? value.n : 40), value.p, (unsigned long long)min,
+                       (unsigned long long)max);
+    }
+    *out = (uint64_t)bytes;
+    return 0;
+}
+
+int iok_url_option_bool(const struct iok_url *url, const char *key, bool *out, struct iok_error *err)
+{
+    struct iok_span value;
+
+    if (!iok_url_option(url, key, &value)) {
+        return 0;
+    }
+    if (iok_span_eq_nocase(value, "yes") || iok_span_eq_nocase(value, "true") || iok_span_eq_nocase(value, "1")) {
+        *out = true;
+    } else if (iok_span_eq_nocase(value, "no") || iok_span_eq_nocase(value, "false") ||
+               iok_span_eq_nocase(value, "0")) {
+        *out = false;
+    } else {
+        return iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected yes or no", key, (int)(value.n < 40 ? value.n : 40),
+                       value.p);
+    }
+    return 0;
+}
+
+struct writer {
+    char *at;
+    size_t cap, n;
+};
+
+static void put(struct writer *w, const char *text, size_t n)
+{
+    while (n-- > 0 && w->n + 1 < w->cap) {
+        w->at[w->n++] = *text++;
+    }
+    w->at[w->n] = '\0';
+}
+
+static void put_text(struct writer *w, const char *text)
+{
+    put(w, text, strlen(text));
+}
+
+static void put_span(struct writer *w, struct iok_span span)
+{
+    put(w, (const char *)span.p, span.n);
+}
+
+size_t iok_url_safe_text(const struct iok_url *url, char *at, size_t cap)
+{
+    struct writer w = {at, cap, 0};
+    bool ipv6 = url->host.n != 0 && memchr(url->host.p, ':', url->host.n) != NULL;
+    const char *separator = "?";
+    char port[8];
+
+    put_span(&w, url->scheme);
+    put_text(&w, url->unix_socket && !iok_span_eq(url->scheme, iok_span_of("unix")) ? "+unix://" : "://");
+    if (url->has_user) {
+        put_span(&w, url->user);
+        put_text(&w, "@");
+    }
+    put_text(&w, ipv6 ? "[" : "");
+    put_span(&w, url->host);
+    put_text(&w, ipv6 ? "]" : "");
+    if (url->port != 0 && !url->unix_socket) {
+        (void)snprintf(port, sizeof(port), ":%u", url->port);
+        put_text(&w, port);
+    }
+    put_text(&w, !url->unix_socket && url->path.n != 0 ? "/" : "");
+    put_span(&w, url->path);
+    for (uint32_t i = 0; i < url->n_options; i++) {
+        struct iok_span key = url->options[i].key;
+
+        if (key.n >= 8 && memcmp(key.p + key.n - 8, "password", 8) == 0) {
+            continue;
+        }
+        put_text(&w, separator);
+        put_span(&w, key);
+        put_text(&w, "=");
+        put_span(&w, url->options[i].value);
+        separator = "&";
+    }
+    return w.n;
+}
+
+/* Levenshtein distance of two short names. */
+static size_t distance(struct iok_span a, struct iok_span b)
+{
+    size_t row[64];
+
+    if (a.n >= 64 || b.n >= 64) {
+        return SIZE_MAX;
+    }
+    for (size_t j = 0; j <= b.n; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 1; i <= a.n; i++) {
+        size_t diagonal = row[0];
+
+        row[0] = i;
+        for (size_t j = 1; j <= b.n; j++) {
+            size_t change = diagonal + (a.p[i - 1] != b.p[j - 1]);
+
+            diagonal = row[j];
+            row[j] = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+            row[j] = change < row[j] ? change : row[j];
+        }
+    }
+    return row[b.n];
+}
+
+const char *iok_nearest(struct iok_span key, const char *const *names)
+{
+    const char *best = NULL;
+    size_t best_distance = key.n / 3 + 1;
+
+    for (; *names != NULL; names++) {
+        size_t d = distance(key, iok_span_of(*names));
+
+        if (d < best_distance) {
+            best_distance = d;
+            best = *names;
+        }
+    }
+    return best;
+}
