@@ -88,9 +88,9 @@ async def run_tasks(peer: Any, options: argparse.Namespace) -> dict[str, Any]:
             asyncio.ensure_future(call_in_loop(client.get, key, state, me))
             for me in range(options.callers)
         ]
-        async with asyncio.timeout(READY_SECONDS):
-            while not state.is_warm():
-                await asyncio.sleep(0.01)
+        deadline = time.monotonic() + READY_SECONDS
+        while not state.is_warm() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
         await asyncio.sleep(options.warmup)
         state.samples.clear()
         before = peer_stats(peer)
@@ -100,7 +100,7 @@ async def run_tasks(peer: Any, options: argparse.Namespace) -> dict[str, Any]:
         figures = between(first, last, state.samples)
         figures |= stats_per_request(before, peer_stats(peer), figures["requests"])
         state.running = False
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks)  # Raises what a task failed with.
     return figures
 
 

@@ -21,6 +21,14 @@ void *iok_calloc(size_t size)
     return must_fail() ? NULL : calloc(1, size);
 }
 
+void *iok_calloc_line(size_t size)
+{
+    size_t whole = (size + 63) & ~(size_t)63; /* aligned_alloc wants a multiple of the alignment */
+    void *p = must_fail() ? NULL : aligned_alloc(64, whole);
+
+    return p == NULL ? NULL : memset(p, 0, whole);
+}
+
 void *iok_realloc(void *old, size_t size)
 {
     return must_fail() ? NULL : realloc(old, size);

@@ -6,6 +6,7 @@
 
 void *iok_malloc(size_t size);
 void *iok_calloc(size_t size);             /* one zeroed object */
+void *iok_calloc_line(size_t size);        /* one zeroed object that starts on a cache line */
 void *iok_realloc(void *old, size_t size); /* as realloc; NULL leaves old alone */
 void iok_free(void *p);
 char *iok_strndup(const char *p, size_t len);

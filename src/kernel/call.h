@@ -36,6 +36,7 @@ enum iok_call_app {
     IOK_APP_ENDED = 4,     /* the end was picked up */
     IOK_APP_ABANDONED = 8, /* to be freed as soon as the kernel lets go */
     IOK_APP_WAITED = 16,   /* a thread waits for it: not for iok_poll */
+    IOK_APP_STREAM = 32,   /* messages came: its stream is there */
 };
 
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
@@ -71,7 +72,8 @@ struct iok_call {
     uint32_t flags; /* enum iok_call_flags */
     uint32_t app;   /* enum iok_call_app */
     struct iok_stamps stamps;
-    struct iok_node pending; /* in the port's list of news, or of free calls */
+    struct iok_node all;     /* in the port's list of calls, live or free */
+    struct iok_node pending; /* in the port's list of news */
     struct iok_message *message;
 
     /* the kernel's, from submission to the end */

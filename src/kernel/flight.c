@@ -138,7 +138,7 @@ static int end_push(struct iok_conn *conn)
 
 int iok_flight_stream(struct iok_conn *conn, struct iok_call *call)
 {
-    call->stream = iok_calloc(sizeof(*call->stream));
+    call->stream = iok_calloc_line(sizeof(*call->stream));
     if (call->stream == NULL || iok_ring_init(&call->stream->ring, 2 * IOK_STREAM_MESSAGES_MAX) != 0) {
         iok_free(call->stream);
         call->stream = NULL;

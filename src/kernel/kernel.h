@@ -30,11 +30,11 @@ struct iok_port {
     struct iok_port_link link;
     struct iok_kernel *owner; /* the public handle */
     /* the application's */
-    struct iok_list free_calls;
-    struct iok_list news;      /* calls that wait for iok_poll, taken out of the ring by a waiter */
-    struct iok_list calls_all; /* unused calls are in free_calls, the others are only counted */
-    uint32_t n_calls, n_leases, calls_max;
-    uint32_t n_cached;
+    struct iok_list free_calls; /* for reuse */
+    struct iok_list news;       /* calls that wait for iok_poll, taken out of the ring by a waiter */
+    struct iok_list calls, leases; /* all that are alive */
+    uint32_t n_calls, n_leases, n_free, calls_max;
+    uint64_t quick_ns; /* how long waits of this port last, a moving average */
     /* the kernel's */
     struct iok_node node;
     struct iok_node ring_node; /* in core->to_ring: has completions that the application was not told of */
@@ -73,6 +73,8 @@ struct iok_service {
     const struct iok_proto *proto;
     struct iok_service_config config;
     struct iok_tls *tls;
+    struct iok_tls_config tls_config;
+    void (*tls_free)(struct iok_tls *tls);
     struct iok_kernel *owner; /* the public handle */
 
     /* the core's */

@@ -124,7 +124,7 @@ static int read_url(struct iok_service *service, struct iok_error *err)
 
 struct iok_service *iok_service_make(const char *url, struct iok_error *err)
 {
-    struct iok_service *service = iok_calloc(sizeof(*service));
+    struct iok_service *service = iok_calloc_line(sizeof(*service));
 
     if (service == NULL) {
         iok_err(err, IOK_ENOMEM, "out of memory for a service");
@@ -151,6 +151,9 @@ struct iok_service *iok_service_make(const char *url, struct iok_error *err)
 void iok_service_drop(struct iok_service *service)
 {
     if (iok_count_unref(&service->refs)) {
+        if (service->tls != NULL) {
+            service->tls_free(service->tls);
+        }
         iok_url_deinit(&service->url);
         iok_free(service);
     }

@@ -1,7 +1,8 @@
 /* redis.c - the codec of Redis and Valkey: RESP2 and RESP3 complete.
  *
- * What it is: requests as arrays of bulk strings, replies as tapes, out-of-band messages, subscriptions and MONITOR.
- * What it is not: knowledge of single commands (redis_commands.c), or the sign-in (redis_signin.c).
+ * What it is: the slots of proto.h, replies as tapes, out-of-band messages, subscriptions and MONITOR. What it is
+ * not: requests as bytes (redis_request.c), the sign-in (redis_signin.c), or knowledge of single commands
+ * (redis_commands.c).
  *
  * A message is read token by token. A stack of counters says how many values each open container still lacks:
  *
@@ -22,18 +23,11 @@
 #define LINE_BYTES_MAX 65536u
 /* Any other header: the longest is a double, as "%.17g" or Redis's own printer write it, at most 32 bytes. */
 #define HEADER_BYTES_MAX 64u
+#define LENGTH_DIGITS_MAX 18u /* fit into an int64_t */
 /* The longest name of a push kind, "punsubscribe", has 12 bytes. */
 #define PUSH_KIND_MAX 16u
 /* So much of a blob error is needed to see its code, as in redis_error_rejects. */
 #define ERROR_CODE_MAX 32u
-/* Up to here a request is written in one piece, which is fastest; it costs at most so much spare room. */
-#define ENCODE_PIECE_MAX 16384u
-/* The server's own limits: proto-max-bulk-len is 512 MiB, and 1024 * 1024 arguments before Redis 7. To break one ends
- * the connection with all its requests. */
-#define ARGUMENT_BYTES_MAX (512u << 20)
-#define ARGUMENTS_MAX (1u << 20)
-/* Type byte, up to 20 digits with a sign, CR LF. */
-#define NUMBER_BYTES_MAX 23u
 
 enum message {
     MESSAGE_NONE, /* between two */
@@ -52,111 +46,31 @@ enum message {
 
 struct redis {
     /* the message that is being read */
-    uint8_t message;       /* enum message */
-    uint8_t kind;          /* enum redis_kind: of the request that it answers, or of the confirmation that it is */
-    bool confirms;         /* it is a push that confirms a part of the oldest request */
-    bool is_error;         /* its outermost value is an error */
-    bool in_payload;       /* the bytes of a payload come next, and its CR LF */
-    uint32_t depth;        /* open containers */
-    uint32_t end_flags;    /* enum iok_msg_flags */
-    size_t payload_left;   /* its bytes that did not come yet */
+    uint8_t message;          /* enum message */
+    uint8_t kind;             /* enum redis_kind: of the request that it answers, or of the confirmation that it is */
+    bool confirms;            /* it is a push that confirms a part of the oldest request */
+    bool is_error;            /* its outermost value is an error */
+    bool in_payload;          /* the bytes of a payload come next, and its CR LF */
+    uint32_t depth;           /* open containers */
+    uint32_t end_flags;       /* enum iok_msg_flags */
+    size_t payload_left;      /* its bytes that did not come yet */
     uint64_t left[DEPTH_MAX]; /* values that each open container still lacks */
-    uint64_t attributes;   /* bit d: container d is an attribute, so the value that it describes follows it */
-    int64_t last_i64;      /* the last integer read: a confirmation ends with the number of subscriptions */
+    uint64_t attributes;      /* bit d: container d is an attribute, so the value that it describes follows it */
+    int64_t last_i64;         /* the last integer read: a confirmation ends with the number of subscriptions */
     /* the connection */
-    uint8_t protocol;      /* 2 or 3, as the server speaks it now */
-    uint8_t subscribed;    /* SUBSCRIBED_ bits */
+    uint8_t protocol;   /* 2 or 3, as the server speaks it now */
+    uint8_t subscribed; /* SUBSCRIBED_ bits */
     bool monitoring;
-    bool in_multi;         /* as of the last request that was encoded */
-    uint32_t specials;     /* requests in flight that are of a kind other than plain */
-    uint32_t confirmed;    /* confirmations that the oldest request had so far */
+    bool in_multi;      /* as of the last request that was encoded */
+    uint32_t specials;  /* requests in flight that are of a kind other than plain */
+    uint32_t confirmed; /* confirmations that the oldest request had so far */
     struct redis_signin signin;
-    struct iok_tape scratch; /* of an answer to the sign-in */
+    struct iok_tape scratch;             /* of an answer to the sign-in */
     struct iok_token scratch_tokens[40]; /* as HELLO has, without modules */
     uint8_t scratch_bytes[512];
 };
 
 /* ---- requests ------------------------------------------------------------------------------------------------- */
-
-static size_t put_header(uint8_t *at, char type, size_t value)
-{
-    size_t n = 1;
-    at[0] = (uint8_t)type;
-    if (value < 10)
-        at[n++] = (uint8_t)('0' + value);
-    else if (value < 100) {
-        at[n++] = (uint8_t)('0' + value / 10);
-        at[n++] = (uint8_t)('0' + value % 10);
-    } else {
-        n += iok_format_i64((char *)at + 1, (int64_t)value);
-    }
-    at[n++] = '\r';
-    at[n++] = '\n';
-    return n;
-}
-
-static size_t put_bulk(uint8_t *at, const void *p, size_t n)
-{
-    size_t used = put_header(at, '$', n);
-    if (n > 0)
-        memcpy(at + used, p, n);
-    used += n;
-    at[used++] = '\r';
-    at[used++] = '\n';
-    return used;
-}
-
-/* The text of a number; at has at least 32 bytes. */
-static size_t format_number(const struct iok_token *arg, char *at)
-{
-    return arg->type == IOK_I64 ? iok_format_i64(at, arg->i) : iok_format_f64(at, arg->f);
-}
-
-static bool is_number(const struct iok_token *arg)
-{
-    return arg->type == IOK_I64 || arg->type == IOK_F64;
-}
-
-static int wrong_type(struct iok_io *io, const struct iok_token *arg, size_t at)
-{
-    static const char *const names[] = {
-        [IOK_NULL] = "null",           [IOK_BOOL] = "a boolean", [IOK_TIMESTAMP] = "a timestamp",
-        [IOK_ARRAY] = "an array",      [IOK_MAP] = "a map",      [IOK_SET] = "a set",
-        [IOK_PUSH] = "a push message", [IOK_ATTR] = "attributes", [IOK_ERROR] = "an error",
-    };
-    const char *name = arg->type < sizeof(names) / sizeof(*names) ? names[arg->type] : NULL;
-    return iok_io_fail(io, IOK_ETYPE, "argument %zu is %s; a command takes text, bytes, integers and floats", at,
-                       name != NULL ? name : "of an unknown type");
-}
-
-/* 0 with the bytes that the request needs at most, or the error that ends it. */
-static int measure(struct iok_io *io, const struct iok_token *args, size_t n, size_t *bytes)
-{
-    if (n == 0)
-        return iok_io_fail(io, IOK_EINVAL, "a call needs a command name");
-    if (n > ARGUMENTS_MAX)
-        return iok_io_fail(io, IOK_ELIMIT, "%zu arguments; a server takes at most %u", n, ARGUMENTS_MAX);
-    if (args->type != IOK_TEXT && args->type != IOK_BYTES)
-        return iok_io_fail(io, IOK_ETYPE, "the first argument is the command name: text or bytes");
-    size_t sum = NUMBER_BYTES_MAX;
-    for (size_t i = 0; i < n; i++) {
-        switch (args[i].type) {
-        case IOK_I64:
-        case IOK_F64: sum += NUMBER_BYTES_MAX + 32 + 2; break;
-        case IOK_BYTES:
-        case IOK_TEXT:
-        case IOK_DECIMAL:
-            if (args[i].len > ARGUMENT_BYTES_MAX)
-                return iok_io_fail(io, IOK_ELIMIT, "argument %zu has %u bytes; a server takes at most %u", i,
-                                   (unsigned)args[i].len, ARGUMENT_BYTES_MAX);
-            sum += NUMBER_BYTES_MAX + (size_t)args[i].len + 2;
-            break;
-        default: return wrong_type(io, &args[i], i);
-        }
-    }
-    *bytes = sum;
-    return 0;
-}
 
 /* A request of a kind that is treated in a way of its own: 0 and its tag, or the error that ends it. */
 static int prepare_special(struct redis *r, struct iok_io *io, unsigned kind, size_t n, uint32_t *tag)
@@ -175,54 +89,12 @@ static int prepare_special(struct redis *r, struct iok_io *io, unsigned kind, si
     return 0;
 }
 
-static void put_whole(struct iok_out *out, const struct iok_token *args, size_t n, size_t bytes)
-{
-    uint8_t *at = iok_out_reserve(out, bytes);
-    if (at == NULL)
-        return;
-    size_t used = put_header(at, '*', n);
-    for (size_t i = 0; i < n; i++) {
-        char number[32];
-        if (is_number(&args[i]))
-            used += put_bulk(at + used, number, format_number(&args[i], number));
-        else
-            used += put_bulk(at + used, args[i].p, args[i].len);
-    }
-    iok_out_commit(out, used);
-}
-
-static void put_large(struct iok_out *out, struct iok_span payload)
-{
-    uint8_t header[NUMBER_BYTES_MAX];
-    iok_out_put(out, iok_span(header, put_header(header, '$', payload.n)));
-    iok_out_refer(out, payload);
-    iok_out_put(out, iok_span("\r\n", 2));
-}
-
-static void put_pieces(struct iok_out *out, const struct iok_token *args, size_t n)
-{
-    uint8_t header[NUMBER_BYTES_MAX];
-    iok_out_put(out, iok_span(header, put_header(header, '*', n)));
-    for (size_t i = 0; i < n && out->error == 0; i++) {
-        char number[32];
-        struct iok_span payload =
-            is_number(&args[i]) ? iok_span(number, format_number(&args[i], number)) : iok_token_span(&args[i]);
-        if (payload.n > ENCODE_PIECE_MAX) {
-            put_large(out, payload);
-            continue;
-        }
-        uint8_t *at = iok_out_reserve(out, NUMBER_BYTES_MAX + payload.n + 2);
-        if (at != NULL)
-            iok_out_commit(out, put_bulk(at, payload.p, payload.n));
-    }
-}
-
 static int redis_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n,
                         struct iok_flight *flight)
 {
     struct redis *r = state;
     size_t bytes = 0;
-    int rc = measure(io, args, n, &bytes);
+    int rc = redis_measure(io, args, n, &bytes);
     if (rc < 0)
         return rc;
     flight->tag = 0;
@@ -232,22 +104,8 @@ static int redis_encode(void *state, struct iok_io *io, const struct iok_token *
         if (rc < 0)
             return rc;
     }
-    if (bytes <= ENCODE_PIECE_MAX)
-        put_whole(io->out, args, n, bytes);
-    else
-        put_pieces(io->out, args, n);
+    redis_put_request(io->out, args, n, bytes);
     return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a request") : 0;
-}
-
-void redis_put_command(struct iok_out *out, const struct iok_span *args, size_t n)
-{
-    uint8_t header[NUMBER_BYTES_MAX];
-    iok_out_put(out, iok_span(header, put_header(header, '*', n)));
-    for (size_t i = 0; i < n; i++) {
-        iok_out_put(out, iok_span(header, put_header(header, '$', args[i].n)));
-        iok_out_put(out, args[i]);
-        iok_out_put(out, iok_span("\r\n", 2));
-    }
 }
 
 static int redis_ping(void *state, struct iok_io *io, struct iok_flight *flight)
@@ -378,8 +236,8 @@ static ptrdiff_t read_length(struct iok_error *err, struct iok_span in, bool nil
     uint64_t value = 0;
     while (i < in.n && in.p[i] >= '0' && in.p[i] <= '9') {
         value = value * 10 + (uint64_t)(in.p[i++] - '0');
-        if (i > NUMBER_BYTES_MAX - 4) /* 18 digits fit into an int64_t */
-            return iok_err(err, IOK_ELIMIT, "a length of more than 18 digits after '%c'", in.p[0]);
+        if (i > LENGTH_DIGITS_MAX + 1)
+            return iok_err(err, IOK_ELIMIT, "a length of more than %u digits after '%c'", LENGTH_DIGITS_MAX, in.p[0]);
     }
     if (i == in.n)
         return 0;
@@ -651,9 +509,7 @@ static bool put_line(struct redis *r, struct iok_io *io, uint8_t type, struct io
             return false;
         iok_tape_bool(tape, line.p[0] == 't');
         return true;
-    default: /* '_' */
-        iok_tape_null(tape);
-        return line.n == 0;
+    default: /* '_' */ iok_tape_null(tape); return line.n == 0;
     }
 }
 
@@ -805,8 +661,8 @@ static int begin_reply(struct redis *r, struct iok_io *io, struct iok_span in)
     }
     if (memchr("$*%~|=!+-:,(#_", in.p[0], 14) == NULL)
         return not_resp(r, io, in);
-    return iok_io_fail(io, IOK_EPROTO, in.p[0] == '-' ? "an error reply that answers no request"
-                                                      : "a reply that answers no request");
+    return iok_io_fail(io, IOK_EPROTO,
+                       in.p[0] == '-' ? "an error reply that answers no request" : "a reply that answers no request");
 }
 
 /* As after a new connection, before its sign-in. */
@@ -885,9 +741,7 @@ static int message_end(struct redis *r, struct iok_io *io)
 {
     enum message message = (enum message)r->message;
     r->message = MESSAGE_NONE;
-    int rc = message == MESSAGE_REPLY  ? reply_end(r, io)
-             : message == MESSAGE_PUSH ? push_end(r, io)
-                                       : step_end(r, io);
+    int rc = message == MESSAGE_REPLY ? reply_end(r, io) : message == MESSAGE_PUSH ? push_end(r, io) : step_end(r, io);
     r->is_error = false;
     return rc;
 }

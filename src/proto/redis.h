@@ -1,5 +1,5 @@
-/* redis.h - what redis.c (the codec), redis_signin.c and redis_commands.c (knowledge of single commands) share.
- * Private to them. */
+/* redis.h - what the parts of the Redis codec share, private to them: redis.c (replies, and the slots of proto.h),
+ * redis_request.c (requests), redis_signin.c, redis_commands.c (knowledge of single commands). */
 #ifndef IOK_PROTO_REDIS_H
 #define IOK_PROTO_REDIS_H
 
@@ -37,14 +37,14 @@ enum redis_block {
 
 /* One command, or one subcommand of a container. */
 struct redis_command {
-    const char *name;               /* upper case; NULL ends a list */
-    uint8_t length;                 /* of name */
-    uint8_t flags;                  /* enum iok_class_flags */
-    uint8_t kind;                   /* enum redis_kind */
-    uint8_t block;                  /* enum redis_block */
+    const char *name;                /* upper case; NULL ends a list */
+    uint8_t length;                  /* of name */
+    uint8_t flags;                   /* enum iok_class_flags */
+    uint8_t kind;                    /* enum redis_kind */
+    uint8_t block;                   /* enum redis_block */
     const struct redis_command *sub; /* of a container: the subcommands that are not plain; NULL if none are */
-    bool container;                 /* its first argument is a subcommand */
-    const char *why;                /* of iok_class */
+    bool container;                  /* its first argument is a subcommand */
+    const char *why;                 /* of iok_class */
 };
 
 /* Those of no name that is listed are shareable and not repeatable. NULL then. */
@@ -59,6 +59,15 @@ size_t redis_describe(const struct iok_token *args, size_t n, char *at, size_t c
 
 /* A number as RESP3 and Redis's commands write it; "inf", "-inf", "nan". Independent of the locale. */
 bool redis_parse_f64(struct iok_span text, double *out);
+
+/* ---- requests: redis_request.c ------------------------------------------------------------------------------- */
+
+/* 0 with the bytes that the request needs at most, or the error that ends it. */
+int redis_measure(struct iok_io *io, const struct iok_token *args, size_t n, size_t *bytes);
+/* Appends a request that was measured. */
+void redis_put_request(struct iok_out *out, const struct iok_token *args, size_t n, size_t bytes);
+/* Appends one of short spans. */
+void redis_put_command(struct iok_out *out, const struct iok_span *args, size_t n);
 
 /* ---- sign-in: redis_signin.c --------------------------------------------------------------------------------- */
 
@@ -97,7 +106,5 @@ int redis_signin_start(struct redis_signin *signin, struct iok_io *io, bool rese
  * signed in; or a negative error. *protocol becomes 3 when HELLO made it so. */
 int redis_signin_answer(struct redis_signin *signin, struct iok_io *io, const struct iok_span *error,
                         uint8_t *protocol);
-/* Appends a command of n spans; in redis.c. */
-void redis_put_command(struct iok_out *out, const struct iok_span *args, size_t n);
 
 #endif

@@ -13,7 +13,10 @@
 
 #define NAME_MAX_BYTES 32u /* the longest name below has 20; a longer one is not listed */
 
-#define ENTRY(name, ...) {name, sizeof(name) - 1, __VA_ARGS__}
+#define ENTRY(name, ...)                                                                                               \
+    {                                                                                                                  \
+        name, sizeof(name) - 1, __VA_ARGS__                                                                            \
+    }
 #define PLAIN(name) ENTRY(name, 0, 0, 0, NULL, false, NULL)
 #define READ(name) ENTRY(name, IOK_CLASS_REPEATABLE, 0, 0, NULL, false, NULL)
 #define SCRIPT(name) ENTRY(name, 0, REDIS_SCRIPT, 0, NULL, false, NULL)
@@ -24,11 +27,15 @@
 #define STREAM(name, kind, why)                                                                                        \
     ENTRY(name, IOK_CLASS_NEEDS_LEASE | IOK_CLASS_STREAM | IOK_CLASS_DIRTY, kind, 0, NULL, false, why)
 #define FORBIDDEN(name, why) ENTRY(name, IOK_CLASS_FORBIDDEN, 0, 0, NULL, false, why)
-#define END {NULL, 0, 0, 0, 0, NULL, false, NULL}
+#define END                                                                                                            \
+    {                                                                                                                  \
+        NULL, 0, 0, 0, 0, NULL, false, NULL                                                                            \
+    }
 
 #define WHY_TRANSACTION "a transaction belongs to one connection: send it on a lease"
 #define WHY_STATE "changes the state of its connection, which others share: send it on a lease"
-#define WHY_SELECT "changes the database of a connection that others share: name it in the URL (redis://host/1), or use a lease"
+#define WHY_SELECT                                                                                                     \
+    "changes the database of a connection that others share: name it in the URL (redis://host/1), or use a lease"
 #define WHY_AUTH "changes the user of a connection that others share: name the user in the URL, or use a lease"
 #define WHY_SUBSCRIBE "is answered by messages without end: subscribe on a lease"
 #define WHY_WAIT "waits for the earlier writes of its own connection: send it and them on one lease"
@@ -68,9 +75,21 @@ static const struct redis_command client_sub[] = {
 };
 
 static const struct redis_command cluster_sub[] = {
-    READ("COUNT-FAILURE-REPORTS"), READ("COUNTKEYSINSLOT"), READ("GETKEYSINSLOT"), READ("HELP"), READ("INFO"),
-    READ("KEYSLOT"),               READ("LINKS"),           READ("MYID"),          READ("MYSHARDID"), READ("NODES"),
-    READ("REPLICAS"),              READ("SHARDS"),          READ("SLAVES"),        READ("SLOTS"), READ("SLOT-STATS"),
+    READ("COUNT-FAILURE-REPORTS"),
+    READ("COUNTKEYSINSLOT"),
+    READ("GETKEYSINSLOT"),
+    READ("HELP"),
+    READ("INFO"),
+    READ("KEYSLOT"),
+    READ("LINKS"),
+    READ("MYID"),
+    READ("MYSHARDID"),
+    READ("NODES"),
+    READ("REPLICAS"),
+    READ("SHARDS"),
+    READ("SLAVES"),
+    READ("SLOTS"),
+    READ("SLOT-STATS"),
     END,
 };
 
@@ -84,12 +103,27 @@ static const struct redis_command memory_sub[] = {
 };
 static const struct redis_command module_sub[] = {READ("HELP"), READ("LIST"), END};
 static const struct redis_command script_sub[] = {
-    READ("EXISTS"), READ("HELP"), READ("SHOW"), LEASE("DEBUG", 0, "its session takes over the connection: send it on a lease"), END,
+    READ("EXISTS"),
+    READ("HELP"),
+    READ("SHOW"),
+    LEASE("DEBUG", 0, "its session takes over the connection: send it on a lease"),
+    END,
 };
 static const struct redis_command sentinel_sub[] = {
-    READ("CKQUORUM"), READ("GET-MASTER-ADDR-BY-NAME"), READ("GET-PRIMARY-ADDR-BY-NAME"), READ("HELP"),
-    READ("INFO-CACHE"), READ("MASTER"), READ("MASTERS"), READ("MYID"), READ("PRIMARIES"), READ("PRIMARY"),
-    READ("REPLICAS"), READ("SENTINELS"), READ("SLAVES"), END,
+    READ("CKQUORUM"),
+    READ("GET-MASTER-ADDR-BY-NAME"),
+    READ("GET-PRIMARY-ADDR-BY-NAME"),
+    READ("HELP"),
+    READ("INFO-CACHE"),
+    READ("MASTER"),
+    READ("MASTERS"),
+    READ("MYID"),
+    READ("PRIMARIES"),
+    READ("PRIMARY"),
+    READ("REPLICAS"),
+    READ("SENTINELS"),
+    READ("SLAVES"),
+    END,
 };
 static const struct redis_command slowlog_sub[] = {READ("GET"), READ("HELP"), READ("LEN"), END};
 
@@ -120,32 +154,75 @@ static const struct redis_command with_b[] = {
 };
 
 static const struct redis_command with_c[] = {
-    CONTAINER("CLIENT", client_sub), CONTAINER("CLUSTER", cluster_sub), CONTAINER("CONFIG", config_sub),
-    READ_CONTAINER("COMMAND"), READ("CF.COUNT"), READ("CF.EXISTS"), READ("CF.INFO"), READ("CF.MEXISTS"),
-    READ("CF.SCANDUMP"), READ("CMS.INFO"), READ("CMS.QUERY"), END,
+    CONTAINER("CLIENT", client_sub),
+    CONTAINER("CLUSTER", cluster_sub),
+    CONTAINER("CONFIG", config_sub),
+    READ_CONTAINER("COMMAND"),
+    READ("CF.COUNT"),
+    READ("CF.EXISTS"),
+    READ("CF.INFO"),
+    READ("CF.MEXISTS"),
+    READ("CF.SCANDUMP"),
+    READ("CMS.INFO"),
+    READ("CMS.QUERY"),
+    END,
 };
 
 static const struct redis_command with_d[] = {
-    PLAIN("DEL"), PLAIN("DECR"), READ("DBSIZE"), READ("DUMP"), READ("DIGEST"), CONTAINER("DEBUG", NULL),
-    LEASE("DISCARD", REDIS_EXEC, WHY_TRANSACTION), END,
+    PLAIN("DEL"),
+    PLAIN("DECR"),
+    READ("DBSIZE"),
+    READ("DUMP"),
+    READ("DIGEST"),
+    CONTAINER("DEBUG", NULL),
+    LEASE("DISCARD", REDIS_EXEC, WHY_TRANSACTION),
+    END,
 };
 
 static const struct redis_command with_e[] = {
-    READ("EXISTS"), PLAIN("EXPIRE"), SCRIPT("EVAL"), SCRIPT("EVALSHA"), LEASE("EXEC", REDIS_EXEC, WHY_TRANSACTION),
-    READ("ECHO"), READ("EXPIRETIME"), ENTRY("EVAL_RO", IOK_CLASS_REPEATABLE, REDIS_SCRIPT, 0, NULL, false, NULL),
-    ENTRY("EVALSHA_RO", IOK_CLASS_REPEATABLE, REDIS_SCRIPT, 0, NULL, false, NULL), END,
+    READ("EXISTS"),
+    PLAIN("EXPIRE"),
+    SCRIPT("EVAL"),
+    SCRIPT("EVALSHA"),
+    LEASE("EXEC", REDIS_EXEC, WHY_TRANSACTION),
+    READ("ECHO"),
+    READ("EXPIRETIME"),
+    ENTRY("EVAL_RO", IOK_CLASS_REPEATABLE, REDIS_SCRIPT, 0, NULL, false, NULL),
+    ENTRY("EVALSHA_RO", IOK_CLASS_REPEATABLE, REDIS_SCRIPT, 0, NULL, false, NULL),
+    END,
 };
 
 static const struct redis_command with_f[] = {
-    SCRIPT("FCALL"), ENTRY("FCALL_RO", IOK_CLASS_REPEATABLE, REDIS_SCRIPT, 0, NULL, false, NULL),
-    CONTAINER("FUNCTION", function_sub), READ("FT.SEARCH"), READ("FT.AGGREGATE"), READ("FT.DICTDUMP"),
-    READ("FT.EXPLAIN"), READ("FT.EXPLAINCLI"), READ("FT.HYBRID"), READ("FT.INFO"), READ("FT.SPELLCHECK"),
-    READ("FT.SUGGET"), READ("FT.SUGLEN"), READ("FT.SYNDUMP"), READ("FT.TAGVALS"), READ("FT._LIST"), END,
+    SCRIPT("FCALL"),
+    ENTRY("FCALL_RO", IOK_CLASS_REPEATABLE, REDIS_SCRIPT, 0, NULL, false, NULL),
+    CONTAINER("FUNCTION", function_sub),
+    READ("FT.SEARCH"),
+    READ("FT.AGGREGATE"),
+    READ("FT.DICTDUMP"),
+    READ("FT.EXPLAIN"),
+    READ("FT.EXPLAINCLI"),
+    READ("FT.HYBRID"),
+    READ("FT.INFO"),
+    READ("FT.SPELLCHECK"),
+    READ("FT.SUGGET"),
+    READ("FT.SUGLEN"),
+    READ("FT.SYNDUMP"),
+    READ("FT.TAGVALS"),
+    READ("FT._LIST"),
+    END,
 };
 
 static const struct redis_command with_g[] = {
-    READ("GET"), READ("GETRANGE"), READ("GETBIT"), READ("GEODIST"), READ("GEOHASH"), READ("GEOPOS"),
-    READ("GEOSEARCH"), READ("GEORADIUS_RO"), READ("GEORADIUSBYMEMBER_RO"), END,
+    READ("GET"),
+    READ("GETRANGE"),
+    READ("GETBIT"),
+    READ("GEODIST"),
+    READ("GEOHASH"),
+    READ("GEOPOS"),
+    READ("GEOSEARCH"),
+    READ("GEORADIUS_RO"),
+    READ("GEORADIUSBYMEMBER_RO"),
+    END,
 };
 
 static const struct redis_command with_h[] = {
@@ -170,15 +247,23 @@ static const struct redis_command with_h[] = {
 static const struct redis_command with_i[] = {PLAIN("INCR"), READ("INFO"), END};
 
 static const struct redis_command with_j[] = {
-    READ("JSON.GET"), READ("JSON.MGET"), READ("JSON.ARRINDEX"), READ("JSON.ARRLEN"), READ("JSON.OBJKEYS"),
-    READ("JSON.OBJLEN"), READ("JSON.RESP"), READ("JSON.STRLEN"), READ("JSON.TYPE"), END,
+    READ("JSON.GET"),    READ("JSON.MGET"), READ("JSON.ARRINDEX"), READ("JSON.ARRLEN"), READ("JSON.OBJKEYS"),
+    READ("JSON.OBJLEN"), READ("JSON.RESP"), READ("JSON.STRLEN"),   READ("JSON.TYPE"),   END,
 };
 
 static const struct redis_command with_k[] = {READ("KEYS"), END};
 
 static const struct redis_command with_l[] = {
-    PLAIN("LPUSH"), READ("LRANGE"), READ("LLEN"), READ("LINDEX"), READ("LPOS"), READ("LCS"), READ("LASTSAVE"),
-    READ("LOLWUT"), CONTAINER("LATENCY", latency_sub), END,
+    PLAIN("LPUSH"),
+    READ("LRANGE"),
+    READ("LLEN"),
+    READ("LINDEX"),
+    READ("LPOS"),
+    READ("LCS"),
+    READ("LASTSAVE"),
+    READ("LOLWUT"),
+    CONTAINER("LATENCY", latency_sub),
+    END,
 };
 
 static const struct redis_command with_m[] = {
@@ -207,7 +292,8 @@ static const struct redis_command with_p[] = {
 };
 
 static const struct redis_command with_q[] = {
-    FORBIDDEN("QUIT", "ends a connection that is the kernel's: close the service or give the lease back instead"), END,
+    FORBIDDEN("QUIT", "ends a connection that is the kernel's: close the service or give the lease back instead"),
+    END,
 };
 
 /* RANDOMKEY and the other random picks (SRANDMEMBER, HRANDFIELD, ...) answer differently each time: not repeatable. */
@@ -279,12 +365,14 @@ static const struct redis_command with_t[] = {
 };
 
 static const struct redis_command with_u[] = {
-    LEASE("UNSUBSCRIBE", REDIS_UNSUBSCRIBE, WHY_SUBSCRIBE), LEASE("UNWATCH", 0, WHY_TRANSACTION), END,
+    LEASE("UNSUBSCRIBE", REDIS_UNSUBSCRIBE, WHY_SUBSCRIBE),
+    LEASE("UNWATCH", 0, WHY_TRANSACTION),
+    END,
 };
 
 static const struct redis_command with_v[] = {
-    READ("VSIM"), READ("VCARD"), READ("VDIM"), READ("VEMB"), READ("VGETATTR"), READ("VINFO"), READ("VISMEMBER"),
-    READ("VLINKS"), READ("VRANGE"), END,
+    READ("VSIM"),  READ("VCARD"),     READ("VDIM"),   READ("VEMB"),   READ("VGETATTR"),
+    READ("VINFO"), READ("VISMEMBER"), READ("VLINKS"), READ("VRANGE"), END,
 };
 
 static const struct redis_command with_w[] = {
@@ -308,32 +396,16 @@ static const struct redis_command with_x[] = {
 };
 
 static const struct redis_command with_z[] = {
-    PLAIN("ZADD"),
-    READ("ZRANGE"),
-    READ("ZSCORE"),
-    READ("ZCARD"),
-    READ("ZCOUNT"),
-    READ("ZRANK"),
-    READ("ZREVRANGE"),
-    READ("ZRANGEBYSCORE"),
-    READ("ZREVRANK"),
-    READ("ZMSCORE"),
-    READ("ZDIFF"),
-    READ("ZINTER"),
-    READ("ZINTERCARD"),
-    READ("ZLEXCOUNT"),
-    READ("ZRANGEBYLEX"),
-    READ("ZREVRANGEBYLEX"),
-    READ("ZREVRANGEBYSCORE"),
-    READ("ZSCAN"),
-    READ("ZUNION"),
-    END,
+    PLAIN("ZADD"),          READ("ZRANGE"),           READ("ZSCORE"),        READ("ZCARD"),     READ("ZCOUNT"),
+    READ("ZRANK"),          READ("ZREVRANGE"),        READ("ZRANGEBYSCORE"), READ("ZREVRANK"),  READ("ZMSCORE"),
+    READ("ZDIFF"),          READ("ZINTER"),           READ("ZINTERCARD"),    READ("ZLEXCOUNT"), READ("ZRANGEBYLEX"),
+    READ("ZREVRANGEBYLEX"), READ("ZREVRANGEBYSCORE"), READ("ZSCAN"),         READ("ZUNION"),    END,
 };
 
 static const struct redis_command with_none[] = {END};
 
 static const struct redis_command *const by_letter[26] = {
-    with_a, with_b, with_c,    with_d, with_e, with_f, with_g, with_h, with_i, with_j, with_k, with_l,    with_m,
+    with_a,    with_b, with_c, with_d, with_e, with_f, with_g, with_h, with_i, with_j, with_k, with_l,    with_m,
     with_none, with_o, with_p, with_q, with_r, with_s, with_t, with_u, with_v, with_w, with_x, with_none, with_z,
 };
 
@@ -506,7 +578,8 @@ bool redis_error_rejects(struct iok_span text, enum redis_kind kind)
         "READONLY",   "CLUSTERDOWN", "CROSSSLOT", "NOPERM",  "OOM",       "BUSY",
         "MASTERDOWN", "NOREPLICAS",  "EXECABORT", "MISCONF", "WRONGPASS", "NOPROTO",
     };
-    static const char *const texts[] = {"ERR unknown command", "ERR unknown subcommand", "ERR wrong number of arguments"};
+    static const char *const texts[] = {"ERR unknown command", "ERR unknown subcommand",
+                                        "ERR wrong number of arguments"};
     const uint8_t *blank = text.n > 0 ? memchr(text.p, ' ', text.n) : NULL;
     struct iok_span code = iok_span(text.p, blank != NULL ? (size_t)(blank - text.p) : text.n);
     for (size_t i = 0; i < sizeof(always) / sizeof(*always); i++)

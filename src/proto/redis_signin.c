@@ -12,11 +12,6 @@
  * database than the URL's; no error text repeats the password, whatever the server says. */
 #include "redis.h"
 
-/* "0.1.0" */
-#define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
-#define LIBRARY_VERSION TEXT(IOK_VERSION_MAJOR) "." TEXT(IOK_VERSION_MINOR) "." TEXT(IOK_VERSION_PATCH)
-
 /* The server keeps a database number in an int. */
 #define DATABASE_MAX INT32_MAX
 /* Far more than a person types, and less than what a server without a signed-in user accepts (16 KiB, networking.c). */
@@ -164,7 +159,7 @@ static int write_round(struct redis_signin *signin, struct iok_io *io, bool rese
         put_auth(signin, io, &wishes);
     put_select(signin, io, &wishes);
     put_library(signin, io, "LIB-NAME", "iokernel");
-    put_library(signin, io, "LIB-VER", LIBRARY_VERSION);
+    put_library(signin, io, "LIB-VER", iok_version());
     return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for the sign-in") : 0;
 }
 
@@ -231,8 +226,7 @@ static int step_failed(struct redis_signin *signin, struct iok_io *io, enum redi
     return refused(io, step, text);
 }
 
-int redis_signin_answer(struct redis_signin *signin, struct iok_io *io, const struct iok_span *error,
-                        uint8_t *protocol)
+int redis_signin_answer(struct redis_signin *signin, struct iok_io *io, const struct iok_span *error, uint8_t *protocol)
 {
     enum redis_step step = redis_signin_step(signin);
     signin->next++;

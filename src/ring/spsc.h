@@ -70,6 +70,13 @@ static inline bool iok_ring_pop(struct iok_ring *ring, uintptr_t *value)
     return true;
 }
 
+/* Consumer: how many pops are certain to succeed. */
+static inline uint32_t iok_ring_used(struct iok_ring *ring)
+{
+    return atomic_load_explicit(&ring->tail, memory_order_acquire) -
+           atomic_load_explicit(&ring->head, memory_order_relaxed);
+}
+
 /* Consumer: nothing to pop at this moment. */
 static inline bool iok_ring_empty(struct iok_ring *ring)
 {

@@ -2,7 +2,7 @@
 
 A peer module has:
 
-    asyncio_client(port, callers)  asynchronous context manager: an object with an awaitable get(key)
+    asyncio_client(port, callers)  async context manager: an object with an awaitable get(key)
     sync_client(port, callers)     context manager: an object with a blocking get(key)
     key(text)                      the key in the form that users give it
     version()                      what was measured

@@ -610,7 +610,7 @@ static PyObject *reply_repr(PyObject *op)
     if (self->state == REPLY_EXCEPTION) {
         return PyUnicode_FromFormat("<iokernel Reply failed: %s>", Py_TYPE(self->result)->tp_name);
     }
-    return PyUnicode_FromFormat("<iokernel Reply %s>", (char **)names[self->state]);
+    return PyUnicode_FromFormat("<iokernel Reply %s>", names[self->state]);
 }
 
 static PyMethodDef reply_methods[] = {

@@ -1,0 +1,746 @@
+/* api.c - the program's side of the public API: ports, services, calls and leases. What runs the core is in run.c. */
+#include <assert.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "run.h"
+
+#define IOK_KICK_EVERY 32u     /* submissions of a burst between two looks at whether the kernel sleeps */
+#define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: about 2.5 MB */
+
+int iok_port_check(const struct iok_port *port, struct iok_error *err)
+{
+    if (port->owner->generation != iok_generation()) {
+        return iok_err(err, IOK_EFORKED, "this handle belongs to the parent process: connect again after fork");
+    }
+    if (!pthread_equal(port->link.owner, pthread_self())) {
+        return iok_err(err, IOK_ETHREAD, "this port belongs to another thread: use one port for each thread");
+    }
+    return 0;
+}
+
+/* ---- ports ---- */
+
+struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
+{
+    struct iok_port *port;
+
+    if (kernel->generation != iok_generation()) {
+        iok_err(err, IOK_EFORKED, "this kernel belongs to the parent process: make a new one after fork");
+        return NULL;
+    }
+    if (iok_count_get(&kernel->stop) != 0) {
+        iok_err(err, IOK_ECLOSED, "the kernel is stopped");
+        return NULL;
+    }
+    port = iok_calloc_line(sizeof(*port));
+    if (port == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for a port");
+        return NULL;
+    }
+    if (iok_port_link_init(&port->link, kernel->port_calls_max, &kernel->core.wake) != 0) {
+        iok_err(err, IOK_ESYSTEM, "no memory or no descriptor left for a port");
+        iok_free(port);
+        return NULL;
+    }
+    iok_list_init(&port->free_calls);
+    iok_list_init(&port->news);
+    iok_list_init(&port->calls);
+    iok_list_init(&port->leases);
+    port->owner = kernel;
+    port->calls_max = kernel->port_calls_max;
+    iok_count_ref(&kernel->refs);
+    iok_port_inbox_push(&kernel->core.inbox, &port->link);
+    iok_kick(port);
+    return port;
+}
+
+void iok_port_adopt(struct iok_port *port)
+{
+    port->link.owner = pthread_self();
+}
+
+static void free_call_memory(struct iok_call *call)
+{
+    iok_tape_deinit(&call->args);
+    iok_tape_deinit(&call->reply);
+    iok_free(call);
+}
+
+static void detach(struct iok_port *port)
+{
+    while (port->n_calls != 0 || port->n_leases != 0) { /* the kernel needs nothing of the program for this */
+        struct iok_call *news;
+
+        iok_kick(port);
+        if (!iok_port_take(port, &news)) {
+            (void)iok_wait(port, 100);
+        } else if (news != NULL) {
+            iok_abandon(news);
+        }
+    }
+    if (!iok_port_is_detached(&port->link)) {
+        (void)iok_ring_push(&port->link.sq, iok_entry(port, IOK_SQ_DETACH));
+        while (!iok_port_is_detached(&port->link)) {
+            iok_kick(port);
+            (void)sched_yield();
+        }
+    }
+}
+
+void iok_port_free(struct iok_port *port)
+{
+    bool forked = port->owner->generation != iok_generation();
+    struct iok_node *node;
+
+    port->link.owner = pthread_self();
+    if (!forked) {
+        iok_list_each(&port->calls, at, after) {
+            iok_abandon(iok_container(at, struct iok_call, all));
+        }
+        iok_list_each(&port->leases, at, after) {
+            iok_lease_free(iok_container(at, struct iok_lease, app_node));
+        }
+        detach(port);
+    }
+    while ((node = iok_list_pop(&port->free_calls)) != NULL) {
+        free_call_memory(iok_container(node, struct iok_call, all));
+    }
+    iok_port_link_deinit(&port->link);
+    iok_kernel_drop(port->owner);
+    iok_free(port);
+}
+
+int iok_port_fd(struct iok_port *port)
+{
+    if (!port->link.armed) {
+        port->link.armed = true;
+        iok_wake_arm(&port->link.wake);
+        if (!iok_ring_empty(&port->link.cq)) {
+            iok_wake_write(&port->link.wake);
+            port->link.wake.owed = true;
+        }
+    }
+    return port->link.wake.fd_read;
+}
+
+uint32_t iok_port_calls(const struct iok_port *port)
+{
+    return port->n_calls;
+}
+
+void iok_flush(struct iok_port *port)
+{
+    if (port->link.unkicked != 0) {
+        iok_kick(port);
+    }
+}
+
+void iok_drain_begin(struct iok_port *port)
+{
+    port->link.bursting = true;
+    if (port->link.armed && iok_wake_disarm(&port->link.wake)) {
+        iok_wake_drain(&port->link.wake);
+    }
+}
+
+void iok_drain_end(struct iok_port *port)
+{
+    port->link.bursting = false;
+    iok_flush(port);
+    port->link.armed = true;
+    iok_wake_arm(&port->link.wake);
+    if (!iok_ring_empty(&port->link.cq) || !iok_list_empty(&port->news)) {
+        if (!iok_wake_disarm(&port->link.wake)) { /* else a producer writes, or has written */
+            iok_wake_write(&port->link.wake);
+            port->link.wake.owed = true;
+        }
+    }
+}
+
+/* The kernel is gone, and with it the other side of the rings: what it did not take ends here. */
+static bool reclaim(struct iok_port *port)
+{
+    uintptr_t entry;
+    struct iok_call *call;
+
+    if (!iok_ring_pop(&port->link.sq, &entry)) {
+        return false;
+    }
+    switch (iok_entry_verb(entry)) {
+    case IOK_SQ_SUBMIT:
+        call = iok_entry_object(entry);
+        call->outcome = IOK_NEVER_SENT;
+        call->error_code = IOK_ECLOSED;
+        call->error_file = __FILE__;
+        call->error_line = __LINE__;
+        iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of("the kernel was stopped"));
+        (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
+        break;
+    case IOK_SQ_CANCEL:
+        (void)iok_ring_push(&port->link.cq, iok_entry(iok_entry_object(entry), IOK_CQ_CANCELLED));
+        break;
+    case IOK_SQ_RELEASE:
+        (void)iok_ring_push(&port->link.cq, iok_entry(iok_entry_object(entry), IOK_CQ_RELEASED));
+        break;
+    case IOK_SQ_OPEN:
+    case IOK_SQ_CLOSE:
+        iok_service_drop(iok_entry_object(entry));
+        break;
+    case IOK_SQ_CREDIT:
+    case IOK_SQ_DETACH:
+        break;
+    }
+    return true;
+}
+
+static void really_free(struct iok_call *call)
+{
+    struct iok_port *port = call->port;
+    uintptr_t message;
+
+    if (iok_node_linked(&call->pending)) {
+        iok_list_remove(&call->pending);
+    }
+    if (call->message != NULL) {
+        iok_message_free(call->message);
+    }
+    if (call->stream != NULL) {
+        while (iok_ring_pop(&call->stream->ring, &message)) {
+            iok_message_free((struct iok_message *)message);
+        }
+        iok_ring_deinit(&call->stream->ring);
+        iok_free(call->stream);
+    }
+    iok_tape_deinit(&call->args);
+    iok_tape_deinit(&call->reply);
+    iok_service_drop(call->service);
+    iok_list_remove(&call->all);
+    port->n_calls--;
+    if (port->n_free < IOK_FREE_CALLS_MAX) {
+        port->n_free++;
+        iok_list_push_front(&port->free_calls, &call->all);
+    } else {
+        iok_free(call);
+    }
+}
+
+static void picked_up(struct iok_call *call)
+{
+    struct iok_service *service = call->service;
+    uint64_t now = iok_now_ns();
+
+    call->app |= IOK_APP_ENDED;
+    call->stamps.picked_up = now;
+    if (call->stamps.complete != 0 && now > call->stamps.complete) {
+        iok_hist_add_shared(&service->hist_pickup, now - call->stamps.complete);
+        iok_hist_add_shared(&service->hist_total, now - call->stamps.submitted);
+    }
+}
+
+bool iok_port_take(struct iok_port *port, struct iok_call **news)
+{
+    uintptr_t entry;
+    struct iok_call *call;
+
+    *news = NULL;
+    if (!iok_ring_pop(&port->link.cq, &entry)) {
+        return iok_port_is_detached(&port->link) && reclaim(port);
+    }
+    call = iok_entry_object(entry);
+    switch ((unsigned)iok_entry_verb(entry)) {
+    case IOK_CQ_ENDED:
+        picked_up(call);
+        if ((call->app & IOK_APP_ABANDONED) == 0) {
+            *news = (call->app & IOK_APP_WAITED) != 0 ? NULL : call;
+        } else if ((call->app & IOK_APP_CANCEL) == 0) {
+            really_free(call);
+        }
+        break;
+    case IOK_CQ_NEWS:
+        call->app |= IOK_APP_STREAM;
+        (void)iok_count_exchange(&call->stream->news_posted, 0);
+        *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
+        break;
+    case IOK_CQ_CANCELLED:
+        call->app &= ~(uint32_t)IOK_APP_CANCEL;
+        if ((call->app & IOK_APP_ABANDONED) != 0) {
+            really_free(call);
+        }
+        break;
+    case IOK_CQ_RELEASED: {
+        struct iok_lease *lease = iok_entry_object(entry);
+
+        iok_list_remove(&lease->app_node);
+        port->n_leases--;
+        iok_service_drop(lease->service);
+        iok_free(lease);
+        break;
+    }
+    default:
+        assert(false);
+    }
+    return true;
+}
+
+struct iok_call *iok_poll(struct iok_port *port)
+{
+    struct iok_node *node = iok_list_pop(&port->news);
+    struct iok_call *call = NULL;
+
+    if (node != NULL) {
+        return iok_container(node, struct iok_call, pending);
+    }
+    if (port->owner->generation != iok_generation()) {
+        return NULL;
+    }
+    while (call == NULL && iok_port_take(port, &call)) {
+    }
+    return call;
+}
+
+/* ---- services ---- */
+
+static const char *option_text(const struct iok_url *url, const char *key)
+{
+    struct iok_span value;
+
+    return iok_url_option(url, key, &value) ? (const char *)value.p : NULL;
+}
+
+static int load_tls(struct iok_service *service, struct iok_net *net, struct iok_error *err)
+{
+    const struct iok_url *url = &service->url;
+    struct iok_tls_config *config = &service->tls_config;
+    const char *name = option_text(url, "tls_name");
+    int rc;
+
+    *config = (struct iok_tls_config){.server_name = name != NULL ? name : (const char *)url->host.p,
+                                      .verify = true,
+                                      .ca_file = option_text(url, "tls_ca"),
+                                      .cert_file = option_text(url, "tls_cert"),
+                                      .key_file = option_text(url, "tls_key")};
+    rc = iok_url_option_bool(url, "tls_verify", &config->verify, err);
+    if (rc != 0) {
+        return rc;
+    }
+    if (!service->config.tls) {
+        return config->ca_file == NULL && config->cert_file == NULL && config->key_file == NULL && name == NULL
+                   ? 0
+                   : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
+    }
+    service->tls = net->ops->tls_new(config, err);
+    service->tls_free = net->ops->tls_free;
+    return service->tls == NULL ? err->code : 0;
+}
+
+struct iok_service *iok_service_new(struct iok_port *port, const char *url, struct iok_error *err)
+{
+    struct iok_error local;
+    struct iok_service *service;
+
+    err = err == NULL ? &local : err;
+    if (iok_port_check(port, err) != 0) {
+        return NULL;
+    }
+    service = iok_service_make(url, err);
+    if (service == NULL) {
+        return NULL;
+    }
+    service->owner = port->owner;
+    if (load_tls(service, port->owner->net, err) != 0) {
+        iok_service_drop(service);
+        return NULL;
+    }
+    iok_count_ref(&service->refs); /* the message's */
+    if (!iok_ring_push(&port->link.sq, iok_entry(service, IOK_SQ_OPEN))) {
+        iok_service_drop(service); /* then its first call opens it */
+    }
+    iok_kick(port);
+    return service;
+}
+
+void iok_service_close(struct iok_service *service, struct iok_port *port)
+{
+    if (iok_port_check(port, NULL) != 0) {
+        return;
+    }
+    iok_count_ref(&service->refs); /* the message's */
+    while (!iok_ring_push(&port->link.sq, iok_entry(service, IOK_SQ_CLOSE))) {
+        if (iok_port_is_detached(&port->link)) { /* the kernel has closed all */
+            iok_service_drop(service);
+            return;
+        }
+        iok_kick(port);
+        (void)sched_yield();
+    }
+    iok_kick(port);
+}
+
+void iok_service_unref(struct iok_service *service)
+{
+    iok_service_drop(service);
+}
+
+void iok_service_ref(struct iok_service *service)
+{
+    iok_count_ref(&service->refs);
+}
+
+const char *iok_service_name(const struct iok_service *service)
+{
+    return service->name;
+}
+
+const char *iok_service_protocol(const struct iok_service *service)
+{
+    return service->proto->name;
+}
+
+void iok_service_stats(struct iok_service *service, struct iok_service_stats *out)
+{
+    *out = (struct iok_service_stats){
+        .calls = iok_count_get(&service->calls),
+        .retries = iok_count_get(&service->retries),
+        .cancelled = iok_count_get(&service->cancelled),
+        .connects = iok_count_get(&service->connects),
+        .connect_failures = iok_count_get(&service->connect_failures),
+        .disconnects = iok_count_get(&service->disconnects),
+        .pings = iok_count_get(&service->pings),
+        .bytes_in = iok_count_get(&service->bytes_in),
+        .bytes_out = iok_count_get(&service->bytes_out),
+        .connections = (uint32_t)iok_count_get(&service->ready_conns),
+        .leased = (uint32_t)iok_count_get(&service->leased_conns),
+        .queued = (uint32_t)iok_count_get(&service->queued_now),
+        .inflight = (uint32_t)iok_count_get(&service->inflight_now),
+    };
+    for (unsigned i = 0; i < 5; i++) {
+        out->ended[i] = iok_count_get(&service->ended[i]);
+    }
+    iok_hist_read(&service->hist_submit, &out->submit);
+    iok_hist_read(&service->hist_queue, &out->queue);
+    iok_hist_read(&service->hist_service, &out->service);
+    iok_hist_read(&service->hist_pickup, &out->pickup);
+    iok_hist_read(&service->hist_total, &out->total);
+    iok_note_read(&service->last_failure, out->last_failure);
+}
+
+/* ---- calls ---- */
+
+struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
+{
+    struct iok_node *node;
+    struct iok_call *call;
+
+    if (iok_port_check(port, err) != 0) {
+        return NULL;
+    }
+    if (port->n_calls + port->n_leases >= port->calls_max) {
+        iok_err(err, IOK_EOVERLOAD, "%u calls are alive on this port (port_calls_max)", port->calls_max);
+        return NULL;
+    }
+    node = iok_list_pop(&port->free_calls);
+    if (node != NULL) {
+        port->n_free--;
+        call = iok_container(node, struct iok_call, all);
+    } else if ((call = iok_malloc(sizeof(*call))) == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for a call");
+        return NULL;
+    }
+    memset(call, 0, offsetof(struct iok_call, args));
+    call->port = port;
+    call->service = service;
+    iok_count_ref(&service->refs);
+    iok_tape_init(&call->args, call->arg_tokens, IOK_CALL_ARG_TOKENS, call->arg_bytes, IOK_CALL_ARG_BYTES, SIZE_MAX,
+                  &port->owner->core.arguments);
+    iok_tape_init(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS, call->reply_bytes, IOK_CALL_REPLY_BYTES,
+                  service->config.max_reply, &port->owner->core.replies);
+    iok_list_push(&port->calls, &call->all);
+    port->n_calls++;
+    return call;
+}
+
+void iok_call_null(struct iok_call *call)
+{
+    iok_tape_null(&call->args);
+}
+
+void iok_call_bool(struct iok_call *call, bool value)
+{
+    iok_tape_bool(&call->args, value);
+}
+
+void iok_call_i64(struct iok_call *call, int64_t value)
+{
+    iok_tape_i64(&call->args, value);
+}
+
+void iok_call_f64(struct iok_call *call, double value)
+{
+    iok_tape_f64(&call->args, value);
+}
+
+void iok_call_bytes(struct iok_call *call, const void *p, size_t len)
+{
+    iok_tape_copy(&call->args, IOK_BYTES, 0, iok_span(p, len));
+}
+
+void iok_call_text(struct iok_call *call, const char *p, size_t len)
+{
+    iok_tape_copy(&call->args, IOK_TEXT, 0, iok_span(p, len));
+}
+
+void iok_call_static(struct iok_call *call, const char *text, size_t len)
+{
+    iok_tape_static(&call->args, IOK_TEXT, iok_span(text, len));
+}
+
+void iok_call_ref(struct iok_call *call, const void *p, size_t len, void (*release)(void *arg), void *arg)
+{
+    struct iok_buf *buf = iok_buf_wrap(p, len, release, arg, &call->port->owner->core.arguments);
+
+    if (buf == NULL) {
+        call->args.error = IOK_ENOMEM;
+        release(arg);
+        return;
+    }
+    iok_tape_hold(&call->args, IOK_BYTES, iok_span(p, len), buf);
+}
+
+void iok_call_array(struct iok_call *call, uint32_t elements)
+{
+    iok_tape_head(&call->args, IOK_ARRAY, elements);
+}
+
+void iok_call_map(struct iok_call *call, uint32_t pairs)
+{
+    iok_tape_head(&call->args, IOK_MAP, pairs);
+}
+
+void iok_call_timeout(struct iok_call *call, int64_t timeout_ms)
+{
+    call->timeout_ms = timeout_ms;
+}
+
+void iok_call_repeatable(struct iok_call *call, bool repeatable)
+{
+    call->flags = repeatable ? call->flags | IOK_CALL_REPEATABLE : call->flags & ~(uint32_t)IOK_CALL_REPEATABLE;
+}
+
+void iok_call_ready(struct iok_call *call)
+{
+    call->flags |= IOK_CALL_READY;
+}
+
+void iok_call_lease(struct iok_call *call, struct iok_lease *lease)
+{
+    call->lease = lease;
+}
+
+void iok_call_set_user(struct iok_call *call, void *user)
+{
+    call->user = user;
+}
+
+void *iok_call_user(const struct iok_call *call)
+{
+    return call->user;
+}
+
+int iok_submit(struct iok_call *call)
+{
+    struct iok_port *port = call->port;
+    int rc = iok_port_check(port, NULL);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (iok_tape_error(&call->args) != 0) {
+        return iok_tape_error(&call->args);
+    }
+    if ((call->app & IOK_APP_SUBMITTED) != 0 || (call->lease != NULL && call->lease->released) ||
+        (call->args.n_tokens == 0 && (call->flags & IOK_CALL_READY) == 0)) {
+        return IOK_EINVAL;
+    }
+    call->stamps.submitted = iok_now_ns();
+    call->app |= IOK_APP_SUBMITTED;
+    if (!iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
+        call->app &= ~(uint32_t)IOK_APP_SUBMITTED;
+        return IOK_EOVERLOAD;
+    }
+    if (++port->link.unkicked >= IOK_KICK_EVERY || !port->link.bursting) {
+        iok_kick(port);
+    }
+    return 0;
+}
+
+void iok_cancel(struct iok_call *call)
+{
+    struct iok_port *port = call->port;
+    bool pushed;
+
+    if ((call->app & (IOK_APP_SUBMITTED | IOK_APP_CANCEL | IOK_APP_ENDED)) != IOK_APP_SUBMITTED ||
+        iok_port_check(port, NULL) != 0) {
+        return;
+    }
+    call->app |= IOK_APP_CANCEL;
+    pushed = iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_CANCEL));
+    assert(pushed); /* see port.h */
+    (void)pushed;
+    iok_kick(port);
+}
+
+void iok_abandon(struct iok_call *call)
+{
+    iok_cancel(call);
+    iok_call_free(call);
+}
+
+void iok_call_free(struct iok_call *call)
+{
+    bool held = (call->app & IOK_APP_SUBMITTED) != 0 &&
+                ((call->app & IOK_APP_ENDED) == 0 || (call->app & IOK_APP_CANCEL) != 0) &&
+                call->port->owner->generation == iok_generation();
+
+    if (held) { /* the kernel still has it */
+        call->app |= IOK_APP_ABANDONED;
+        if (iok_node_linked(&call->pending)) {
+            iok_list_remove(&call->pending);
+        }
+        return;
+    }
+    really_free(call);
+}
+
+enum iok_outcome iok_call_outcome(const struct iok_call *call)
+{
+    return (call->app & IOK_APP_ENDED) != 0 ? call->outcome : IOK_PENDING;
+}
+
+const struct iok_token *iok_call_reply(const struct iok_call *call, size_t *n)
+{
+    bool there = (call->app & IOK_APP_ENDED) != 0 && call->error_code == 0 && call->reply.n_tokens != 0;
+
+    *n = there ? call->reply.n_tokens : 0;
+    return there ? call->reply.tokens : NULL;
+}
+
+int iok_call_error(const struct iok_call *call, struct iok_error *err)
+{
+    const struct iok_token *text = call->reply.n_tokens > 0 ? &call->reply.tokens[0] : NULL;
+
+    if ((call->app & IOK_APP_ENDED) == 0 || call->error_code == 0) {
+        return 0;
+    }
+    return iok_err_set(err, call->error_file, call->error_line, call->error_code, "%.*s",
+                       text != NULL ? (int)text->len : 0, text != NULL ? (const char *)text->p : "");
+}
+
+const char *iok_call_endpoint(const struct iok_call *call)
+{
+    struct iok_address address = {.any.sa_family = call->peer.family};
+    char *text = ((struct iok_call *)(uintptr_t)call)->peer_text; /* a cache: made when first asked for */
+    char whole[IOK_ADDRESS_TEXT_MAX];
+
+    switch (call->peer.family) {
+    case AF_UNIX:
+        return (const char *)call->service->url.path.p;
+    case AF_INET:
+        address.v4.sin_port = htons(call->peer.port);
+        memcpy(&address.v4.sin_addr, call->peer.ip, 4);
+        address.len = sizeof(address.v4);
+        break;
+    case AF_INET6:
+        address.v6.sin6_port = htons(call->peer.port);
+        address.v6.sin6_scope_id = call->peer.scope;
+        memcpy(&address.v6.sin6_addr, call->peer.ip, 16);
+        address.len = sizeof(address.v6);
+        break;
+    default:
+        return "";
+    }
+    (void)snprintf(text, sizeof(call->peer_text), "%.63s", iok_address_text(&address, whole));
+    return text;
+}
+
+struct iok_service *iok_call_service(const struct iok_call *call)
+{
+    return call->service;
+}
+
+void iok_call_stamps(const struct iok_call *call, struct iok_stamps *out)
+{
+    *out = call->stamps;
+}
+
+const struct iok_token *iok_call_message(struct iok_call *call, size_t *n)
+{
+    uintptr_t message;
+
+    *n = 0;
+    if (call->message == NULL) {
+        if ((call->app & IOK_APP_STREAM) == 0 || !iok_ring_pop(&call->stream->ring, &message)) {
+            return NULL;
+        }
+        call->message = (struct iok_message *)message;
+    }
+    *n = call->message->tape.n_tokens;
+    return call->message->tape.tokens;
+}
+
+void iok_call_next(struct iok_call *call)
+{
+    struct iok_stream *stream = call->stream;
+
+    if (call->message == NULL) {
+        return;
+    }
+    iok_message_free(call->message);
+    call->message = NULL;
+    if (iok_count_get(&stream->stalled) != 0 && iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 &&
+        call->lease != NULL && !call->lease->released && iok_count_exchange(&stream->stalled, 0) != 0) {
+        (void)iok_ring_push(&call->port->link.sq, iok_entry(call->lease, IOK_SQ_CREDIT));
+        iok_kick(call->port);
+    }
+}
+
+/* ---- leases ---- */
+
+struct iok_lease *iok_lease_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
+{
+    struct iok_lease *lease;
+
+    if (iok_port_check(port, err) != 0) {
+        return NULL;
+    }
+    if (port->n_calls + port->n_leases >= port->calls_max) {
+        iok_err(err, IOK_EOVERLOAD, "%u calls and leases are alive on this port (port_calls_max)", port->calls_max);
+        return NULL;
+    }
+    lease = iok_malloc(sizeof(*lease));
+    if (lease == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for a lease");
+        return NULL;
+    }
+    iok_lease_init(lease, port, service);
+    iok_count_ref(&service->refs);
+    iok_list_push(&port->leases, &lease->app_node);
+    port->n_leases++;
+    return lease;
+}
+
+void iok_lease_free(struct iok_lease *lease)
+{
+    bool pushed;
+
+    if (lease->released || lease->port->owner->generation != iok_generation()) {
+        return;
+    }
+    lease->released = true;
+    pushed = iok_ring_push(&lease->port->link.sq, iok_entry(lease, IOK_SQ_RELEASE));
+    assert(pushed); /* see port.h */
+    (void)pushed;
+    iok_kick(lease->port);
+}

@@ -1,0 +1,398 @@
+/* kit.c - the host of kit.h: flights, one tape, and a log of events. It allocates by malloc itself and not by
+ * src/base/mem.h, so that only the codec's allocations are counted and made to fail. */
+#include "kit.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../../src/base/mem.h"
+
+/* The longest line that any codec leaves unused, and some bytes of the next. */
+#define UNUSED_MAX (65536u + 128u)
+
+/* ---- growing text ---------------------------------------------------------------------------------------------- */
+
+static void *must(void *p)
+{
+    if (p == NULL)
+        abort();
+    return p;
+}
+
+void kit_text_put(struct kit_text *text, const void *p, size_t n)
+{
+    if (text->n + n + 1 > text->cap) {
+        text->cap = 2 * text->cap + n + 64;
+        text->p = must(realloc(text->p, text->cap));
+    }
+    if (n > 0)
+        memcpy(text->p + text->n, p, n);
+    text->n += n;
+    text->p[text->n] = '\0';
+}
+
+void kit_text_print(struct kit_text *text, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    kit_text_put(text, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1);
+}
+
+void kit_text_quote(struct kit_text *text, struct iok_span bytes)
+{
+    kit_text_put(text, "\"", 1);
+    for (size_t i = 0; i < bytes.n; i++) {
+        uint8_t c = bytes.p[i];
+        const char *escape = c == '\r' ? "\\r" : c == '\n' ? "\\n" : c == '\t' ? "\\t" : c == '"' ? "\\\"" : "\\\\";
+        if (c == '\r' || c == '\n' || c == '\t' || c == '"' || c == '\\')
+            kit_text_put(text, escape, 2);
+        else if (c < ' ' || c > '~')
+            kit_text_print(text, "\\x%02x", c);
+        else
+            kit_text_put(text, &bytes.p[i], 1);
+    }
+    kit_text_put(text, "\"", 1);
+}
+
+static void print_token(struct kit_text *text, const struct iok_token *token)
+{
+    static const char *const names[] = {
+        [IOK_NULL] = "null",       [IOK_BOOL] = "bool",           [IOK_I64] = "i64",     [IOK_F64] = "f64",
+        [IOK_BYTES] = "bytes",     [IOK_TEXT] = "text",           [IOK_DECIMAL] = "decimal",
+        [IOK_ARRAY] = "array",     [IOK_TIMESTAMP] = "timestamp", [IOK_MAP] = "map",     [IOK_SET] = "set",
+        [IOK_PUSH] = "push",       [IOK_ATTR] = "attr",           [IOK_ERROR] = "error",
+    };
+    char number[32];
+    if (token->type == 0 || token->type >= sizeof(names) / sizeof(*names))
+        abort();
+    kit_text_print(text, " %s", names[token->type]);
+    if (token->subtype != 0)
+        kit_text_print(text, "/%u", token->subtype);
+    switch (token->type) {
+    case IOK_NULL: break;
+    case IOK_BOOL: kit_text_print(text, " %s", token->i ? "true" : "false"); break;
+    case IOK_I64:
+    case IOK_TIMESTAMP: kit_text_print(text, " %lld", (long long)token->i); break;
+    case IOK_F64: kit_text_print(text, " %.*s", (int)iok_format_f64(number, token->f), number); break;
+    case IOK_ARRAY:
+    case IOK_MAP:
+    case IOK_SET:
+    case IOK_PUSH:
+    case IOK_ATTR: kit_text_print(text, " %u", (unsigned)token->len); break;
+    default:
+        kit_text_put(text, " ", 1);
+        kit_text_quote(text, iok_token_span(token));
+    }
+}
+
+void kit_text_tokens(struct kit_text *text, const struct iok_token *tokens, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        print_token(text, &tokens[i]);
+}
+
+void kit_text_free(struct kit_text *text)
+{
+    free(text->p);
+    *text = (struct kit_text){0};
+}
+
+/* ---- what the host gives to the codec --------------------------------------------------------------------------- */
+
+#define STOP(...) (fprintf(stderr, "the codec broke the contract: " __VA_ARGS__), fputc('\n', stderr), abort())
+
+static struct kit_host *host_of(struct iok_io *io)
+{
+    return (struct kit_host *)io;
+}
+
+static void open_message(struct kit_host *host, bool push, bool discard)
+{
+    if (host->message_open)
+        STOP("a message was begun before the last one had ended");
+    host->message_open = true;
+    host->message_is_push = push;
+    iok_tape_reset(&host->tape, host->tokens, sizeof(host->tokens) / sizeof(*host->tokens));
+    host->io.tape = discard ? &host->discarding : &host->tape;
+}
+
+static struct iok_flight *on_flight(struct iok_io *io, uint64_t seq)
+{
+    struct kit_host *host = host_of(io);
+    return seq == IOK_SEQ_HEAD && host->n_flights > 0 ? &host->flights[0].flight : NULL;
+}
+
+static struct iok_tape *on_begin_reply(struct iok_io *io, uint64_t seq)
+{
+    struct iok_flight *flight = on_flight(io, seq);
+    if (flight == NULL)
+        return NULL;
+    open_message(host_of(io), false, flight->call == NULL);
+    return io->tape;
+}
+
+static struct iok_tape *on_begin_push(struct iok_io *io)
+{
+    if ((host_of(io)->proto->flags & IOK_PROTO_PUSH) == 0)
+        STOP("a push in a protocol that is not said to have any");
+    open_message(host_of(io), true, false);
+    return io->tape;
+}
+
+/* Whether the tokens are one whole value, as a tape has to be. */
+static void check_shape(const struct iok_tape *tape)
+{
+    if (tape->n_tokens == 0 || iok_tape_skip(tape->tokens, tape->n_tokens, 0) != tape->n_tokens)
+        STOP("a message of %u tokens is not one value", tape->n_tokens);
+    for (uint32_t i = 0; i < tape->n_tokens; i++)
+        if (tape->tokens[i].type == IOK_ATTR && i + 1 == tape->n_tokens)
+            STOP("attributes without a value");
+}
+
+static void pop_flight(struct kit_host *host)
+{
+    host->n_flights--;
+    memmove(host->flights, host->flights + 1, host->n_flights * sizeof(*host->flights));
+}
+
+static int on_end(struct iok_io *io, uint32_t flags)
+{
+    struct kit_host *host = host_of(io);
+    struct iok_tape *tape = io->tape;
+    if (!host->message_open)
+        STOP("a message was ended that was not begun");
+    host->message_open = false;
+    io->tape = NULL;
+    if (iok_tape_error(tape) != 0)
+        return iok_io_fail(io, iok_tape_error(tape), "the message does not fit");
+    const char *what = (flags & IOK_MSG_REJECTED) != 0 ? "reject" : "reply";
+    if (host->message_is_push)
+        what = "push";
+    else if (host->flights[0].ping)
+        what = "pong";
+    else if (host->flights[0].flight.call == NULL)
+        what = "swallowed";
+    kit_text_print(&host->events, "%s", what);
+    if (*what == 'r' || host->message_is_push) {
+        check_shape(tape);
+        kit_text_tokens(&host->events, tape->tokens, tape->n_tokens);
+    }
+    kit_text_put(&host->events, "\n", 1);
+    if (!host->message_is_push && (flags & IOK_MSG_LAST) != 0)
+        pop_flight(host);
+    return 0;
+}
+
+static void on_ready(struct iok_io *io)
+{
+    struct kit_host *host = host_of(io);
+    if (!host->signing_in)
+        STOP("ready without a greet or a reset");
+    host->signing_in = false;
+    host->is_ready = true;
+    kit_text_print(&host->events, "ready\n");
+}
+
+static const struct iok_host callbacks = {
+    .begin_reply = on_begin_reply,
+    .begin_push = on_begin_push,
+    .end = on_end,
+    .flight = on_flight,
+    .ready = on_ready,
+};
+
+/* ---- what is done to the codec ----------------------------------------------------------------------------------- */
+
+/* A negative code closes the connection. The text is in the event, for transcripts that look at it. */
+static void note(struct kit_host *host, const char *what, int code, const struct iok_error *err)
+{
+    if (err->code != code || err->text[0] == '\0')
+        STOP("error %d without a text", code);
+    kit_text_print(&host->events, "%s %s ", what, iok_errno_name(code));
+    kit_text_quote(&host->events, iok_span_of(err->text));
+    kit_text_put(&host->events, "\n", 1);
+}
+
+static void close_by(struct kit_host *host, int code)
+{
+    host->failed = code;
+    host->is_ready = false;
+    note(host, "error", code, &host->io.err);
+}
+
+static void take_output(struct kit_host *host)
+{
+    struct iovec vec[8];
+    int n = iok_out_peek(&host->out, vec, 8);
+    for (; n > 0; n = iok_out_peek(&host->out, vec, 8)) {
+        for (int i = 0; i < n; i++) {
+            kit_text_put(&host->sent, vec[i].iov_base, vec[i].iov_len);
+            iok_out_take(&host->out, vec[i].iov_len);
+        }
+    }
+}
+
+static void sign_in(struct kit_host *host, int (*how)(void *state, struct iok_io *io))
+{
+    host->is_ready = false;
+    host->signing_in = true;
+    int rc = how(host->state, &host->io);
+    if (rc < 0)
+        close_by(host, rc);
+    take_output(host);
+}
+
+void kit_host_open(struct kit_host *host, const struct iok_proto *proto, const char *url, size_t max_reply)
+{
+    host->proto = proto;
+    iok_out_init(&host->out, &host->account);
+    iok_tape_init(&host->tape, host->tokens, sizeof(host->tokens) / sizeof(*host->tokens), host->bytes,
+                  sizeof(host->bytes), max_reply, &host->account);
+    iok_tape_init(&host->discarding, NULL, 0, NULL, 0, max_reply, &host->account);
+    host->discarding.discard = true;
+    host->io = (struct iok_io){
+        .host = &callbacks, .out = &host->out, .url = &host->url, .max_reply = max_reply, .err = {0}};
+    int rc = iok_url_parse(&host->url, url, &host->io.err);
+    host->has_url = rc == 0;
+    if (rc == 0 && proto->check != NULL)
+        rc = proto->check(&host->url, &host->io.err);
+    host->state = must(calloc(1, proto->state_size));
+    if (rc == 0) {
+        rc = proto->open(host->state, &host->io);
+        host->opened = rc == 0;
+    }
+    if (rc < 0)
+        close_by(host, rc);
+    else if (proto->greet != NULL)
+        sign_in(host, proto->greet);
+    else
+        host->is_ready = true;
+}
+
+void kit_host_recv(struct kit_host *host, struct iok_span bytes)
+{
+    if (host->failed != 0)
+        return;
+    host->received += bytes.n;
+    kit_text_put(&host->unused, bytes.p, bytes.n);
+    size_t n = host->unused.n;
+    /* A copy of exactly this size, so that the address sanitizer sees any reading beyond it. */
+    uint8_t *exact = must(malloc(n + (n == 0)));
+    memcpy(exact, host->unused.p, n);
+    ptrdiff_t used = host->proto->feed(host->state, &host->io, iok_span(exact, n));
+    memset(exact, 0xee, n);
+    free(exact);
+    if (used < 0) {
+        close_by(host, (int)used);
+    } else if ((size_t)used > n || n - (size_t)used > UNUSED_MAX) {
+        STOP("feed used %zd of %zu bytes", used, n);
+    } else {
+        memmove(host->unused.p, host->unused.p + used, n - (size_t)used);
+        host->unused.n = n - (size_t)used;
+    }
+    take_output(host);
+}
+
+static struct kit_flight *push_flight(struct kit_host *host)
+{
+    if (host->n_flights == host->cap_flights) {
+        host->cap_flights = 2 * host->cap_flights + 8;
+        host->flights = must(realloc(host->flights, host->cap_flights * sizeof(*host->flights)));
+    }
+    struct kit_flight *flight = &host->flights[host->n_flights++];
+    *flight = (struct kit_flight){.flight = {.call = (struct iok_call *)host}};
+    return flight;
+}
+
+void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n)
+{
+    if (host->failed != 0)
+        return;
+    if (!host->is_ready) {
+        kit_text_print(&host->events, "not ready\n");
+        return;
+    }
+    struct kit_flight *flight = push_flight(host);
+    uint64_t before = host->out.appended;
+    int rc = host->proto->encode(host->state, &host->io, args, n, &flight->flight);
+    flight->flight.end = host->out.appended;
+    bool soft = rc == IOK_ETYPE || rc == IOK_ELIMIT || rc == IOK_EINVAL || rc == IOK_EUNSAFE;
+    if (soft) {
+        if (host->out.appended != before)
+            STOP("a refused request left bytes behind");
+        note(host, "refused", rc, &host->io.err);
+        host->n_flights--;
+    } else if (rc < 0) {
+        close_by(host, rc);
+    } else if (host->abandon) {
+        flight->flight.call = NULL;
+    }
+    take_output(host);
+}
+
+void kit_host_ping(struct kit_host *host)
+{
+    if (host->failed != 0 || !host->is_ready)
+        return;
+    struct kit_flight *flight = push_flight(host);
+    flight->ping = true;
+    int rc = host->proto->ping(host->state, &host->io, &flight->flight);
+    if (rc < 0)
+        close_by(host, rc);
+    take_output(host);
+}
+
+void kit_host_reset(struct kit_host *host)
+{
+    if (host->failed == 0 && host->is_ready)
+        sign_in(host, host->proto->reset);
+}
+
+void kit_host_cancel(struct kit_host *host)
+{
+    for (size_t i = 0; i < host->n_flights; i++) {
+        if (host->flights[i].flight.call == NULL || host->flights[i].ping)
+            continue;
+        host->flights[i].flight.call = NULL;
+        if (i == 0 && host->message_open && !host->message_is_push)
+            host->io.tape = &host->discarding;
+        return;
+    }
+}
+
+void kit_host_eof(struct kit_host *host)
+{
+    if (host->failed != 0)
+        return;
+    int rc = 0;
+    if (host->proto->eof != NULL)
+        rc = host->proto->eof(host->state, &host->io);
+    else if (host->n_flights > 0)
+        rc = iok_io_fail(&host->io, IOK_ERESET, "the peer closed the connection");
+    if (rc < 0)
+        close_by(host, rc);
+}
+
+bool kit_host_close(struct kit_host *host)
+{
+    if (host->opened)
+        host->proto->close(host->state);
+    free(host->state);
+    if (host->proto != NULL) {
+        iok_tape_deinit(&host->tape);
+        iok_tape_deinit(&host->discarding);
+        iok_out_deinit(&host->out);
+    }
+    if (host->has_url)
+        iok_url_deinit(&host->url);
+    bool clean = iok_count_get(&host->account.bytes) == 0 && iok_count_get(&host->account.buffers) == 0;
+    free(host->flights);
+    kit_text_free(&host->unused);
+    kit_text_free(&host->sent);
+    kit_text_free(&host->events);
+    return clean;
+}
