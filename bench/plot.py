@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Draw the picture of the Redis bench from what `bench/run.py redis` printed.
 
-    bench/run.py redis > build/redis.txt; bench/plot.py build/redis.txt docs/img/redis-bench.png
+    bench/run.py redis | tee build/redis.txt
+    .venv/bin/python bench/plot.py build/redis.txt docs/img/redis-bench.png
 
 The input is a file whose last line is the bench's JSON object, or `-` for standard input.
 """

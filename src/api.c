@@ -699,8 +699,9 @@ void iok_call_next(struct iok_call *call)
     }
     iok_message_free(call->message);
     call->message = NULL;
-    if (iok_count_get(&stream->stalled) != 0 && iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 &&
-        call->lease != NULL && !call->lease->released && iok_count_exchange(&stream->stalled, 0) != 0) {
+    /* The exchange is a fence too: either it sees the kernel's stall, or the kernel sees the room. */
+    if (iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 && call->lease != NULL && !call->lease->released &&
+        iok_count_exchange(&stream->stalled, 0) != 0) {
         (void)iok_ring_push(&call->port->link.sq, iok_entry(call->lease, IOK_SQ_CREDIT));
         iok_kick(call->port);
     }

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import gc
 import importlib
+import itertools
 import json
 import os
 import threading
@@ -30,28 +31,29 @@ READY_SECONDS = 20.0
 
 
 class State:
-    """What the callers and the timekeeper share. Each caller writes only its own count."""
+    """What the callers and the timekeeper share. Each caller writes only its own turn."""
 
     def __init__(self, callers: int) -> None:
-        self.running = True
-        self.counts = [0] * callers
+        # The turn that each caller has completed. They start apart, so that their samples do too.
+        self.turns = list(range(callers))
         self.samples: list[float] = []
 
     def requests(self) -> int:
-        return sum(self.counts)
+        """Return a count that grows by one with every reply."""
+        return sum(self.turns)
 
     def is_warm(self) -> bool:
         """Tell whether every caller had a reply, so that no connection is made in the window."""
-        return min(self.counts) > 0
+        return all(turn > me for me, turn in enumerate(self.turns))
 
 
+# The two loops run until the process ends: even to look whether to stop would be a part of what is
+# measured.
 async def call_in_loop(
     get: Callable[[Any], Awaitable[Any]], key: Any, state: State, me: int
 ) -> None:
-    counts, now, sampled = state.counts, time.perf_counter, state.samples.append
-    turn = me
-    while state.running:
-        turn += 1
+    turns, now, sampled = state.turns, time.perf_counter, state.samples.append
+    for turn in itertools.count(me + 1):
         if turn & SAMPLE_MASK:
             value = await get(key)
         else:
@@ -60,14 +62,12 @@ async def call_in_loop(
             sampled(now() - start)
         if len(value) != VALUE_SIZE:
             raise RuntimeError(f"a reply of {len(value)} bytes instead of {VALUE_SIZE}")
-        counts[me] += 1
+        turns[me] = turn
 
 
 def call_in_thread(get: Callable[[Any], Any], key: Any, state: State, me: int) -> None:
-    counts, now, sampled = state.counts, time.perf_counter, state.samples.append
-    turn = me
-    while state.running:
-        turn += 1
+    turns, now, sampled = state.turns, time.perf_counter, state.samples.append
+    for turn in itertools.count(me + 1):
         if turn & SAMPLE_MASK:
             value = get(key)
         else:
@@ -76,10 +76,17 @@ def call_in_thread(get: Callable[[Any], Any], key: Any, state: State, me: int) -
             sampled(now() - start)
         if len(value) != VALUE_SIZE:
             raise RuntimeError(f"a reply of {len(value)} bytes instead of {VALUE_SIZE}")
-        counts[me] += 1
+        turns[me] = turn
 
 
-async def run_tasks(peer: Any, options: argparse.Namespace) -> dict[str, Any]:
+def finish(figures: dict[str, Any], peer: Any) -> None:
+    """Print the figures and end the process, while its callers still call."""
+    figures["version"] = peer.version()
+    print(json.dumps(figures), flush=True)
+    os._exit(0)
+
+
+async def run_tasks(peer: Any, options: argparse.Namespace) -> None:
     state = State(options.callers)
     thread = [threading.get_native_id()]
     async with peer.asyncio_client(options.port, options.callers) as client:
@@ -99,12 +106,13 @@ async def run_tasks(peer: Any, options: argparse.Namespace) -> dict[str, Any]:
         last = Snapshot.take(state.requests(), thread, options.server_pid)
         figures = between(first, last, state.samples)
         figures |= stats_per_request(before, peer_stats(peer), figures["requests"])
-        state.running = False
-        await asyncio.gather(*tasks)  # Raises what a task failed with.
-    return figures
+        for task in tasks:
+            if task.done():
+                task.result()  # Raises what it failed with.
+        finish(figures, peer)
 
 
-def run_threads(peer: Any, options: argparse.Namespace) -> dict[str, Any]:
+def run_threads(peer: Any, options: argparse.Namespace) -> None:
     state = State(options.callers)
     failures: list[BaseException] = []
 
@@ -117,7 +125,7 @@ def run_threads(peer: Any, options: argparse.Namespace) -> dict[str, Any]:
     with peer.sync_client(options.port, options.callers) as client:
         key = peer.key(KEY)
         threads = [
-            threading.Thread(target=guarded, args=(client.get, key, me))
+            threading.Thread(target=guarded, args=(client.get, key, me), daemon=True)
             for me in range(options.callers)
         ]
         for thread in threads:
@@ -134,12 +142,9 @@ def run_threads(peer: Any, options: argparse.Namespace) -> dict[str, Any]:
         last = Snapshot.take(state.requests(), ids, options.server_pid)
         figures = between(first, last, state.samples)
         figures |= stats_per_request(before, peer_stats(peer), figures["requests"])
-        state.running = False
-        for thread in threads:
-            thread.join()
-    if failures:
-        raise failures[0]
-    return figures
+        if failures:
+            raise failures[0]
+        finish(figures, peer)
 
 
 def peer_stats(peer: Any) -> dict[str, int]:
@@ -172,17 +177,13 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # What the imports left is the same for the whole run: no need to look at it again.
     if options.runner == "sync":
-        figures = run_threads(peer, options)
+        run_threads(peer, options)
     elif options.runner == "uvloop":
         import uvloop
 
-        figures = uvloop.run(run_tasks(peer, options))
+        uvloop.run(run_tasks(peer, options))
     else:
-        figures = asyncio.run(run_tasks(peer, options))
-    figures["version"] = peer.version()
-    print(json.dumps(figures), flush=True)
-    # Without the interpreter's clean-up: a peer that hangs at exit would cost the bench minutes.
-    os._exit(0)
+        asyncio.run(run_tasks(peer, options))
 
 
 if __name__ == "__main__":

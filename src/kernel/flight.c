@@ -111,7 +111,10 @@ static void pause_if_full(struct iok_conn *conn)
     if (iok_ring_room(&stream->ring) > IOK_STREAM_MESSAGES_MAX / 2 || conn->read_paused) {
         return;
     }
-    iok_count_set(&stream->stalled, 1);
+    (void)iok_count_exchange(&stream->stalled, 1); /* a fence: then look again, as the program may have taken all */
+    if (iok_ring_room(&stream->ring) > IOK_STREAM_MESSAGES_MAX && iok_count_exchange(&stream->stalled, 0) != 0) {
+        return;
+    }
     conn->read_paused = true;
     conn->service->core->net->ops->want_read(conn->link, false);
 }
