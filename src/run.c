@@ -104,7 +104,7 @@ static void *thread_main(void *arg)
     uint64_t seen = 0, since = 0;
 
     while (iok_count_get(&kernel->stop) == 0) {
-        if (leads(kernel) && iok_baton_wanted(&kernel->baton)) {
+        if (iok_baton_wanted(&kernel->baton)) {
             iok_baton_lend(&kernel->baton, IOK_GRACE_NS);
         }
         turn(kernel, worth_spinning(kernel, &seen, &since) ? 0 : UINT64_MAX);
@@ -151,11 +151,10 @@ static void before_fork(void)
 {
     (void)pthread_mutex_lock(&kernels_lock);
     for (struct iok_kernel *kernel = kernels; kernel != NULL; kernel = kernel->next) {
-        if (!leads(kernel)) {
-            continue; /* no hand-over of the loop: the child only closes descriptors */
-        }
+        uint64_t give_up = iok_now_ns() + IOK_NS_S; /* where there is no baton; a turn takes microseconds */
+
         iok_baton_want(&kernel->baton);
-        while (!iok_baton_try_take(&kernel->baton)) {
+        while (!(kernel->paused = iok_baton_try_take(&kernel->baton)) && iok_now_ns() < give_up) {
             (void)iok_wake_ring(&kernel->core.wake);
             (void)sched_yield();
         }
@@ -166,7 +165,7 @@ static void before_fork(void)
 static void after_fork_parent(void)
 {
     for (struct iok_kernel *kernel = kernels; kernel != NULL; kernel = kernel->next) {
-        if (leads(kernel)) {
+        if (kernel->paused) {
             iok_baton_give(&kernel->baton, true);
         }
     }

@@ -17,6 +17,7 @@ struct iok_kernel {
     uint32_t port_calls_max;
     enum iok_handoff handoff;
     bool may_spin; /* a second CPU is there */
+    bool paused;   /* during fork: the forking thread holds the baton */
     char name[16];
 };
 

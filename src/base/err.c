@@ -1,23 +1,26 @@
+/* err.c - names and texts of the error codes, and how a failure is recorded.
+ *
+ * Everything here is pure: no allocation, no global state, any thread. */
 #include "err.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-#define IOK_STRING_(x) #x
-#define IOK_STRING(x) IOK_STRING_(x)
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
 
 int iok_err_set(struct iok_error *err, const char *file, int line, int code, const char *format, ...)
 {
     va_list args;
 
-    if (err == NULL) {
+    if (!err)
         return code;
-    }
     err->code = code;
     err->file = file;
     err->line = line;
     va_start(args, format);
-    (void)vsnprintf(err->text, sizeof(err->text), format, args);
+    if (vsnprintf(err->text, sizeof err->text, format, args) < 0)
+        err->text[0] = '\0';
     va_end(args);
     return code;
 }
@@ -25,11 +28,11 @@ int iok_err_set(struct iok_error *err, const char *file, int line, int code, con
 const char *iok_errno_name(int code)
 {
     switch (code) {
-#define IOK_CASE_(name, value, text)                                                                                   \
+#define NAME_(name, value, text)                                                                                       \
     case name:                                                                                                         \
         return #name;
-        IOK_ERRORS(IOK_CASE_)
-#undef IOK_CASE_
+        IOK_ERRORS(NAME_)
+#undef NAME_
     default:
         return "unknown";
     }
@@ -38,19 +41,14 @@ const char *iok_errno_name(int code)
 const char *iok_errno_text(int code)
 {
     switch (code) {
-#define IOK_CASE_(name, value, text)                                                                                   \
+#define TEXT_(name, value, text)                                                                                       \
     case name:                                                                                                         \
         return text;
-        IOK_ERRORS(IOK_CASE_)
-#undef IOK_CASE_
+        IOK_ERRORS(TEXT_)
+#undef TEXT_
     default:
         return "unknown";
     }
-}
-
-const char *iok_version(void)
-{
-    return IOK_STRING(IOK_VERSION_MAJOR) "." IOK_STRING(IOK_VERSION_MINOR) "." IOK_STRING(IOK_VERSION_PATCH);
 }
 
 const char *iok_outcome_name(enum iok_outcome outcome)
@@ -68,4 +66,9 @@ const char *iok_outcome_name(enum iok_outcome outcome)
         return "rejected";
     }
     return "unknown";
+}
+
+const char *iok_version(void)
+{
+    return STRING(IOK_VERSION_MAJOR) "." STRING(IOK_VERSION_MINOR) "." STRING(IOK_VERSION_PATCH);
 }

@@ -61,10 +61,10 @@ void kit_text_quote(struct kit_text *text, struct iok_span bytes)
 static void print_token(struct kit_text *text, const struct iok_token *token)
 {
     static const char *const names[] = {
-        [IOK_NULL] = "null",       [IOK_BOOL] = "bool",           [IOK_I64] = "i64",     [IOK_F64] = "f64",
-        [IOK_BYTES] = "bytes",     [IOK_TEXT] = "text",           [IOK_DECIMAL] = "decimal",
-        [IOK_ARRAY] = "array",     [IOK_TIMESTAMP] = "timestamp", [IOK_MAP] = "map",     [IOK_SET] = "set",
-        [IOK_PUSH] = "push",       [IOK_ATTR] = "attr",           [IOK_ERROR] = "error",
+        [IOK_NULL] = "null",           [IOK_BOOL] = "bool",   [IOK_I64] = "i64",         [IOK_F64] = "f64",
+        [IOK_BYTES] = "bytes",         [IOK_TEXT] = "text",   [IOK_DECIMAL] = "decimal", [IOK_ARRAY] = "array",
+        [IOK_TIMESTAMP] = "timestamp", [IOK_MAP] = "map",     [IOK_SET] = "set",         [IOK_PUSH] = "push",
+        [IOK_ATTR] = "attr",           [IOK_ERROR] = "error",
     };
     char number[32];
     if (token->type == 0 || token->type >= sizeof(names) / sizeof(*names))
@@ -83,9 +83,7 @@ static void print_token(struct kit_text *text, const struct iok_token *token)
     case IOK_SET:
     case IOK_PUSH:
     case IOK_ATTR: kit_text_print(text, " %u", (unsigned)token->len); break;
-    default:
-        kit_text_put(text, " ", 1);
-        kit_text_quote(text, iok_token_span(token));
+    default: kit_text_put(text, " ", 1); kit_text_quote(text, iok_token_span(token));
     }
 }
 
@@ -254,8 +252,8 @@ void kit_host_open(struct kit_host *host, const struct iok_proto *proto, const c
                   sizeof(host->bytes), max_reply, &host->account);
     iok_tape_init(&host->discarding, NULL, 0, NULL, 0, max_reply, &host->account);
     host->discarding.discard = true;
-    host->io = (struct iok_io){
-        .host = &callbacks, .out = &host->out, .url = &host->url, .max_reply = max_reply, .err = {0}};
+    host->io =
+        (struct iok_io){.host = &callbacks, .out = &host->out, .url = &host->url, .max_reply = max_reply, .err = {0}};
     int rc = iok_url_parse(&host->url, url, &host->io.err);
     host->has_url = rc == 0;
     if (rc == 0 && proto->check != NULL)

@@ -44,14 +44,14 @@ struct kit_host {
     struct iok_tape tape, discarding;
     struct iok_token tokens[4]; /* few, so that tapes must grow */
     uint8_t bytes[48];
-    struct kit_text unused;     /* what feed left */
-    struct kit_text sent;       /* what the codec wrote since it was last looked at */
-    struct kit_text events;     /* one line each, such as: reply bytes "v" */
+    struct kit_text unused; /* what feed left */
+    struct kit_text sent;   /* what the codec wrote since it was last looked at */
+    struct kit_text events; /* one line each, such as: reply bytes "v" */
     size_t received;
     bool has_url, opened, signing_in, is_ready;
     bool message_open, message_is_push;
-    int failed;                 /* the error that closed the connection; 0 if none did */
-    bool abandon;               /* every request becomes a tombstone at once */
+    int failed;   /* the error that closed the connection; 0 if none did */
+    bool abandon; /* every request becomes a tombstone at once */
 };
 
 /* Connects and signs in. Errors are events, as everything that happens. */

@@ -8,10 +8,13 @@ them also take the keywords that users of other clients expect. All take ``timeo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from iokernel._core import Argument, command
+from iokernel._core import command
 from iokernel.errors import Error, ReplyError, WatchError
+
+if TYPE_CHECKING:
+    from iokernel._core import Argument
 
 __all__ = ["Message", "RedisCommands"]
 
@@ -125,7 +128,7 @@ def _mapping_form(*words: str) -> Any:
     return form
 
 
-def _by_form(one: str, by: str) -> Any:
+def _by_form(by: str) -> Any:
     """``incr(key)`` and ``incr(key, amount)``."""
 
     def form(self: Calls[R], key: Argument, amount: int = 1, **options: Options) -> R:
@@ -329,14 +332,14 @@ class RedisCommands:
 
     # strings
     append = command("APPEND", min=2, max=2)
-    decr = command("DECR", min=1, max=1, form=_by_form("DECR", "DECRBY"))
+    decr = command("DECR", min=1, max=1, form=_by_form("DECRBY"))
     decrby = command("DECRBY", min=2, max=2)
     get = command("GET", min=1, max=1)
     getdel = command("GETDEL", min=1, max=1)
     getex = command("GETEX", min=1, form=_getex)
     getrange = command("GETRANGE", min=3, max=3)
     getset = command("GETSET", min=2, max=2)
-    incr = command("INCR", min=1, max=1, form=_by_form("INCR", "INCRBY"))
+    incr = command("INCR", min=1, max=1, form=_by_form("INCRBY"))
     incrby = command("INCRBY", min=2, max=2)
     incrbyfloat = command("INCRBYFLOAT", min=2, max=2)
     lcs = command("LCS", min=2)
@@ -616,7 +619,9 @@ class Message(NamedTuple):
 
 
 GAP = Message("gap", None, None)
-RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0  # between attempts that fail at once; doubles from one to the next
+# Between attempts that fail at once; doubles from one to the next.
+RETRY_S_MIN = 0.05
+RETRY_S_MAX = 2.0
 
 
 def _word(value: Any) -> str:
