@@ -11,7 +11,7 @@
 
 #include "../base/tape.h"
 #include "../ring/spsc.h"
-#include "list.h"
+#include "../base/list.h"
 #include "timer.h"
 
 struct iok_conn;

@@ -17,7 +17,7 @@
 #include "../ring/note.h"
 #include "../ring/port.h"
 #include "call.h"
-#include "list.h"
+#include "../base/list.h"
 #include "timer.h"
 
 #define IOK_NS_MS UINT64_C(1000000)

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#include "list.h"
+#include "../base/list.h"
 
 #define IOK_TICK_SHIFT 20u
 #define IOK_WHEEL_LEVELS 4u

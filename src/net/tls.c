@@ -360,15 +360,18 @@ ptrdiff_t iok_tls_stream_read(struct iok_tls_stream *stream, uint8_t *at, size_t
     return SSL_get_error(stream->ssl, rc) == SSL_ERROR_ZERO_RETURN ? IOK_ECLOSED : fail(stream, err);
 }
 
-ptrdiff_t iok_tls_stream_write(struct iok_tls_stream *stream, const struct iovec *vec, int n, struct iok_error *err)
+ptrdiff_t iok_tls_stream_write(struct iok_tls_stream *stream, const struct iovec *vec, int n, size_t skip,
+                               struct iok_error *err)
 {
     ptrdiff_t accepted = 0;
 
     ERR_clear_error();
     for (int i = 0; i < n; i++) {
-        const uint8_t *p = vec[i].iov_base;
-        size_t left = vec[i].iov_len;
+        size_t skipped = skip < vec[i].iov_len ? skip : vec[i].iov_len;
+        size_t left = vec[i].iov_len - skipped;
+        const uint8_t *p = vec[i].iov_len > 0 ? (const uint8_t *)vec[i].iov_base + skipped : NULL;
 
+        skip -= skipped;
         while (left > 0) {
             int rc;
 

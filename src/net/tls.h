@@ -35,8 +35,10 @@ bool iok_tls_stream_buffered(const struct iok_tls_stream *stream);
 /* Plain bytes from the peer: how many (0: more must be fed first), IOK_ECLOSED when the peer said that it closes, or
  * IOK_ETLS with *err. */
 ptrdiff_t iok_tls_stream_read(struct iok_tls_stream *stream, uint8_t *at, size_t n, struct iok_error *err);
-/* Encrypts until IOK_TLS_PENDING_MAX bytes are pending: how many were accepted, or IOK_ETLS with *err. */
-ptrdiff_t iok_tls_stream_write(struct iok_tls_stream *stream, const struct iovec *vec, int n, struct iok_error *err);
+/* Encrypts what follows the first skip bytes, until IOK_TLS_PENDING_MAX bytes are pending: how many were accepted, or
+ * IOK_ETLS with *err. */
+ptrdiff_t iok_tls_stream_write(struct iok_tls_stream *stream, const struct iovec *vec, int n, size_t skip,
+                               struct iok_error *err);
 /* Appends close_notify, if the connection is in a state for it. */
 void iok_tls_stream_shutdown(struct iok_tls_stream *stream);
 

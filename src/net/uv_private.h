@@ -18,53 +18,9 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "../base/list.h"
 #include "../base/mem.h"
 #include "uv.h"
-
-/* ---- lists: intrusive, doubly linked; a node is in at most one --------------------------------------------------- */
-
-struct iok_node {
-    struct iok_node *prev, *next; /* both NULL: in no list */
-};
-
-struct iok_list {
-    struct iok_node head; /* a ring through the head */
-};
-
-#define iok_container(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))
-
-static inline void iok_list_init(struct iok_list *list)
-{
-    list->head.prev = list->head.next = &list->head;
-}
-
-static inline struct iok_node *iok_list_first(const struct iok_list *list)
-{
-    return list->head.next == &list->head ? NULL : list->head.next;
-}
-
-static inline bool iok_node_linked(const struct iok_node *node)
-{
-    return node->next != NULL;
-}
-
-static inline void iok_list_push(struct iok_list *list, struct iok_node *node)
-{
-    node->prev = list->head.prev;
-    node->next = &list->head;
-    node->prev->next = node;
-    list->head.prev = node;
-}
-
-/* Does nothing when the node is in no list. */
-static inline void iok_list_remove(struct iok_node *node)
-{
-    if (iok_node_linked(node)) {
-        node->prev->next = node->next;
-        node->next->prev = node->prev;
-        node->prev = node->next = NULL;
-    }
-}
 
 /* ---- the driver -------------------------------------------------------------------------------------------------- */
 

@@ -294,7 +294,7 @@ static void expect_event(struct run *run, const char *verb)
 /* An event with a text of which the line names a part. */
 static void expect_error(struct run *run, const char *verb)
 {
-    char code[32] = "", start[64];
+    char code[32] = "", start[80];
     struct kit_text part = {0};
     take_word(run, code, sizeof(code));
     snprintf(start, sizeof(start), "%s %s ", verb, code);

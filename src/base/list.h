@@ -1,6 +1,6 @@
 /* list.h - intrusive doubly linked lists. A node is in at most one list. */
-#ifndef IOK_KERNEL_LIST_H
-#define IOK_KERNEL_LIST_H
+#ifndef IOK_BASE_LIST_H
+#define IOK_BASE_LIST_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,11 +48,14 @@ static inline void iok_list_push_front(struct iok_list *list, struct iok_node *n
     iok_list_insert_(&list->head, node);
 }
 
+/* Does nothing when the node is in no list. */
 static inline void iok_list_remove(struct iok_node *node)
 {
-    node->prev->next = node->next;
-    node->next->prev = node->prev;
-    node->prev = node->next = NULL;
+    if (iok_node_linked(node)) {
+        node->prev->next = node->next;
+        node->next->prev = node->prev;
+        node->prev = node->next = NULL;
+    }
 }
 
 static inline struct iok_node *iok_list_first(const struct iok_list *list)
