@@ -30,6 +30,14 @@ void *iok_calloc(size_t size)
     return fails() ? NULL : calloc(1, at_least_one(size));
 }
 
+void *iok_calloc_line(size_t size)
+{
+    size_t whole = (size + 63) & ~(size_t)63; /* aligned_alloc wants a multiple of the alignment */
+    void *p = fails() ? NULL : aligned_alloc(64, whole);
+
+    return p == NULL ? NULL : memset(p, 0, whole);
+}
+
 void *iok_realloc(void *old, size_t size)
 {
     return fails() ? NULL : realloc(old, at_least_one(size));
