@@ -49,11 +49,11 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
         iok_list_remove(&call->node);
     }
     iok_timer_stop(&core->wheel, &call->deadline);
+    call->state = IOK_CALL_ENDED;
+    call->outcome = outcome;
     if (call->lease != NULL) {
         iok_lease_call_ended(core, call);
     }
-    call->state = IOK_CALL_ENDED;
-    call->outcome = outcome;
     if (call->stamps.complete == 0) {
         call->stamps.complete = core->now;
     }

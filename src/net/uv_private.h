@@ -52,8 +52,8 @@ struct iok_uv {
     bool running;            /* inside uv_run */
     bool unflushed;          /* a watcher changed, and libuv has not told epoll yet */
     bool forked;             /* being forgotten: the peers must not hear of it */
-    int outer_fd, outer_timer_fd; /* see iok_uv_backend_fd; -1 until it is asked for */
-    uint64_t outer_ns;            /* what the outer timer is set to; 0: not */
+    int outer_fd, outer_timer_fd; /* see iok_uv_backend_fd */
+    bool outer_armed;             /* that timer is set */
     uint8_t scratch[IOK_UV_SCRATCH_BYTES]; /* for the moment: TLS bytes just read */
 };
 

@@ -11,8 +11,8 @@ from typing_extensions import Self
 R_co = TypeVar("R_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
 
-# A bool is refused although it is an int to the type system. Protocols other than Redis also take None, bool, lists,
-# tuples and dicts, by call() only.
+# A bool is refused although it is an int to the type system. Protocols other than Redis also take
+# None, bool, lists, tuples and dicts, by call() only.
 Argument: TypeAlias = str | bytes | bytearray | memoryview | int | float
 
 version: str

@@ -5,7 +5,8 @@
 ...     await cache.set("greeting", "hello")
 'OK'
 
-A call is sent when it is made and returns a Reply, an awaitable that asyncio's functions take for a future.
+A call is sent when it is made and returns a Reply, an awaitable that asyncio's functions take for a
+future.
 """
 
 from __future__ import annotations
@@ -63,13 +64,16 @@ class Client(_core.Client):
 
         def call(
             self, *args: Argument, timeout: float | None = None, repeatable: bool | None = None
-        ) -> Reply[Any]: ...
+        ) -> Reply[Any]:
+            """Send one command, given as its words."""
 
         def call_many(
             self, commands: Sequence[tuple[Argument, ...]], *, timeout: float | None = None
-        ) -> list[Reply[Any]]: ...
+        ) -> list[Reply[Any]]:
+            """Send many commands at once."""
 
-        def ready(self, timeout: float | None = None) -> Reply[None]: ...
+        def ready(self, timeout: float | None = None) -> Reply[None]:
+            """Wait until the service is usable."""
 
     async def __aenter__(self: C) -> C:
         return self
@@ -83,7 +87,7 @@ class Client(_core.Client):
 
 
 class Lease(_core.Lease):
-    """A connection that a sequence of calls holds alone; it belongs to the event loop that made it."""
+    """A connection that a sequence of calls holds alone; it belongs to its event loop."""
 
     __slots__ = ()
 
@@ -91,11 +95,13 @@ class Lease(_core.Lease):
 
         def call(
             self, *args: Argument, timeout: float | None = None, repeatable: bool | None = None
-        ) -> Reply[Any]: ...
+        ) -> Reply[Any]:
+            """Send one command, given as its words."""
 
         def call_many(
             self, commands: Sequence[tuple[Argument, ...]], *, timeout: float | None = None
-        ) -> list[Reply[Any]]: ...
+        ) -> list[Reply[Any]]:
+            """Send many commands at once."""
 
     async def __aenter__(self: L) -> L:
         return self
@@ -112,13 +118,15 @@ async def _all(replies: list[Reply[Any]]) -> list[Any]:
 class Transaction(RedisCommands, _core.Queue):
     """Collects commands and runs them as one at the end of the ``async with`` block.
 
-    The commands are not awaited. ``results`` has their replies after the block. If one failed, the others were run
-    all the same; the first failure is raised after ``results`` was set. Leaving the block by an exception runs nothing.
+    The commands are not awaited. ``results`` has their replies after the block. If one failed, the
+    others were run all the same; the first failure is raised after ``results`` was set. Leaving the
+    block by an exception runs nothing.
     """
 
     __slots__ = ("_client", "_lease", "results")
 
     def __new__(cls, client: Redis | None = None, lease: RedisLease | None = None) -> Transaction:
+        """Make the empty queue; the arguments are __init__'s."""
         return super().__new__(cls)
 
     def __init__(self, client: Redis | None = None, lease: RedisLease | None = None) -> None:
@@ -189,7 +197,8 @@ class Watch:
 
 
 class Subscription(SubscriptionState):
-    """An endless asynchronous iterator of messages; after its connection was lost it subscribes again by itself.
+    """An endless asynchronous iterator of messages; after its connection was lost it subscribes
+    again by itself.
 
     One task at a time may wait for its next message.
     """
@@ -316,7 +325,7 @@ class Redis(RedisCommands, Client):
         return Watch(self, keys)
 
     def subscribe(self, *channels: Argument, gaps: bool = False) -> Subscription:
-        """Iterate over the messages of channels; ``gaps=True`` also tells when some may have been missed."""
+        """Iterate over messages; ``gaps=True`` also tells when some may have been missed."""
         return Subscription(self, "SUBSCRIBE", channels, gaps)
 
     def psubscribe(self, *patterns: Argument, gaps: bool = False) -> Subscription:
@@ -375,8 +384,8 @@ class Redis(RedisCommands, Client):
 def connect(url: str, *, decode: bool | str = False) -> Redis:
     """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
 
-    With ``decode=True`` replies of bytes become str. For URLs of other protocols than Redis the client has no
-    commands of its own, only ``call()``. It needs no running loop; calls do.
+    With ``decode=True`` replies of bytes become str. For URLs of other protocols than Redis the
+    client has no commands of its own, only ``call()``. It needs no running loop; calls do.
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
     kind: Any = Redis if scheme in SCHEMES else Client

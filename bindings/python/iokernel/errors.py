@@ -1,9 +1,9 @@
 """The exceptions of iokernel.
 
-Every one is an :class:`Error` and says how the call ended (``outcome``), which service and endpoint it met, and the
-core's name for the cause (``code``). The classes below it sort them by what a program does about them: repeat
-(:class:`NeverSent`), look before repeating (:class:`MaybeExecuted`), or read what the server said
-(:class:`ReplyError`).
+Every one is an :class:`Error` and says how the call ended (``outcome``), which service and endpoint
+it met, and the core's name for the cause (``code``). The classes below it sort them by what a
+program does about them: repeat (:class:`NeverSent`), look before repeating
+(:class:`MaybeExecuted`), or read what the server said (:class:`ReplyError`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = [
 class Error(Exception):
     """The base of all.
 
-    ``outcome`` is ``"done"``, ``"never-sent"``, ``"maybe-executed"`` or ``"rejected"``; ``service`` the service's URL
-    without password, ``endpoint`` the address that served the call (each ``""`` if there is none); ``code`` the core's
-    name for the cause, such as ``"IOK_ETIMEOUT"``.
+    ``outcome`` is ``"done"``, ``"never-sent"``, ``"maybe-executed"`` or ``"rejected"``; ``service``
+    the service's URL without password, ``endpoint`` the address that served the call (each ``""``
+    if there is none); ``code`` the core's name for the cause, such as ``"IOK_ETIMEOUT"``.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Forked(NeverSent):
 
 
 class Unsafe(NeverSent, ValueError):
-    """The command would disturb other users of a shared connection; the text says what to use instead."""
+    """The command would disturb other users of its connection; the text says what to use."""
 
 
 class TypeRefused(NeverSent, TypeError):
@@ -107,7 +107,7 @@ class URLError(Error, ValueError):
 
 
 class DecodeError(Error, ValueError):
-    """The call was done, but with ``decode=True`` a reply that is not UTF-8 cannot be given as str."""
+    """The call was done, but its reply is not UTF-8 as ``decode=True`` demands."""
 
 
 class ReplyError(Error):
@@ -123,7 +123,7 @@ class ReplyError(Error):
 
 
 class Rejected(ReplyError):
-    """The server answered that it did not run the command: repeating, perhaps elsewhere, is safe."""
+    """The server answered that it did not run the command: repeating is safe."""
 
 
 class WatchError(Error):
@@ -180,7 +180,8 @@ def _failure(code: str, outcome: str, text: str, service: str, endpoint: str) ->
     return kind(message, code=code, outcome=outcome, service=service, endpoint=endpoint)
 
 
-# Redis repeats the arguments of a command that it does not know; those are the program's data, not for logs.
+# Redis repeats the arguments of a command that it does not know; those are the program's data, not
+# for logs.
 _QUOTED_ARGUMENTS = ", with args beginning with:"
 
 

@@ -1,8 +1,10 @@
-"""What Redis and Valkey clients offer beyond ``call()``, shared by iokernel.sync and iokernel.asyncio.
+"""What Redis and Valkey clients offer beyond ``call()``, shared by iokernel.sync and
+iokernel.asyncio.
 
-Every command is a method with the arguments in the server's own order, and gives the server's own reply (over RESP3):
-``set`` gives ``"OK"``, ``hgetall`` a dict, ``zrange(..., withscores=True)`` a list of ``[member, score]``. A dozen of
-them also take the keywords that users of other clients expect. All take ``timeout=`` (seconds) and ``repeatable=``.
+Every command is a method with the arguments in the server's own order, and gives the server's own
+reply (over RESP3): ``set`` gives ``"OK"``, ``hgetall`` a dict, ``zrange(..., withscores=True)`` a
+list of ``[member, score]``. A dozen of them also take the keywords that users of other clients
+expect. All take ``timeout=`` (seconds) and ``repeatable=``.
 """
 
 from __future__ import annotations
@@ -581,7 +583,7 @@ def transaction_commands(
 
 
 def transaction_results(replies: Sequence[Any]) -> list[Any]:
-    """EXEC's results, from the replies to all of the transaction's commands; raises if it was not run."""
+    """EXEC's results, from the replies to all commands; raises if it was not run."""
     last = replies[-1]
     if isinstance(last, BaseException):
         if isinstance(last, ReplyError):  # EXECABORT: the command that was refused says more
@@ -609,7 +611,8 @@ def raise_first(results: Sequence[Any]) -> None:
 class Message(NamedTuple):
     """What a subscription yields.
 
-    ``kind`` is ``"message"``, ``"pmessage"``, ``"smessage"`` or ``"gap"``; ``pattern`` is set for ``"pmessage"``.
+    ``kind`` is ``"message"``, ``"pmessage"``, ``"smessage"`` or ``"gap"``; ``pattern`` is set for
+    ``"pmessage"``.
     """
 
     kind: str
@@ -629,7 +632,7 @@ def _word(value: Any) -> str:
 
 
 class SubscriptionState:
-    """What a subscription knows whichever way it waits: its channels, and what came that nobody has taken."""
+    """What a subscription knows whichever way it waits: channels, and messages not taken."""
 
     __slots__ = ("_channels", "_command", "_gap_messages", "_ready", "gaps")
 

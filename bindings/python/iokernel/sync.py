@@ -79,13 +79,14 @@ class Lease(_core.Lease):
 class Transaction(RedisCommands, _core.Queue):
     """Collects commands and runs them as one at the end of the ``with`` block.
 
-    ``results`` has their replies then. If one failed, the others were run all the same; the first failure is raised
-    after ``results`` was set. Leaving the block by an exception runs nothing.
+    ``results`` has their replies then. If one failed, the others were run all the same; the first
+    failure is raised after ``results`` was set. Leaving the block by an exception runs nothing.
     """
 
     __slots__ = ("_client", "_lease", "results")
 
     def __new__(cls, client: Redis | None = None, lease: RedisLease | None = None) -> Transaction:
+        """Make the empty queue; the arguments are __init__'s."""
         return super().__new__(cls)
 
     def __init__(self, client: Redis | None = None, lease: RedisLease | None = None) -> None:
@@ -156,7 +157,7 @@ class Watch:
 
 
 class Subscription(SubscriptionState):
-    """An endless iterator of messages; after its connection was lost it subscribes again by itself."""
+    """An endless iterator of messages, which subscribes again when its connection was lost."""
 
     __slots__ = ("__weakref__", "_client", "_closed", "_lease", "_stream")
 
@@ -186,7 +187,7 @@ class Subscription(SubscriptionState):
         return message
 
     def get(self, timeout: float | None = None) -> Message | None:
-        """Give the next message; None when ``timeout`` seconds passed without one, or after close()."""
+        """Give the next message; None after ``timeout`` seconds without one, or close()."""
         end = None if timeout is None else time.monotonic() + timeout
         while not self._closed:
             if self._ready:
@@ -283,7 +284,7 @@ class Redis(RedisCommands, Client):
         return Watch(self, keys)
 
     def subscribe(self, *channels: Argument, gaps: bool = False) -> Subscription:
-        """Iterate over the messages of channels; ``gaps=True`` also tells when some may have been missed."""
+        """Iterate over messages; ``gaps=True`` also tells when some may have been missed."""
         return Subscription(self, "SUBSCRIBE", channels, gaps)
 
     def psubscribe(self, *patterns: Argument, gaps: bool = False) -> Subscription:
@@ -339,8 +340,8 @@ class Redis(RedisCommands, Client):
 def connect(url: str, *, decode: bool | str = False) -> Redis:
     """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
 
-    With ``decode=True`` replies of bytes become str. For URLs of other protocols than Redis the client has no
-    commands of its own, only ``call()``.
+    With ``decode=True`` replies of bytes become str. For URLs of other protocols than Redis the
+    client has no commands of its own, only ``call()``.
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
     kind: Any = Redis if scheme in SCHEMES else Client
