@@ -6,7 +6,6 @@ FUZZ_SECONDS ?= 60
 PYTEST_ARGS ?=
 
 PYTHON := .venv/bin/python
-NINJA := ninja --quiet
 python_files = $(shell find bindings/python src include -name '*.[ch]' -o -name '*.py' -o -name '*.pyi' -o -name py.typed) \
 	$(shell find . -maxdepth 3 -name meson.build -not -path './build/*') meson_options.txt pyproject.toml tools/glob.py
 c_files = $(shell find include src tests bindings examples bench fuzz -name '*.[ch]')
@@ -33,8 +32,7 @@ setup:
 
 ## c: the C library (shared and static), tests, examples and benches, in build/c
 c: setup
-	@tools/configure build/c -Dparts=library,tests,examples,bench
-	@$(NINJA) -C build/c
+	@tools/build build/c -Dparts=library,tests,examples,bench
 
 ## python: the Python package, into .venv, as `pip install .` would, but kept up to date in build/python
 python: setup build/python.stamp
@@ -76,28 +74,24 @@ check-rules: setup
 ## check-gcc: everything in C compiles without a warning, by gcc
 check-gcc: setup
 	@echo "== gcc -Werror"
-	@CC=gcc tools/configure build/gcc --werror -Dparts=library,python,tests,examples,bench
-	@$(NINJA) -C build/gcc
+	@CC=gcc tools/build build/gcc --werror -Dparts=library,python,tests,examples,bench
 
 ## check-clang: the same by clang
 check-clang: setup
 	@echo "== clang -Werror"
-	@CC=clang tools/configure build/clang --werror --buildtype=debug -Dparts=library,python,tests,examples,bench
-	@$(NINJA) -C build/clang
+	@CC=clang tools/build build/clang --werror --buildtype=debug -Dparts=library,python,tests,examples,bench
 
 ## check-asan: the C tests with the address and undefined-behaviour sanitizers, assertions on
 check-asan: setup
 	@echo "== C tests with ASan and UBSan"
-	@CC=gcc tools/configure build/asan --buildtype=debugoptimized -Db_sanitize=address,undefined \
+	@CC=gcc tools/build build/asan --buildtype=debugoptimized -Db_sanitize=address,undefined \
 		-Dc_args='-fno-omit-frame-pointer -fno-sanitize-recover=undefined' -Dparts=tests
-	@$(NINJA) -C build/asan
 	@tools/meson_test build/asan
 
 ## check-tsan: the C tests with the thread sanitizer, assertions on
 check-tsan: setup
 	@echo "== C tests with TSan"
-	@CC=clang tools/configure build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
-	@$(NINJA) -C build/tsan
+	@CC=clang tools/build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
 	@tools/meson_test build/tsan
 
 ## check-install: `pip install .` works in a clean virtual environment
@@ -118,9 +112,8 @@ bench: all
 
 ## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers; corpora stay in build/fuzz/corpus
 fuzz: setup
-	@CC=clang tools/configure build/fuzz --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
+	@CC=clang tools/build build/fuzz --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
 		-Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined' -Dparts=fuzz
-	@$(NINJA) -C build/fuzz
 	@tools/fuzz build/fuzz $(FUZZ_SECONDS)
 
 ## soak: the tests that take long: IOK_SOAK=1 is set for them

@@ -2,7 +2,7 @@
 """Prints the files of a directory that match the patterns: glob.py DIRECTORY PATTERN...
 
 Meson does not look for files on purpose. Tests, fuzzers, benches and examples are found by name all
-the same, because adding one should mean writing one file; tools/configure sees to it that Meson
+the same, because adding one should mean writing one file; tools/build sees to it that Meson
 looks again when the list changes.
 """
 

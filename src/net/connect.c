@@ -26,8 +26,8 @@ struct iok_race {
     struct iok_uv *net;
     struct iok_link *link;
     uint32_t n, started, running;
-    bool refused;                     /* one of the failures was a refusal, which says more than any other */
-    char failures[FAILURES_TEXT_MAX]; /* "address: reason, address: reason" */
+    bool refused;                               /* one of the failures was a refusal, which says more than any other */
+    char failures[FAILURES_TEXT_MAX];           /* "address: reason, address: reason" */
     struct attempt attempts[IOK_ADDRESSES_MAX]; /* n, in the order of their turns */
 };
 

@@ -141,7 +141,8 @@ static void on_poll_closed(uv_handle_t *handle)
 
 static struct dns_poll *find_poll(struct iok_query *query, ares_socket_t fd)
 {
-    for (struct iok_node *node = query->polls.head.next; node != &query->polls.head; node = node->next) {
+    iok_list_each(&query->polls, node, after)
+    {
         struct dns_poll *p = iok_container(node, struct dns_poll, node);
 
         if (p->fd == fd) {
@@ -271,7 +272,7 @@ static void query_close(struct iok_query *query)
         ares_destroy(query->channel);
         query->channel = NULL;
     }
-    assert(iok_list_first(&query->polls) == NULL);
+    assert(iok_list_empty(&query->polls));
     uv_close((uv_handle_t *)&query->timer, on_closed);
 }
 

@@ -33,11 +33,11 @@ struct iok_link {
     struct iok_link_events events;
     void *owner;
     enum link_state state;
-    bool reading;         /* the core wants bytes */
-    bool send_fell_short; /* the core waits for writable */
-    bool opened;          /* was OPEN once */
-    bool send_failed;     /* what the peer sent before may still be there to read */
-    bool draining;        /* FAILED, and delivering just that */
+    bool reading;               /* the core wants bytes */
+    bool send_fell_short;       /* the core waits for writable */
+    bool opened;                /* was OPEN once */
+    bool send_failed;           /* what the peer sent before may still be there to read */
+    bool draining;              /* FAILED, and delivering just that */
     struct iok_race *race;      /* until it is won */
     struct iok_sock *sock;      /* from then on */
     struct iok_tls_stream *tls; /* NULL: plain */
@@ -524,8 +524,7 @@ void iok_links_reap(struct iok_uv *net)
 {
     struct iok_node *node;
 
-    while (node = iok_list_first(&net->dead), node != NULL) {
-        iok_list_remove(node);
+    while (node = iok_list_pop(&net->dead), node != NULL) {
         iok_free(iok_container(node, struct iok_link, node));
         net->objects--;
     }

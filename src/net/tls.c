@@ -24,15 +24,15 @@
 
 struct iok_tls {
     SSL_CTX *ctx;
-    char *server_name;    /* NULL: none was given */
-    bool literal;         /* server_name is an IP address */
+    char *server_name; /* NULL: none was given */
+    bool literal;      /* server_name is an IP address */
     bool verify;
     SSL_SESSION *session; /* the newest that the peer offered to resume, or NULL */
 };
 
 struct iok_tls_stream {
     struct iok_tls *tls;
-    SSL *ssl;       /* owns the BIOs */
+    SSL *ssl; /* owns the BIOs */
     BIO *from_peer, *to_peer;
     int first_byte; /* that the peer sent; -1: none yet */
     bool broken;    /* after a fatal error nothing more may be asked of it */
@@ -105,8 +105,8 @@ static int load_identity(struct iok_tls *tls, const struct iok_tls_config *confi
                        take_reason(reason));
     }
     if (SSL_CTX_use_PrivateKey_file(tls->ctx, key_file, SSL_FILETYPE_PEM) != 1) {
-        return iok_err(err, IOK_ETLS, "%s: cannot load the private key, in PEM and without a passphrase (%s)",
-                       key_file, take_reason(reason));
+        return iok_err(err, IOK_ETLS, "%s: cannot load the private key, in PEM and without a passphrase (%s)", key_file,
+                       take_reason(reason));
     }
     return 0;
 }

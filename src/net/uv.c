@@ -18,7 +18,6 @@
 #include "uv_private.h"
 
 #define NS_PER_MS 1000000u
-#define NS_PER_S 1000000000u
 
 /* ---- time, randomness, work -------------------------------------------------------------------------------------- */
 
@@ -56,14 +55,12 @@ static void run_work(struct iok_uv *net)
     struct iok_node *node;
 
     iok_list_init(&batch);
-    while (node = iok_list_first(&net->work), node != NULL) {
-        iok_list_remove(node);
+    while (node = iok_list_pop(&net->work), node != NULL) {
         iok_list_push(&batch, node);
     }
-    while (node = iok_list_first(&batch), node != NULL) {
+    while (node = iok_list_pop(&batch), node != NULL) {
         struct iok_work *work = iok_container(node, struct iok_work, node);
 
-        iok_list_remove(node);
         work->run(work);
     }
 }
@@ -100,7 +97,7 @@ static void set_deadline(struct iok_uv *net, uint64_t deadline_ns)
 void iok_uv_turn(struct iok_net *base, uint64_t deadline_ns)
 {
     struct iok_uv *net = (struct iok_uv *)base;
-    bool wait = deadline_ns != 0 && iok_list_first(&net->work) == NULL;
+    bool wait = deadline_ns != 0 && iok_list_empty(&net->work);
 
     run_work(net);
     if (wait) {
@@ -120,7 +117,7 @@ int iok_uv_backend_fd(struct iok_net *base)
 {
     struct iok_uv *net = (struct iok_uv *)base;
     struct itimerspec spec = {0};
-    bool now = iok_list_first(&net->work) != NULL || net->unflushed;
+    bool now = !iok_list_empty(&net->work) || net->unflushed;
     int timeout_ms = 0;
 
     if (!now) {

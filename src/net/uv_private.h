@@ -46,14 +46,14 @@ struct iok_uv {
     struct iok_list queries; /* alive */
     struct iok_list dead;    /* links to free at the end of the turn */
     struct iok_list work;
-    uint32_t objects;        /* links and queries not freed yet */
-    uint64_t random;         /* state of the generator */
-    char *dns_servers;       /* of the environment; NULL: as the system says */
-    bool running;            /* inside uv_run */
-    bool unflushed;          /* a watcher changed, and libuv has not told epoll yet */
-    bool forked;             /* being forgotten: the peers must not hear of it */
-    int outer_fd, outer_timer_fd; /* see iok_uv_backend_fd */
-    bool outer_armed;             /* that timer is set */
+    uint32_t objects;                      /* links and queries not freed yet */
+    uint64_t random;                       /* state of the generator */
+    char *dns_servers;                     /* of the environment; NULL: as the system says */
+    bool running;                          /* inside uv_run */
+    bool unflushed;                        /* a watcher changed, and libuv has not told epoll yet */
+    bool forked;                           /* being forgotten: the peers must not hear of it */
+    int outer_fd, outer_timer_fd;          /* see iok_uv_backend_fd */
+    bool outer_armed;                      /* that timer is set */
     uint8_t scratch[IOK_UV_SCRATCH_BYTES]; /* for the moment: TLS bytes just read */
 };
 

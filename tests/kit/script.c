@@ -4,6 +4,7 @@
  *     url redis://u:p@h/1           first; connects and signs in
  *     limit 1000                    before url: bytes of one reply
  *     sent "*1\r\n" "..."           these bytes, and no others, were written since the last such line
+ *     skip                          what was written so far is looked at elsewhere
  *     recv "$1\r\n" "v"*70000       the peer sends; a string may be repeated
  *     ready                         the sign-in is done
  *     call "GET" b"k" 5 1.5 null true array/2 map/1     text, octets, integer, float, what is no argument
@@ -448,6 +449,8 @@ static bool run_action(struct run *run, const char *verb)
         kit_host_cancel(&run->host);
     else if (strcmp(verb, "eof") == 0)
         kit_host_eof(&run->host);
+    else if (strcmp(verb, "skip") == 0)
+        kit_text_free(&run->host.sent);
     else
         return false;
     return true;
