@@ -459,6 +459,9 @@ static int wait_for(struct goal *goal, int64_t timeout_ms)
     if (rc != 0) {
         return rc;
     }
+    if (port->link.armed && iok_wake_disarm(&port->link.wake)) { /* while awake, no descriptor needs writing */
+        iok_wake_drain(&port->link.wake);
+    }
     if (!reached(goal)) {
         if (!try_lead(goal, deadline)) {
             iok_kick(port);

@@ -31,8 +31,6 @@ struct iok_buf *iok_buf_new(size_t cap, struct iok_account *account);
 /* Memory of somebody else, given back by release(arg) at the last unref. On NULL release was not called. */
 struct iok_buf *iok_buf_wrap(const void *p, size_t len, void (*release)(void *arg), void *arg,
                              struct iok_account *account);
-/* More bytes for an own buffer that nobody else holds; it may move. NULL when out of memory: then buf is unchanged. */
-struct iok_buf *iok_buf_grow(struct iok_buf *buf, size_t cap);
 void iok_buf_ref(struct iok_buf *buf);
 void iok_buf_unref(struct iok_buf *buf);
 

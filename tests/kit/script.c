@@ -1,7 +1,7 @@
 /* script.c - transcripts: what is done to a codec, and what has to follow, line by line.
  *
  *     # a comment
- *     url redis://u:p@h/1           first; connects and signs in
+ *     url redis://u:p@h/1           connects and signs in; once more: that was it, and now a new connection
  *     limit 1000                    before url: bytes of one reply
  *     sent "*1\r\n" "..."           these bytes, and no others, were written since the last such line
  *     skip                          what was written so far is looked at elsewhere
@@ -221,11 +221,37 @@ static void do_recv(struct run *run)
     kit_text_free(&text);
 }
 
+/* The next event without its newline; n 0 if there is none. */
+static struct iok_span next_event(struct run *run)
+{
+    const char *p = run->host.events.p != NULL ? run->host.events.p + run->next_event : "";
+    const char *end = strchr(p, '\n');
+    if (end == NULL)
+        return iok_span(p, 0);
+    run->next_event += (size_t)(end - p) + 1;
+    return iok_span(p, (size_t)(end - p));
+}
+
+/* Nothing may be left over, and nothing alive. What was received counts on, for KIT_CUT. */
+static void end_connection(struct run *run)
+{
+    struct iok_span left = run->over || run->mode == KIT_CUT ? iok_span(NULL, 0) : next_event(run);
+    if (left.n > 0)
+        problem(run, "not expected: %.*s", (int)left.n, left.p);
+    if (!run->over && run->mode != KIT_CUT && run->host.sent.n > 0)
+        problem(run, "%zu bytes were sent that no line names", run->host.sent.n);
+    if (!kit_host_close(&run->host))
+        problem(run, "buffers are alive after close");
+    run->host = (struct kit_host){.received = run->host.received, .abandon = run->host.abandon};
+    run->next_event = 0;
+}
+
 /* The codec is that of the URL's scheme. */
 static void do_url(struct run *run)
 {
     char url[512], scheme[32];
     bool tls;
+    end_connection(run);
     take_word(run, url, sizeof(url));
     size_t n = strcspn(url, ":+");
     snprintf(scheme, sizeof(scheme), "%.*s", (int)n, url);
@@ -260,17 +286,6 @@ static void normalise(struct run *run, const char *verb, struct kit_text *out)
             kit_text_put(out, word, strlen(word));
         kit_text_free(&text);
     }
-}
-
-/* The next event without its newline; n 0 if there is none. */
-static struct iok_span next_event(struct run *run)
-{
-    const char *p = run->host.events.p != NULL ? run->host.events.p + run->next_event : "";
-    const char *end = strchr(p, '\n');
-    if (end == NULL)
-        return iok_span(p, 0);
-    run->next_event += (size_t)(end - p) + 1;
-    return iok_span(p, (size_t)(end - p));
 }
 
 static void compare(struct run *run, struct iok_span expected, struct iok_span got)
@@ -498,16 +513,10 @@ bool kit_script_run(const char *script, enum kit_mode mode, uint64_t param, stru
         line = strchr(line, '\n');
         line = line != NULL ? line + 1 : NULL;
     }
-    struct iok_span left = run->over || mode == KIT_CUT ? iok_span(NULL, 0) : next_event(run);
-    if (left.n > 0)
-        problem(run, "not expected: %.*s", (int)left.n, left.p);
-    if (!run->over && mode != KIT_CUT && run->host.sent.n > 0)
-        problem(run, "%zu bytes were sent that no line names", run->host.sent.n);
     result->received = run->host.received;
     result->allocations = iok_mem_count();
     iok_mem_fail_at(0);
-    if (!kit_host_close(&run->host))
-        problem(run, "buffers are alive after close");
+    end_connection(run);
     free(run);
     return result->problem[0] == '\0';
 }

@@ -54,7 +54,6 @@ static void test_script(void **state)
     struct kit_result whole, other;
     run(path, script, KIT_WHOLE, 0, &whole);
     run(path, script, KIT_BYTES, 0, &other);
-    assert_int_equal(other.received, whole.received);
     for (uint64_t i = 0; i < PIECES_RUNS; i++)
         run(path, script, KIT_PIECES, seed + i, &other);
     if (strstr(script, "\ncancel") == NULL)

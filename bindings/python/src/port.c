@@ -334,8 +334,14 @@ static struct py_port *port_of_loop_slow(PyObject *loop)
     return port;
 }
 
+/* The port whose drain this thread is in: tasks that it resumes run on its loop, so nobody needs to be asked which. */
+static _Thread_local struct py_port *in_drain;
+
 struct py_port *port_of_loop(void)
 {
+    if (LIKELY(in_drain != NULL && in_drain->generation == core.generation && in_drain->port != NULL)) {
+        return in_drain;
+    }
     PyObject *loop = running_loop();
     if (loop == NULL) {
         return NULL;
@@ -400,6 +406,8 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
     int result = 0;
     Py_INCREF(self); /* a resumed task may close the loop */
     self->draining = true;
+    struct py_port *outer = in_drain;
+    in_drain = self;
     iok_drain_begin(self->port);
     for (int n = 0; n < DRAIN_MAX && result == 0; n++) {
         struct iok_call *call = iok_poll(self->port);
@@ -414,6 +422,7 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
     if (self->port != NULL && self->generation == core.generation) {
         iok_drain_end(self->port);
     }
+    in_drain = outer;
     self->draining = nested;
     Py_DECREF(self);
     if (result < 0) {
