@@ -67,9 +67,7 @@ check-python: setup
 ## check-rules: the floors, banned functions and sizes, documentation against headers
 check-rules: setup
 	@echo "== floors, sources, docs"
-	@$(PYTHON) tools/check_floors.py
-	@$(PYTHON) tools/check_sources.py
-	@$(PYTHON) tools/check_docs.py
+	@status=0; for what in floors sources docs; do $(PYTHON) tools/check_$$what.py || status=1; done; exit $$status
 
 ## check-gcc: everything in C compiles without a warning, by gcc
 check-gcc: setup
@@ -105,9 +103,8 @@ check-install: setup
 demo: python
 	@$(PYTHON) -m iokernel.demo
 
-## bench: all benches, with their peers (bench/requirements.txt goes into .venv)
+## bench: all benches, side by side with their peers, which are installed into .venv
 bench: all
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@$(PYTHON) bench/run.py
 
 ## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers; corpora stay in build/fuzz/corpus

@@ -20,6 +20,7 @@
 #define IOK_SPIN_INFLIGHT 4u         /* with more calls under way the hand-off is shared by many */
 #define IOK_GRACE_NS 300000u         /* how long the kernel thread leaves the baton to waiters that come and go */
 #define IOK_LEAD_MAX_NS 2000000u     /* a slower reply is waited for asleep; also how late a signal is seen at most */
+#define IOK_LEAD_CALLS 1u            /* with more, two threads working in parallel win; see docs/performance.md */
 #define IOK_LEAD_QUICK_NS 1000000u   /* waits longer than this on average are not worth leading */
 #define IOK_WANT_SPINS 64u           /* looks at the baton while the kernel thread lets go */
 
@@ -368,7 +369,7 @@ static bool try_lead(struct goal *goal, uint64_t deadline)
     struct iok_baton *baton = &port->owner->baton;
     bool done = false;
 
-    if (!leads(port->owner) || port->n_calls != 1 || iok_count_get(&port->owner->core.inflight) > 1 ||
+    if (!leads(port->owner) || port->n_calls > IOK_LEAD_CALLS || iok_count_get(&port->owner->core.inflight) > port->n_calls ||
         port->quick_ns > IOK_LEAD_QUICK_NS) {
         return false;
     }

@@ -293,23 +293,29 @@ static void init_library(void)
     library_status = ares_library_init(ARES_LIB_INIT_ALL);
 }
 
-/* A c-ares status. */
-static int open_channel(struct iok_query *query)
+/* 0, or IOK_ERESOLVE with *err. */
+static int open_channel(struct iok_query *query, struct iok_error *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT; /* the library's own counter is not safe across kernels */
     struct ares_options options = {.sock_state_cb = on_sock_state, .sock_state_cb_data = query};
+    const char *servers = query->net->dns_servers;
     int status;
 
     pthread_once(&once, init_library);
-    status = library_status != ARES_SUCCESS ? library_status
-                                            : ares_init_options(&query->channel, &options, ARES_OPT_SOCK_STATE_CB);
+    status = library_status;
+    if (status == ARES_SUCCESS) {
+        status = ares_init_options(&query->channel, &options, ARES_OPT_SOCK_STATE_CB);
+    }
     if (status != ARES_SUCCESS) {
         query->channel = NULL;
-        return status;
+        return iok_err(err, IOK_ERESOLVE, "%s: cannot look up names (%s)", query->host, ares_strerror(status));
     }
     ares_set_socket_functions(query->channel, &dns_sockets, query);
-    return query->net->dns_servers == NULL ? ARES_SUCCESS
-                                           : ares_set_servers_ports_csv(query->channel, query->net->dns_servers);
+    if (servers != NULL && ares_set_servers_ports_csv(query->channel, servers) != ARES_SUCCESS) {
+        return iok_err(err, IOK_ERESOLVE, "%s: cannot look up names (%s must be address:port, several with commas)",
+                       query->host, IOK_DNS_ENVIRONMENT);
+    }
+    return 0;
 }
 
 struct iok_query *iok_query_new(struct iok_net *base, const char *host, uint16_t port, iok_resolved_fn *done,
@@ -318,7 +324,6 @@ struct iok_query *iok_query_new(struct iok_net *base, const char *host, uint16_t
     const struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct iok_uv *net = (struct iok_uv *)base;
     struct iok_query *query = iok_calloc(sizeof(*query));
-    int status;
 
     if (query == NULL || (query->host = iok_strndup(host, strlen(host))) == NULL) {
         iok_err(err, IOK_ENOMEM, "out of memory for a look-up");
@@ -335,9 +340,7 @@ struct iok_query *iok_query_new(struct iok_net *base, const char *host, uint16_t
     query->timer.data = query;
     iok_list_push(&net->queries, &query->node);
     net->objects++;
-    status = open_channel(query);
-    if (status != ARES_SUCCESS) {
-        iok_err(err, IOK_ERESOLVE, "%s: cannot look up names (%s)", host, ares_strerror(status));
+    if (open_channel(query, err) < 0) {
         query_close(query);
         return NULL;
     }

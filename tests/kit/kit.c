@@ -73,17 +73,28 @@ static void print_token(struct kit_text *text, const struct iok_token *token)
     if (token->subtype != 0)
         kit_text_print(text, "/%u", token->subtype);
     switch (token->type) {
-    case IOK_NULL: break;
-    case IOK_BOOL: kit_text_print(text, " %s", token->i ? "true" : "false"); break;
+    case IOK_NULL:
+        break;
+    case IOK_BOOL:
+        kit_text_print(text, " %s", token->i ? "true" : "false");
+        break;
     case IOK_I64:
-    case IOK_TIMESTAMP: kit_text_print(text, " %lld", (long long)token->i); break;
-    case IOK_F64: kit_text_print(text, " %.*s", (int)iok_format_f64(number, token->f), number); break;
+    case IOK_TIMESTAMP:
+        kit_text_print(text, " %lld", (long long)token->i);
+        break;
+    case IOK_F64:
+        kit_text_print(text, " %.*s", (int)iok_format_f64(number, token->f), number);
+        break;
     case IOK_ARRAY:
     case IOK_MAP:
     case IOK_SET:
     case IOK_PUSH:
-    case IOK_ATTR: kit_text_print(text, " %u", (unsigned)token->len); break;
-    default: kit_text_put(text, " ", 1); kit_text_quote(text, iok_token_span(token));
+    case IOK_ATTR:
+        kit_text_print(text, " %u", (unsigned)token->len);
+        break;
+    default:
+        kit_text_put(text, " ", 1);
+        kit_text_quote(text, iok_token_span(token));
     }
 }
 

@@ -290,9 +290,13 @@ static void normalise(struct run *run, const char *verb, struct kit_text *out)
 
 static void compare(struct run *run, struct iok_span expected, struct iok_span got)
 {
-    if (!iok_span_eq(expected, got))
-        problem(run, "expected %.*s\n    but got %.*s", (int)(expected.n < 500 ? expected.n : 500), expected.p,
-                (int)(got.n < 500 ? got.n : 500), got.p != NULL && got.n > 0 ? (const char *)got.p : "nothing");
+    const int shown = 500;
+    if (iok_span_eq(expected, got))
+        return;
+    if (got.n == 0)
+        got = iok_span_of("nothing");
+    problem(run, "expected %.*s\n    but got %.*s", expected.n < 500 ? (int)expected.n : shown,
+            (const char *)expected.p, got.n < 500 ? (int)got.n : shown, (const char *)got.p);
 }
 
 static void expect_event(struct run *run, const char *verb)

@@ -17,9 +17,9 @@
 
 #include "../kit/kit.h"
 
-#define PIECES_RUNS 30u    /* random cuttings of each transcript */
-#define CUTS_MAX 1000u     /* of a long transcript every n-th byte only */
-#define FAILURES_MAX 2000u /* no transcript makes so many allocations */
+#define PIECES_RUNS 30u         /* random cuttings of each transcript */
+#define CUT_BYTES_MAX 16000000u /* fed in all cuts of one transcript: of a long one every n-th byte only */
+#define FAILURES_MAX 2000u      /* no transcript makes so many allocations */
 
 static uint64_t seed;
 
@@ -63,7 +63,8 @@ static void test_script(void **state)
         assert_true(failing < FAILURES_MAX);
         run(path, script, KIT_FAIL, failing, &other);
     } while (other.allocations >= failing++);
-    for (uint64_t byte = 0; byte < whole.received; byte += 1 + whole.received / CUTS_MAX)
+    uint64_t step = 1 + whole.received * whole.received / CUT_BYTES_MAX;
+    for (uint64_t byte = 0; byte < whole.received; byte += step)
         run(path, script, KIT_CUT, byte, &other);
     free(script);
 }
