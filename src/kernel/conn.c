@@ -5,6 +5,7 @@
 #include "../base/mem.h"
 #include "kernel.h"
 
+#define IOK_PUSH_BYTES_MIN 16u /* RESP3's least, ">3 $7 message $1 c $0", has 31 with its line ends; MONITOR's 40 */
 #define IOK_SCRATCH_BYTES (256u * 1024)  /* one read: as much as a socket buffer usually holds */
 #define IOK_OUT_HIGH_BYTES (256u * 1024) /* unsent bytes above which calls rather wait in the queue, still NEVER_SENT */
 #define IOK_REST_MAX_BYTES (IOK_SCRATCH_BYTES / 2) /* what feed may leave: a line of 64 KiB and room */
@@ -226,6 +227,10 @@ static uint8_t *on_read_space(void *owner, size_t *n)
         memcpy(core->scratch, conn->rest, conn->n_rest);
     }
     *n = IOK_SCRATCH_BYTES - conn->n_front;
+    if (conn->stream != NULL) { /* no more than its messages have room, however small they are */
+        size_t fits = iok_ring_room(&conn->stream->stream->ring) * IOK_PUSH_BYTES_MIN;
+        *n = *n < fits ? *n : fits;
+    }
     return core->scratch + conn->n_front;
 }
 
@@ -404,13 +409,10 @@ void iok_conn_send(struct iok_conn *conn, struct iok_call *call)
     mark_dirty(conn);
 }
 
-/* Notes the time at every flight whose last byte is out now. */
-static void stamp_sent(struct iok_conn *conn)
+/* Notes the time at every flight whose last byte is out now: the time before it was handed over, since a server on
+ * the same CPU may run, and answer, before the hand-over returns. */
+static void stamp_sent(struct iok_conn *conn, uint64_t now)
 {
-    struct iok_core *core = conn->service->core;
-    uint64_t now = core->net->ops->now(core->net);
-
-    core->now = now;
     for (; conn->sent_seq != conn->next_seq; conn->sent_seq++) {
         struct iok_flight *flight = &conn->flights[conn->sent_seq & (conn->n_slots - 1)];
 
@@ -429,6 +431,7 @@ void iok_conn_flush(struct iok_conn *conn)
     struct iok_core *core = service->core;
     struct iovec vec[IOK_VECS];
 
+    core->now = core->net->ops->now(core->net);
     while (iok_out_pending(&conn->out) != 0 && !conn->blocked && conn->link != NULL &&
            conn->state != IOK_CONN_CONNECTING) {
         int n = iok_out_peek(&conn->out, vec, IOK_VECS);
@@ -447,7 +450,7 @@ void iok_conn_flush(struct iok_conn *conn)
         iok_count_own_add(&service->bytes_out, (uint64_t)sent);
         conn->blocked = (size_t)sent < size;
     }
-    stamp_sent(conn);
+    stamp_sent(conn, core->now);
 }
 
 /* A flight's call after its connection is gone: again, where that is safe, else ended truthfully. */

@@ -20,7 +20,7 @@ async def asyncio_client(port: int, callers: int) -> AsyncIterator[Any]:
     try:
         yield client
     finally:
-        await client.close()
+        client.close()
 
 
 @contextmanager
