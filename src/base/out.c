@@ -78,6 +78,11 @@ static struct iok_out_piece *add_piece(struct iok_out *out, const uint8_t *p)
             return piece;
         }
     }
+    if (out->first_piece + out->n_pieces == out->cap_pieces && out->n_pieces <= out->cap_pieces / 2 &&
+        out->cap_pieces != 0) { /* half of them are gone already */
+        memmove(out->pieces, out->pieces + out->first_piece, out->n_pieces * sizeof(*out->pieces));
+        out->first_piece = 0;
+    }
     if (out->first_piece + out->n_pieces == out->cap_pieces) {
         uint32_t cap = out->cap_pieces == 0 ? 8 : out->cap_pieces * 2;
         struct iok_out_piece *pieces = iok_malloc(cap * sizeof(*pieces));

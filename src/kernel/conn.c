@@ -430,6 +430,7 @@ void iok_conn_flush(struct iok_conn *conn)
     struct iok_service *service = conn->service;
     struct iok_core *core = service->core;
     struct iovec vec[IOK_VECS];
+    bool full = iok_out_pending(&conn->out) >= IOK_OUT_HIGH_BYTES;
 
     core->now = core->net->ops->now(core->net);
     while (iok_out_pending(&conn->out) != 0 && !conn->blocked && conn->link != NULL &&
@@ -450,6 +451,9 @@ void iok_conn_flush(struct iok_conn *conn)
         iok_count_own_add(&service->bytes_out, (uint64_t)sent);
         conn->blocked = (size_t)sent < size;
     }
+    if (full && iok_out_pending(&conn->out) < IOK_OUT_HIGH_BYTES) {
+        iok_service_want_pump(service); /* calls that waited for room here */
+    }
     stamp_sent(conn, core->now);
 }
 
@@ -465,6 +469,10 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
 
     service->n_inflight--;
     call->conn = NULL;
+    flight->call = NULL; /* whoever looks at the flights while the call ends */
+    if (conn->stream == call) {
+        conn->stream = NULL;
+    }
     if (again && sent) {
         again = (call->class_flags & IOK_CLASS_REPEATABLE) != 0 && call->attempts <= service->config.retries &&
                 iok_budget_spend(&service->retry_budget);
@@ -515,7 +523,6 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
 
         if (flight->call != NULL) {
             orphan(conn, flight, &err);
-            flight->call = NULL;
         }
     }
     if (conn->stream != NULL) { /* its flight was answered long ago */
@@ -561,6 +568,7 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
         return; /* the lease's end closes or resets the connection */
     }
     conn->service->n_inflight--;
+    iok_service_want_pump(conn->service);
     flight = iok_flight_at(conn, call->seq);
     flight->call = NULL;
     if (conn->io.tape == &call->reply) { /* in the middle of its reply: the rest is read and dropped */

@@ -182,6 +182,7 @@ static int host_end(struct iok_io *io, uint32_t flags)
     struct iok_service *service = conn->service;
     struct iok_flight *flight;
     struct iok_call *call;
+    int rc = 0;
 
     io->tape = NULL;
     if (conn->open_push) {
@@ -205,12 +206,18 @@ static int host_end(struct iok_io *io, uint32_t flags)
     if ((flight->host & IOK_FLIGHT_PING) != 0) {
         conn->pinged = false;
     }
-    if (call != NULL) {
-        service->n_inflight--;
-        end_call(conn, call, flags);
-        iok_service_want_pump(service);
+    iok_service_want_pump(service); /* a tombstone took room, too */
+    if (call == NULL) {
+        return 0;
     }
-    return 0;
+    service->n_inflight--;
+    /* An answer to what is not wholly sent: the arguments go away with the call, the stream of bytes stays whole. */
+    if (flight->end > conn->out.taken && iok_out_own(&conn->out, conn->out.taken, flight->end) != 0) {
+        call->reply.error = IOK_ENOMEM;
+        rc = iok_io_fail(io, IOK_ENOMEM, "out of memory for the unsent rest of an answered call");
+    }
+    end_call(conn, call, flags);
+    return rc;
 }
 
 static void host_ready(struct iok_io *io)

@@ -46,7 +46,7 @@ void iok_lease_bind(struct iok_lease *lease, struct iok_conn *conn)
     lease->conn = conn;
     conn->lease = lease;
     iok_conn_set_state(conn, IOK_CONN_LEASED);
-    while (lease->conn != NULL && (node = iok_list_pop(&lease->queue)) != NULL) {
+    while (conn->lease == lease && (node = iok_list_pop(&lease->queue)) != NULL) { /* an ended one may be freed */
         iok_conn_send(conn, iok_container(node, struct iok_call, node));
     }
 }

@@ -218,8 +218,9 @@ void iok_service_stop(struct iok_service *service, const struct iok_error *why)
 /* A call for a shared connection; front: it was taken off a lost connection, and keeps its turn. */
 void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front)
 {
-    if (!front && service->n_queued >= service->config.max_queued &&
-        service->n_inflight >= service->config.max_inflight) {
+    /* Calls pass through the queue, so it may hold what could be in flight just now, and max_queued beyond. */
+    if (!front && (uint64_t)service->n_queued + service->n_inflight >=
+                      service->config.max_queued + service->config.max_inflight) {
         iok_call_fail(service->core, call, IOK_NEVER_SENT, IOK_EOVERLOAD,
                       "%u calls wait already (max_queued) behind %u in flight", service->n_queued,
                       service->n_inflight);

@@ -19,13 +19,13 @@ static void place(struct iok_wheel *wheel, struct iok_timer *timer)
     unsigned level = (63u - (unsigned)__builtin_clzll(differ)) / 6u;
     unsigned index;
 
-    if (level >= IOK_WHEEL_LEVELS) {
+    if (level >= IOK_WHEEL_LEVELS) { /* the top level turns on and on: slots before the current one come again */
         level = IOK_WHEEL_LEVELS - 1;
-        /* Beyond the horizon: the slot before the current one is the last that the wheel reaches. */
-        index = ((unsigned)(wheel->now_tick >> (6u * level)) - 1u) % IOK_WHEEL_SLOTS;
-    } else {
-        index = (unsigned)(tick >> (6u * level)) % IOK_WHEEL_SLOTS;
+        if ((tick >> (6u * level)) - (wheel->now_tick >> (6u * level)) >= IOK_WHEEL_SLOTS) {
+            tick = wheel->now_tick - (UINT64_C(1) << (6u * level)); /* beyond the horizon: the last one reached */
+        }
     }
+    index = (unsigned)(tick >> (6u * level)) % IOK_WHEEL_SLOTS;
     timer->slot = (uint16_t)(level * IOK_WHEEL_SLOTS + index);
     iok_list_push(&wheel->slots[timer->slot], &timer->node);
     wheel->occupied[level] |= UINT64_C(1) << index;

@@ -141,8 +141,7 @@ static void on_poll_closed(uv_handle_t *handle)
 
 static struct dns_poll *find_poll(struct iok_query *query, ares_socket_t fd)
 {
-    iok_list_each(&query->polls, node, after)
-    {
+    iok_list_each (&query->polls, node, after) {
         struct dns_poll *p = iok_container(node, struct dns_poll, node);
 
         if (p->fd == fd) {

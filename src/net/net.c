@@ -46,9 +46,15 @@ const char *iok_address_text(const struct iok_address *address, char at[IOK_ADDR
         inet_ntop(AF_INET, &address->v4.sin_addr, host, sizeof(host));
         snprintf(at, IOK_ADDRESS_TEXT_MAX, "%s:%u", host, ntohs(address->v4.sin_port));
         break;
-    case AF_INET6: v6_text(&address->v6, at); break;
-    case AF_UNIX: local_text(address, at); break;
-    default: snprintf(at, IOK_ADDRESS_TEXT_MAX, "address family %u", address->any.sa_family); break;
+    case AF_INET6:
+        v6_text(&address->v6, at);
+        break;
+    case AF_UNIX:
+        local_text(address, at);
+        break;
+    default:
+        snprintf(at, IOK_ADDRESS_TEXT_MAX, "address family %u", address->any.sa_family);
+        break;
     }
     return at;
 }

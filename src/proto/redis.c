@@ -361,11 +361,16 @@ static uint16_t format_of(const uint8_t *p)
     return (uint16_t)format;
 }
 
+static int too_long(struct iok_io *io)
+{
+    return iok_io_fail(io, IOK_EPROTO, "a string is longer than its header says");
+}
+
 /* The end of a payload that came in pieces: 2, 0 if it did not come yet, or an error. */
 static ptrdiff_t read_payload_end(struct redis *r, struct iok_io *io, struct iok_span in)
 {
     if (in.p[0] != '\r' || (in.n > 1 && in.p[1] != '\n'))
-        return iok_io_fail(io, IOK_EPROTO, "a string is longer than its header says");
+        return too_long(io);
     if (in.n < 2)
         return 0;
     r->in_payload = false;
@@ -395,8 +400,6 @@ static ptrdiff_t put_payload(struct redis *r, struct iok_io *io, struct iok_span
 {
     struct iok_tape *tape = tape_of(r, io);
     bool whole = in.n >= len + 2;
-    if (whole && (in.p[len] != '\r' || in.p[len + 1] != '\n'))
-        return iok_io_fail(io, IOK_EPROTO, "a string is longer than its header says");
     if (whole)
         iok_tape_copy(tape, type, subtype, iok_span(in.p, len));
     else
@@ -409,6 +412,9 @@ static ptrdiff_t put_payload(struct redis *r, struct iok_io *io, struct iok_span
         r->payload_left = len;
         return 0;
     }
+    /* Only now, as a payload in pieces meets its limit before its end. */
+    if (in.p[len] != '\r' || in.p[len + 1] != '\n')
+        return too_long(io);
     rc = value_end(r, io);
     return rc < 0 ? rc : (ptrdiff_t)len + 2;
 }

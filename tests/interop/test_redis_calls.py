@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import decimal
 import math
 from collections.abc import Iterator
@@ -127,7 +126,7 @@ def test_replies_over_resp3(cache: sync.Redis) -> None:
     assert cache.lrange("l", 0, -1) == [b"0", b"1", b"2", b"3", b"4"]
     assert cache.lrange("none", 0, -1) == []
     assert cache.hgetall("none") == {}
-    assert "redis_version" in cache.info("server").decode()
+    assert "redis_version" in cache.info("server")
     assert cache.type("l") == "list"
 
 
@@ -289,17 +288,19 @@ def test_unsafe_commands_are_refused(cache: sync.Redis, words: tuple[Any, ...], 
 
 
 def test_a_thousand_tasks_use_one_connection(redis_server: RedisServer) -> None:
+    def accepted() -> int:
+        """By the server's count; each look is one by itself."""
+        statistics = redis_server.cli("INFO", "stats")
+        return int(statistics.partition("total_connections_received:")[2].split()[0])
+
     async def main() -> None:
         async with aio.connect(redis_server.url) as client:
             replies = await asyncio.gather(*[client.echo(f"{i}") for i in range(1000)])
             assert replies == [f"{i}".encode() for i in range(1000)]
 
+    before = accepted()
     asyncio.run(main())
-    # redis-cli and the fixture's own look come over the unix socket: theirs have no port.
-    log = redis_server.cli("INFO", "stats")
-    received = int(log.partition("total_connections_received:")[2].split()[0])
-    probes = 2  # the fixture's probe, until the server answered, and redis-cli
-    assert received == 1 + probes
+    assert accepted() - before == 1 + 1
 
 
 def test_stamps_are_in_order(cache: sync.Redis, shared_redis: RedisServer) -> None:
@@ -324,8 +325,8 @@ def test_urls_hide_the_password() -> None:
 
 def test_unix_socket_and_database(shared_redis: RedisServer, cache: sync.Redis) -> None:
     with sync.connect(f"{shared_redis.unix_url}?db=3") as client:
-        client.set("here", datetime.date.today().isoformat())
-        assert "db=3" in client.client_info().decode()
+        client.set("here", "yes")
+        assert "db=3" in client.client_info()
     assert cache.exists("here") == 0
     with sync.connect(f"{shared_redis.url}/3") as client:
         assert client.exists("here") == 1

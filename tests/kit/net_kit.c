@@ -29,12 +29,9 @@ static void *peer_main(void *arg)
     return NULL;
 }
 
-void peer_start(struct peer *peer, const char *path, peer_fn *serve, SSL_CTX *ctx)
+void peer_listen(struct peer *peer, const char *path, SSL_CTX *ctx)
 {
-    sigset_t pipe, old;
-
     memset(peer, 0, sizeof(*peer));
-    peer->serve = serve;
     peer->ctx = ctx;
     sem_init(&peer->go, 0, 0);
     sem_init(&peer->said, 0, 0);
@@ -47,6 +44,14 @@ void peer_start(struct peer *peer, const char *path, peer_fn *serve, SSL_CTX *ct
     assert_int_equal(bind(peer->listener, &peer->address.any, peer->address.len), 0);
     assert_int_equal(getsockname(peer->listener, &peer->address.any, &peer->address.len), 0);
     assert_int_equal(listen(peer->listener, 64), 0);
+}
+
+void peer_start(struct peer *peer, const char *path, peer_fn *serve, SSL_CTX *ctx)
+{
+    sigset_t pipe, old;
+
+    peer_listen(peer, path, ctx);
+    peer->serve = serve;
     /* The thread inherits the mask: OpenSSL's own socket BIO, which the peer uses, may raise SIGPIPE. The tests'
      * thread keeps the signal deadly, to show that the driver never raises it. */
     sigemptyset(&pipe);
@@ -373,4 +378,11 @@ void net_stop(struct iok_net *net)
     until(net, iok_uv_objects(net) == 0);
     iok_uv_free(net);
     close(wake_fd);
+}
+
+int __lsan_do_recoverable_leak_check(void) __attribute__((weak)); /* the sanitizer's; NULL without it */
+
+int leaks(void)
+{
+    return __lsan_do_recoverable_leak_check != NULL ? __lsan_do_recoverable_leak_check() : 0;
 }

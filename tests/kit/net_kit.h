@@ -23,26 +23,28 @@ struct peer {
     struct iok_address address; /* where it listens */
     int listener;
     pthread_t thread;
-    peer_fn *serve;  /* one connection after the other, on the peer's thread; the connection closes afterwards */
-    SSL_CTX *ctx;    /* for serve; NULL: plain */
-    sem_t go;        /* for serve: wait until the test says so */
-    sem_t said;      /* posted by serve: it has said "bye" */
-    _Atomic int got; /* connections accepted */
+    peer_fn *serve;         /* one connection after the other, on the peer's thread; the connection closes afterwards */
+    SSL_CTX *ctx;           /* for serve; NULL: plain */
+    sem_t go;               /* for serve: wait until the test says so */
+    sem_t said;             /* posted by serve: it has said "bye" */
+    _Atomic int got;        /* connections accepted */
     _Atomic int clean_ends; /* TLS: connections that ended with close_notify */
 };
 
-/* Listens on 127.0.0.1, or on path if that is not NULL. */
+/* Only listens, for a peer that is to be a process. */
+void peer_listen(struct peer *peer, const char *path, SSL_CTX *ctx);
+/* Listens on 127.0.0.1, or on path if that is not NULL, and serves. */
 void peer_start(struct peer *peer, const char *path, peer_fn *serve, SSL_CTX *ctx);
 void peer_stop(struct peer *peer);
 
-peer_fn peer_echo;         /* until the end */
-peer_fn peer_echo_late;    /* as echo, once the test has posted go */
-peer_fn peer_reset;        /* after the first byte */
-peer_fn peer_bye;          /* says "bye" and closes */
-peer_fn peer_bye_reset;    /* says "bye", and resets when the test has posted go */
-peer_fn peer_error;        /* "-ERR unknown command\r\n", as a server that speaks no TLS */
-peer_fn peer_echo_tls;     /* handshake, then echo, then close_notify */
-peer_fn peer_eof_tls;      /* handshake, then closes without close_notify */
+peer_fn peer_echo;      /* until the end */
+peer_fn peer_echo_late; /* as echo, once the test has posted go */
+peer_fn peer_reset;     /* after the first byte */
+peer_fn peer_bye;       /* says "bye" and closes */
+peer_fn peer_bye_reset; /* says "bye", and resets when the test has posted go */
+peer_fn peer_error;     /* "-ERR unknown command\r\n", as a server that speaks no TLS */
+peer_fn peer_echo_tls;  /* handshake, then echo, then close_notify */
+peer_fn peer_eof_tls;   /* handshake, then closes without close_notify */
 
 /* sem_wait, whatever signals come. */
 void sem_wait_for(sem_t *sem);
@@ -58,14 +60,14 @@ struct client {
     bool connected, closed;
     struct iok_address address; /* of connected */
     char alpn[64];
-    struct iok_error err;       /* of closed */
-    uint8_t *in;                /* what has arrived */
+    struct iok_error err; /* of closed */
+    uint8_t *in;          /* what has arrived */
     size_t n_in, cap_in;
-    size_t space;               /* read_space gives at most so much; 0: no limit */
-    bool paused;                /* read_space gives nothing */
-    const uint8_t *out;         /* what is sent, once it is connected */
+    size_t space;       /* read_space gives at most so much; 0: no limit */
+    bool paused;        /* read_space gives nothing */
+    const uint8_t *out; /* what is sent, once it is connected */
     size_t n_out, n_sent;
-    bool broken;                /* send said IOK_ERESET */
+    bool broken; /* send said IOK_ERESET */
     uint32_t reads, shortfalls, writables;
     /* Called within the events, if not NULL, after they were noted. */
     void (*on_connected)(struct client *client);
@@ -88,6 +90,10 @@ void client_send(struct client *client);
 void client_close(struct client *client);
 /* Frees what has arrived; the link must be closed. */
 void client_free(struct client *client);
+
+/* In a child after fork, which ends by _exit: does it hold memory that nothing points to? 0 or 1; needs the leak
+ * sanitizer, else 0. */
+int leaks(void);
 
 /* Runs turns until the condition holds. */
 #define until(net, condition)                                                                                          \

@@ -67,8 +67,19 @@ static void check_literal(const char *text, uint16_t port, const char *wanted)
 
 static void test_literals(void **state)
 {
-    static const char *const wrong[] = {"", "localhost", "1.2.3", "1.2.3.4.5", "1.2.3.256", " 1.2.3.4", "1.2.3.4 ",
-                                        "::1%", "::1%nosuchif", "::1%0", "[::1]", ":::", "1.2.3.4%1",
+    static const char *const wrong[] = {"",
+                                        "localhost",
+                                        "1.2.3",
+                                        "1.2.3.4.5",
+                                        "1.2.3.256",
+                                        " 1.2.3.4",
+                                        "1.2.3.4 ",
+                                        "::1%",
+                                        "::1%nosuchif",
+                                        "::1%0",
+                                        "[::1]",
+                                        ":::",
+                                        "1.2.3.4%1",
                                         "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000"};
     struct iok_address address;
 
@@ -548,8 +559,8 @@ static void put(uint8_t *at, size_t *n, const void *p, size_t len)
 static size_t answer(struct name_server *server, uint8_t *at, size_t n)
 {
     static const uint8_t a[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 192, 0, 2, 1};
-    static const uint8_t aaaa[] = {0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 20, 0, 16, 0x20, 1, 0xd, 0xb8,
-                                   0,    0,  0, 0,  0, 0, 0, 0, 0, 0,  0, 1};
+    static const uint8_t aaaa[] = {0xc0, 12,   0, 28, 0, 1, 0, 0, 0, 20, 0, 16, 0x20, 1,
+                                   0xd,  0xb8, 0, 0,  0, 0, 0, 0, 0, 0,  0, 0,  0,    1};
     size_t name = strnlen((char *)at + 12, n - 12) + 1, end = 12 + name + 4;
     bool six;
 
@@ -758,10 +769,11 @@ static void test_fork(void **state)
         resolve(net, &lookup, "localhost");
         until(net, lookup.done && iok_uv_objects(net) == 0);
         iok_uv_free(net);
-        _exit(client.closed || race.connected || race.closed);
+        _exit(client.closed || race.connected || race.closed ? 1 : leaks());
     }
     assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
     until(net, lookup.done && race.connected);
     client.n_out = 6;
     client_send(&client);

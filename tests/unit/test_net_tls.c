@@ -199,7 +199,7 @@ static const struct iok_tls_config good = {.server_name = "localhost", .verify =
 
 /* ---- handshakes -------------------------------------------------------------------------------------------------- */
 
-/* Connects, sends "hello", waits for its echo. The peer stops. */
+/* Connects, sends "hello", waits for its echo, closes. */
 static void check_good(struct iok_tls_config config, SSL_CTX *ctx, const char *alpn, const char *sni)
 {
     struct client client = {.out = (const uint8_t *)"hello", .n_out = 5};
@@ -214,10 +214,514 @@ static void check_good(struct iok_tls_config config, SSL_CTX *ctx, const char *a
     assert_memory_equal(client.in, "hello", 5);
     assert_string_equal(client.alpn, alpn);
     client_free(&client);
+    net->ops->tls_free(tls);
     net_stop(net);
-    tls->free_me: (void)0;
     peer_stop(&peer);
     assert_int_equal(peer.clean_ends, 1);
     assert_string_equal(seen_name, sni);
     SSL_CTX_free(ctx);
+}
+
+static void test_good(void **state)
+{
+    static const char *const protocols[] = {"nonsense", "echo", NULL}, *const unknown[] = {"nonsense", NULL};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
+        struct iok_tls_config config = good;
+
+        check_good(config, server_ctx(&server, versions[i]), "", "localhost");
+        config.server_name = "redis.test.";
+        check_good(config, server_ctx(&server, versions[i]), "", "redis.test");
+        config.server_name = "127.0.0.1";
+        config.alpn = protocols;
+        check_good(config, server_ctx(&server, versions[i]), "echo", "none");
+        config.alpn = unknown;
+        check_good(config, server_ctx(&server, versions[i]), "", "none");
+    }
+}
+
+static void test_verification_off(void **state)
+{
+    struct iok_tls_config config = {.server_name = "wrong.test"};
+
+    (void)state;
+    check_good(config, server_ctx(&expired, TLS1_3_VERSION), "", "wrong.test");
+    config.server_name = NULL;
+    check_good(config, server_ctx(&expired, TLS1_3_VERSION), "", "none");
+}
+
+static void check_bad(struct iok_tls_config config, peer_fn *serve, SSL_CTX *ctx, const char *wanted)
+{
+    struct client client = {.out = (const uint8_t *)"hello", .n_out = 5};
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, config);
+    struct peer peer;
+
+    peer_start(&peer, NULL, serve, ctx);
+    client_open(&client, net, &peer.address, 1, tls);
+    until(net, client.closed);
+    if (strstr(client.err.text, wanted) == NULL) {
+        assert_string_equal(client.err.text, wanted);
+    }
+    assert_int_equal(client.err.code, IOK_ETLS);
+    assert_int_equal(client.n_in, 0);
+    assert_int_equal(ERR_peek_error(), 0);
+    client_free(&client);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    peer_stop(&peer);
+    SSL_CTX_free(ctx);
+}
+
+static void test_bad_certificates(void **state)
+{
+    struct iok_tls_config config = good;
+
+    (void)state;
+    check_bad(config, peer_echo_tls, server_ctx(&expired, TLS1_3_VERSION),
+              "certificate verify failed: certificate has expired (expected localhost)");
+    check_bad(config, peer_echo_tls, server_ctx(&other_ca, TLS1_3_VERSION), "self-signed certificate");
+    config.server_name = "wrong.test";
+    for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
+        check_bad(config, peer_echo_tls, server_ctx(&server, versions[i]),
+                  "certificate verify failed: hostname mismatch (expected wrong.test)");
+    }
+    config.server_name = "127.0.0.2";
+    check_bad(config, peer_echo_tls, server_ctx(&server, TLS1_3_VERSION),
+              "certificate verify failed: IP address mismatch (expected 127.0.0.2)");
+    config.server_name = "localhost";
+    config.ca_file = other_ca.cert_file;
+    check_bad(config, peer_echo_tls, server_ctx(&server, TLS1_3_VERSION), "certificate verify failed: ");
+    config.ca_file = NULL; /* the system's store does not know ours */
+    check_bad(config, peer_echo_tls, server_ctx(&server, TLS1_3_VERSION), "certificate verify failed: ");
+}
+
+static void test_client_certificate(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
+        struct iok_tls_config config = good;
+        SSL_CTX *ctx = server_ctx(&server, versions[i]);
+
+        require_client_cert(ctx);
+        check_bad(config, peer_echo_tls, ctx, versions[i] == TLS1_3_VERSION ? "certificate required" : "alert");
+        ctx = server_ctx(&server, versions[i]);
+        require_client_cert(ctx);
+        config.cert_file = user.cert_file;
+        config.key_file = user.key_file;
+        check_good(config, ctx, "", "localhost");
+    }
+}
+
+static void serve_nothing(struct peer *peer, int fd)
+{
+    char bytes[4096];
+
+    (void)peer;
+    recv(fd, bytes, sizeof(bytes), 0);
+}
+
+static void test_peer_without_tls(void **state)
+{
+    (void)state;
+    check_bad(good, peer_error, NULL, "the peer does not speak TLS (");
+    check_bad(good, serve_nothing, NULL, "closed by the peer during the TLS handshake");
+}
+
+static void test_old_version(void **state)
+{
+    SSL_CTX *ctx = server_ctx(&server, TLS1_1_VERSION);
+
+    (void)state;
+    check_bad(good, peer_echo_tls, ctx, "TLS failure: tlsv1 alert protocol version");
+}
+
+/* ---- configurations ---------------------------------------------------------------------------------------------- */
+
+static void check_config(struct iok_tls_config config, const char *file, const char *wanted)
+{
+    struct iok_net *net = net_start();
+    struct iok_error err = {0};
+
+    assert_null(net->ops->tls_new(&config, &err));
+    assert_int_equal(err.code, IOK_ETLS);
+    assert_ptr_equal(strstr(err.text, file), err.text);
+    if (strstr(err.text, wanted) == NULL) {
+        assert_string_equal(err.text, wanted);
+    }
+    assert_int_equal(ERR_peek_error(), 0);
+    net_stop(net);
+}
+
+static void test_bad_configurations(void **state)
+{
+    static const char *const empty_name[] = {"", NULL};
+    struct iok_tls_config config = good;
+
+    (void)state;
+    config.ca_file = "/nowhere/ca.pem";
+    check_config(config, "/nowhere/ca.pem: ", "No such file or directory");
+    config.ca_file = junk_file;
+    check_config(config, junk_file, ": cannot load CA certificates in PEM (");
+    config = good;
+    config.cert_file = "/nowhere/cert.pem";
+    check_config(config, "/nowhere/cert.pem: ", "No such file or directory");
+    config.cert_file = user.cert_file; /* there is no key in it */
+    check_config(config, user.cert_file, "cannot load the private key");
+    config.key_file = server.key_file;
+    check_config(config, server.key_file, "key values mismatch");
+    config.key_file = encrypted_file;
+    check_config(config, encrypted_file, "without a passphrase");
+    config.cert_file = NULL;
+    check_config(config, encrypted_file, "needs a certificate file");
+    config = good;
+    config.alpn = empty_name;
+    check_config(config, "bad ALPN", "1 to 255 bytes");
+    config = good;
+    config.server_name = NULL;
+    check_config(config, "verifying", "needs the server's name");
+}
+
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+
+static void serve_echo_late(struct peer *peer, int fd)
+{
+    sem_wait_for(&peer->go);
+    peer_echo_tls(peer, fd);
+}
+
+static uint8_t *make_bytes(size_t n)
+{
+    uint8_t *p = malloc(n);
+
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i++) {
+        p[i] = (uint8_t)(i * 31 + (i >> 8) * 17);
+    }
+    return p;
+}
+
+/* The peer's handshake waits for go too, so that more bytes than go into the buffers meet it. */
+static void check_echo(int version, size_t n, size_t space)
+{
+    uint8_t *bytes = make_bytes(n);
+    struct client client = {.out = bytes, .n_out = n, .space = space};
+    SSL_CTX *ctx = server_ctx(&server, version);
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, good);
+    struct peer peer;
+
+    peer_start(&peer, NULL, serve_echo_late, ctx);
+    client_open(&client, net, &peer.address, 1, tls);
+    sem_post(&peer.go);
+    until(net, client.n_in == n || client.closed);
+    assert_string_equal(client.err.text, "");
+    assert_memory_equal(client.in, bytes, n);
+    client_free(&client);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    peer_stop(&peer);
+    assert_int_equal(peer.clean_ends, 1);
+    SSL_CTX_free(ctx);
+    free(bytes);
+}
+
+static void test_echo(void **state)
+{
+    (void)state;
+    check_echo(TLS1_2_VERSION, MEGABYTE, 0);
+    check_echo(TLS1_3_VERSION, MEGABYTE, 0);
+    check_echo(TLS1_3_VERSION, MEGABYTE, 777);
+    check_echo(TLS1_3_VERSION, 1, 1);
+}
+
+static void serve_when_told(struct peer *peer, int fd)
+{
+    SSL *ssl = SSL_new(peer->ctx);
+    char bytes[16384];
+    size_t left = 16 * MEGABYTE;
+    int got = 1;
+
+    SSL_set_fd(ssl, fd);
+    SSL_accept(ssl);
+    sem_post(&peer->said);
+    sem_wait_for(&peer->go);
+    while (left > 0 && got > 0) {
+        got = SSL_read(ssl, bytes, sizeof(bytes));
+        left -= got > 0 ? (size_t)got : 0;
+    }
+    SSL_write(ssl, left == 0 ? "all" : "bad", 3);
+    SSL_shutdown(ssl);
+    SSL_free(ssl);
+}
+
+/* A peer that does not read makes sending fall short, and memory stays bounded; then everything gets there. */
+static void test_backpressure(void **state)
+{
+    uint8_t *bytes = make_bytes(16 * MEGABYTE);
+    struct client client = {.out = bytes, .n_out = 16 * MEGABYTE};
+    SSL_CTX *ctx = server_ctx(&server, TLS1_3_VERSION);
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, good);
+    struct peer peer;
+
+    (void)state;
+    peer_start(&peer, NULL, serve_when_told, ctx);
+    client_open(&client, net, &peer.address, 1, tls);
+    until(net, client.shortfalls > 0);
+    assert_true(client.n_sent < client.n_out);
+    sem_post(&peer.go);
+    until(net, client.closed);
+    assert_int_equal(client.err.code, 0);
+    assert_int_equal(client.n_in, 3);
+    assert_memory_equal(client.in, "all", 3);
+    assert_true(client.writables > 0);
+    client_free(&client);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    peer_stop(&peer);
+    SSL_CTX_free(ctx);
+    free(bytes);
+}
+
+static void stop_reading(struct client *client)
+{
+    client->net->ops->want_read(client->link, false);
+}
+
+static void pause_in_space(struct client *client)
+{
+    client->paused = client->n_in % 2 == 1;
+}
+
+/* All bytes have come long ago and sit inside the driver; each resumption must bring some, with no help from the
+ * socket. */
+static void test_pause_and_resume(void **state)
+{
+    size_t n = 30000;
+    uint8_t *bytes = make_bytes(n);
+    struct client client = {.out = bytes, .n_out = n, .on_arrived = stop_reading, .space = 999};
+    SSL_CTX *ctx = server_ctx(&server, TLS1_3_VERSION);
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, good);
+    struct peer peer;
+
+    (void)state;
+    peer_start(&peer, NULL, peer_echo_tls, ctx);
+    client_open(&client, net, &peer.address, 1, tls);
+    while (client.n_in < n) {
+        size_t before = client.n_in;
+
+        until(net, client.n_in > before);
+        if (client.n_in < n) {
+            before = client.n_in;
+            iok_uv_turn(net, net->ops->now(net) + NS_PER_MS);
+            assert_int_equal(client.n_in, before);
+        }
+        client.paused = false;
+        client.on_space = client.n_in > n / 2 ? pause_in_space : NULL;
+        client.space = client.n_in > n / 2 ? 501 : 999;
+        net->ops->want_read(client.link, true);
+        if (client.on_space == pause_in_space && client.n_in % 2 == 1) {
+            iok_uv_turn(net, net->ops->now(net) + NS_PER_MS);
+            client.on_space = NULL;
+            client.paused = false;
+            net->ops->want_read(client.link, true);
+        }
+    }
+    assert_memory_equal(client.in, bytes, n);
+    client_free(&client);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    peer_stop(&peer);
+    SSL_CTX_free(ctx);
+    free(bytes);
+}
+
+/* ---- ends -------------------------------------------------------------------------------------------------------- */
+
+static void serve_bye(struct peer *peer, int fd)
+{
+    SSL *ssl = SSL_new(peer->ctx);
+    char byte;
+
+    SSL_set_fd(ssl, fd);
+    if (SSL_accept(ssl) == 1) {
+        SSL_write(ssl, "bye", 3);
+        SSL_shutdown(ssl);
+        while (recv(fd, &byte, 1, 0) > 0) {
+        }
+    }
+    SSL_free(ssl);
+}
+
+static void check_end(peer_fn *serve, const char *out, int code, const char *text)
+{
+    struct client client = {.out = (const uint8_t *)out, .n_out = strlen(out)};
+    SSL_CTX *ctx = server_ctx(&server, TLS1_3_VERSION);
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, good);
+    struct peer peer;
+
+    peer_start(&peer, NULL, serve, ctx);
+    client_open(&client, net, &peer.address, 1, tls);
+    until(net, client.closed);
+    assert_int_equal(client.err.code, code);
+    assert_string_equal(client.err.text, text);
+    assert_int_equal(client.n_in, 3);
+    assert_memory_equal(client.in, "bye", 3);
+    client_free(&client);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    peer_stop(&peer);
+    SSL_CTX_free(ctx);
+}
+
+static void test_ends(void **state)
+{
+    (void)state;
+    check_end(serve_bye, "", 0, "closed by the peer");
+    check_end(peer_eof_tls, "x", IOK_ERESET, "closed without close_notify");
+}
+
+static void close_in_event(struct client *client)
+{
+    client_close(client);
+}
+
+static void test_close_in_events(void **state)
+{
+    uint8_t *bytes = make_bytes(16 * MEGABYTE);
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, good);
+    struct client clients[4] = {{.on_connected = close_in_event},
+                                {.out = bytes, .n_out = 50000, .on_space = close_in_event},
+                                {.out = bytes, .n_out = 50000, .on_arrived = close_in_event, .space = 100},
+                                {.out = bytes, .n_out = 16 * MEGABYTE, .on_writable = close_in_event}};
+    SSL_CTX *ctx = server_ctx(&server, TLS1_3_VERSION);
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct peer peer;
+
+        peer_start(&peer, NULL, peer_echo_tls, ctx);
+        client_open(&clients[i], net, &peer.address, 1, tls);
+        until(net, clients[i].link == NULL);
+        assert_string_equal(clients[i].err.text, "");
+        assert_false(clients[i].closed);
+        until(net, iok_uv_objects(net) == 0);
+        client_free(&clients[i]);
+        peer_stop(&peer);
+    }
+    net->ops->tls_free(tls);
+    net_stop(net);
+    SSL_CTX_free(ctx);
+    free(bytes);
+}
+
+/* ---- sessions, fork ---------------------------------------------------------------------------------------------- */
+
+static void test_resumption(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
+        SSL_CTX *ctx = server_ctx(&server, versions[i]);
+        struct iok_net *net = net_start();
+        struct iok_tls *tls = load(net, good);
+        struct peer peer;
+
+        peer_start(&peer, NULL, peer_echo_tls, ctx);
+        for (int j = 0; j < 3; j++) {
+            struct client client = {.out = (const uint8_t *)"hello", .n_out = 5};
+
+            client_open(&client, net, &peer.address, 1, tls);
+            until(net, client.n_in == 5 || client.closed);
+            assert_string_equal(client.err.text, "");
+            client_free(&client);
+        }
+        net->ops->tls_free(tls);
+        net_stop(net);
+        peer_stop(&peer);
+        assert_int_equal(SSL_CTX_sess_hits(ctx), 2);
+        SSL_CTX_free(ctx);
+    }
+}
+
+/* A process of its own: a thread's memory would look lost in the forked child. Its status is 0 when the one connection
+ * ended with close_notify. */
+static pid_t serve_in_process(struct peer *peer)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        alarm(60); /* a failed test must not leave it behind */
+        peer_echo_tls(peer, accept(peer->listener, NULL, NULL));
+        _exit(peer->clean_ends == 1 ? 0 : 1);
+    }
+    return pid;
+}
+
+static void check_status(pid_t child)
+{
+    int status = -1;
+
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void test_fork(void **state)
+{
+    struct client client = {.out = (const uint8_t *)"onetwo", .n_out = 3};
+    SSL_CTX *ctx = server_ctx(&server, TLS1_3_VERSION);
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, good);
+    struct peer peer;
+    pid_t child, peer_child;
+
+    (void)state;
+    peer_listen(&peer, NULL, ctx);
+    peer_child = serve_in_process(&peer);
+    client_open(&client, net, &peer.address, 1, tls);
+    until(net, client.n_in == 3);
+    child = fork();
+    if (child == 0) {
+        iok_uv_forget(net);
+        _exit(client.closed ? 1 : leaks());
+    }
+    check_status(child);
+    client.n_out = 6;
+    client_send(&client);
+    until(net, client.n_in == 6 || client.closed);
+    assert_string_equal(client.err.text, "");
+    assert_memory_equal(client.in, "onetwo", 6);
+    client_free(&client);
+    check_status(peer_child);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    close(peer.listener);
+    SSL_CTX_free(ctx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_verification_off),
+        cmocka_unit_test(test_bad_certificates),
+        cmocka_unit_test(test_client_certificate),
+        cmocka_unit_test(test_peer_without_tls),
+        cmocka_unit_test(test_old_version),
+        cmocka_unit_test(test_bad_configurations),
+        cmocka_unit_test(test_echo),
+        cmocka_unit_test(test_backpressure),
+        cmocka_unit_test(test_pause_and_resume),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_close_in_events),
+        cmocka_unit_test(test_resumption),
+        cmocka_unit_test(test_fork),
+    };
+
+    return cmocka_run_group_tests(tests, make_all, remove_all);
 }

@@ -174,7 +174,8 @@ def _failure(code: str, outcome: str, text: str, service: str, endpoint: str) ->
             kind = MaybeExecuted
         else:
             kind = _BY_CODE_NEVER_SENT.get(code, NeverSent)
-    message = f"{_place(service, endpoint)}{text.rstrip('.')}."
+    place = "" if service and text.startswith(service) else _place(service, endpoint)
+    message = f"{place}{text.rstrip('.')}."
     if service and kind is not URLError:
         message = f"{message} {_ENDINGS.get(outcome, '')}".rstrip()
     return kind(message, code=code, outcome=outcome, service=service, endpoint=endpoint)

@@ -63,7 +63,7 @@ PyObject *caller_failed(struct py_caller *caller, struct py_port *port)
         return NULL;
     }
     PyObject *exception = fail_take();
-    struct py_reply *reply = reply_new(port, NULL, caller->decode);
+    struct py_reply *reply = reply_new(port, NULL, (PyObject *)caller, caller->decode);
     if (reply == NULL) {
         Py_DECREF(exception);
         return NULL;
@@ -94,6 +94,7 @@ int caller_wait(struct iok_call *call)
         int rc;
         Py_BEGIN_ALLOW_THREADS
         rc = iok_wait_call(call, -1);
+        core_park_at_exit();
         Py_END_ALLOW_THREADS
         if (LIKELY(rc == 0)) {
             return 0;
@@ -124,7 +125,7 @@ PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct i
     if (caller->mode == CALLER_SYNC) {
         return caller_finish_sync(caller, call);
     }
-    struct py_reply *reply = reply_new(port, call, caller->decode);
+    struct py_reply *reply = reply_new(port, call, (PyObject *)caller, caller->decode);
     if (UNLIKELY(reply == NULL)) {
         iok_call_free(call);
         return NULL;

@@ -53,6 +53,9 @@ extern struct core core;
 /* Loads what the binding needs from asyncio and iokernel.errors, once. */
 int core_need_asyncio(void);
 int core_need_errors(void);
+/* At the interpreter's exit, after core_end, only daemon threads are left, and they are to see nothing of it: as the
+ * interpreter does with those that ask for its lock, this lets them sleep for ever. Without the lock. */
+void core_park_at_exit(void);
 /* The kernel, made at its first use; NULL with an exception. */
 struct iok_kernel *core_kernel(void);
 
@@ -190,7 +193,7 @@ struct py_reply {
     struct py_reply *next, **link; /* the port's pending replies */
     struct py_port *port;          /* borrowed; NULL unless pending on a port */
     struct iok_call *call;         /* under way; NULL otherwise */
-    PyObject *owner;               /* of the next message of a stream: the stream */
+    PyObject *owner;               /* until the end: the client or lease; of a stream's next message the stream */
     PyObject *loop;
     PyObject *result;              /* the value, the exception, or the message of cancel() */
     PyObject *callback, *context;  /* the first done callback: nearly always the only one */
@@ -205,8 +208,9 @@ struct py_reply {
 
 extern PyTypeObject reply_type;
 
-/* A pending reply of a call (not yet submitted) on a loop's port. */
-struct py_reply *reply_new(struct py_port *port, struct iok_call *call, bool decode);
+/* A pending reply of a call (not yet submitted) on a loop's port. owner: the client, lease or stream, kept until the
+ * end, so that "await connect(url).get(key)" works. */
+struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, bool decode);
 /* Puts it among the port's pending ones, which keeps it alive until it ends. */
 void reply_start(struct py_reply *reply);
 /* Ends it with a value, or if that is NULL with the current exception. inline_task: a waiting task may be resumed at

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 struct core core;
 
@@ -96,6 +97,13 @@ static PyObject *core_end(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unuse
         Py_END_ALLOW_THREADS
     }
     Py_RETURN_NONE;
+}
+
+void core_park_at_exit(void)
+{
+    while (UNLIKELY(core.ending)) {
+        pause();
+    }
 }
 
 static PyMethodDef core_end_def = {"_end", core_end, METH_NOARGS, "Stops the kernel at exit."};

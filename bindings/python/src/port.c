@@ -397,7 +397,7 @@ static int port_deliver(struct iok_call *call, bool resume)
 static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct py_port *self = (struct py_port *)op;
-    if (!port_usable(self)) {
+    if (!port_usable(self) || core.ending) {
         Py_RETURN_NONE;
     }
     port_reap(self);

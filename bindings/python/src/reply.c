@@ -34,7 +34,7 @@ static struct py_reply *reply_alloc(void)
     return self;
 }
 
-struct py_reply *reply_new(struct py_port *port, struct iok_call *call, bool decode)
+struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, bool decode)
 {
     struct py_reply *self = reply_alloc();
     if (UNLIKELY(self == NULL)) {
@@ -44,7 +44,7 @@ struct py_reply *reply_new(struct py_port *port, struct iok_call *call, bool dec
     self->link = NULL;
     self->port = port;
     self->call = call;
-    self->owner = NULL;
+    self->owner = Py_NewRef(owner);
     self->loop = Py_NewRef(port->loop);
     self->result = NULL;
     self->callback = NULL;
@@ -101,13 +101,23 @@ static int reply_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
+/* It needs its owner no more. */
+static void reply_leave(struct py_reply *self)
+{
+    PyObject *owner = self->owner;
+    self->owner = NULL;
+    if (owner != NULL) {
+        if (UNLIKELY(Py_IS_TYPE(owner, &stream_type))) {
+            stream_forget(owner, self);
+        }
+        Py_DECREF(owner);
+    }
+}
+
 static int reply_clear(PyObject *op)
 {
     struct py_reply *self = (struct py_reply *)op;
-    if (self->owner != NULL) {
-        stream_forget(self->owner, self);
-    }
-    Py_CLEAR(self->owner);
+    reply_leave(self);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->result);
     Py_CLEAR(self->callback);
@@ -284,6 +294,7 @@ int reply_end(struct py_reply *self, PyObject *value, bool inline_task)
         self->unseen = true;
     }
     bool held = reply_unlink(self);
+    reply_leave(self);
     int result = reply_tell(self, inline_task);
     if (held) {
         Py_DECREF(self);
@@ -302,10 +313,6 @@ int reply_complete(struct py_reply *self, struct iok_call *call, bool inline_tas
 void reply_orphan(struct py_reply *self)
 {
     self->state = REPLY_CANCELLED;
-    if (self->owner != NULL) {
-        stream_forget(self->owner, self);
-        Py_CLEAR(self->owner);
-    }
     if (reply_unlink(self)) {
         Py_DECREF(self);
     }
@@ -407,14 +414,11 @@ static PyObject *reply_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     struct iok_call *call = self->call;
     self->state = REPLY_CANCELLED;
     self->result = Py_NewRef(message);
-    if (self->owner != NULL) {
-        stream_forget(self->owner, self);
-        Py_CLEAR(self->owner);
-    }
     bool held = reply_unlink(self);
     if (call != NULL) {
         iok_abandon(call);
     }
+    reply_leave(self);
     int told = reply_tell(self, false);
     if (held) {
         Py_DECREF(self);

@@ -64,7 +64,6 @@ int stream_news(PyObject *op, struct iok_call *Py_UNUSED(call), bool inline_task
     }
     Py_INCREF(waiter);
     self->waiter = NULL;
-    Py_CLEAR(waiter->owner); /* us; the drain's caller may hold no other reference, so this comes last */
     int result = reply_end(waiter, value, inline_task);
     Py_DECREF(waiter);
     return result;
@@ -85,7 +84,7 @@ static int stream_check(struct py_stream *self)
 
 static PyObject *stream_next_asyncio(struct py_stream *self)
 {
-    struct py_reply *reply = reply_new(self->port, NULL, self->caller->decode);
+    struct py_reply *reply = reply_new(self->port, NULL, (PyObject *)self, self->caller->decode);
     if (reply == NULL) {
         return NULL;
     }
@@ -94,7 +93,6 @@ static PyObject *stream_next_asyncio(struct py_stream *self)
         reply_end(reply, value, false);
         return (PyObject *)reply;
     }
-    reply->owner = Py_NewRef(self);
     self->waiter = reply;
     reply_start(reply);
     return (PyObject *)reply;
@@ -110,6 +108,7 @@ static PyObject *stream_next_sync(struct py_stream *self, int64_t timeout_ms)
         int rc;
         Py_BEGIN_ALLOW_THREADS
         rc = iok_wait_message(self->call, timeout_ms);
+        core_park_at_exit();
         Py_END_ALLOW_THREADS
         if (rc == IOK_EINTR && PyErr_CheckSignals() < 0) {
             return NULL;
@@ -197,7 +196,6 @@ static PyObject *stream_close(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     self->waiter = NULL;
     Py_INCREF(waiter);
-    Py_CLEAR(waiter->owner);
     fail_code(IOK_ECLOSED, "the stream was closed", self->caller->service);
     int told = reply_end(waiter, NULL, false);
     Py_DECREF(waiter);

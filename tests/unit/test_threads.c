@@ -1,0 +1,232 @@
+/* The whole library under load: five threads with a port each share one connection to a line-echo server; calls are
+ * waited for, cancelled and abandoned at random. Every reply belongs to its call, every call ends, nothing is left.
+ * Run under TSan and ASan by make check. */
+#include <arpa/inet.h>
+#include <iokernel.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#define THREADS 5
+#define CALLS 2000
+
+static struct iok_kernel *kernel;
+static struct iok_service *service;
+
+/* Serves connections one after another, until the listener is shut down. */
+static void *echo(void *arg)
+{
+    int listener = *(int *)arg;
+    char buffer[65536];
+    int fd;
+
+    while ((fd = accept(listener, NULL, NULL)) >= 0) {
+        ssize_t n;
+
+        while ((n = read(fd, buffer, sizeof(buffer))) > 0) {
+            ssize_t done = 0;
+
+            while (done < n) {
+                ssize_t part = write(fd, buffer + done, (size_t)(n - done));
+
+                if (part <= 0) {
+                    break;
+                }
+                done += part;
+            }
+        }
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+static int listen_somewhere(char *url, size_t cap)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
+    (void)snprintf(url, cap, "line://127.0.0.1:%u?timeout=60s", ntohs(address.sin_port));
+    return fd;
+}
+
+struct tally {
+    unsigned seed, done, cut, wrong;
+};
+
+static struct iok_call *submit(struct iok_port *port, const char *text)
+{
+    struct iok_call *call = iok_call_new(port, service, NULL);
+
+    iok_call_text(call, text, strlen(text));
+    if (iok_submit(call) != 0) {
+        abort();
+    }
+    return call;
+}
+
+static void *work(void *arg)
+{
+    struct tally *tally = arg;
+    struct iok_port *port = iok_port_new(kernel, NULL);
+
+    for (int i = 0; i < CALLS; i++) {
+        char text[64];
+        const struct iok_token *reply;
+        struct iok_call *call;
+        size_t n;
+
+        (void)snprintf(text, sizeof(text), "thread %u call %d", tally->seed, i);
+        call = submit(port, text);
+        switch (rand_r(&tally->seed) % 8) {
+        case 0:
+            iok_abandon(call);
+            tally->cut++;
+            continue;
+        case 1:
+            iok_cancel(call);
+            break;
+        default:
+            break;
+        }
+        while (iok_wait_call(call, -1) == IOK_EINTR) {
+        }
+        reply = iok_call_reply(call, &n);
+        if (reply == NULL) {
+            tally->cut += iok_call_error(call, NULL) == IOK_ECANCELLED;
+        } else {
+            tally->done++;
+            tally->wrong += reply->len != strlen(text) || memcmp(reply->p, text, reply->len) != 0;
+        }
+        iok_call_free(call);
+    }
+    iok_port_free(port);
+    return NULL;
+}
+
+static void test_mixed_load(void **state)
+{
+    struct iok_error err;
+    struct iok_service_stats stats;
+    struct iok_kernel_stats all;
+    struct tally tallies[THREADS];
+    pthread_t server, threads[THREADS];
+    struct iok_port *port;
+    char url[64];
+    int listener = listen_somewhere(url, sizeof(url));
+
+    (void)state;
+    assert_int_equal(pthread_create(&server, NULL, echo, &listener), 0);
+    kernel = iok_kernel_new(NULL, &err);
+    assert_non_null(kernel);
+    port = iok_port_new(kernel, &err);
+    service = iok_service_new(port, url, &err);
+    assert_non_null(service);
+    for (unsigned i = 0; i < THREADS; i++) {
+        tallies[i] = (struct tally){.seed = i + 1};
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &tallies[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(tallies[i].wrong, 0);
+        assert_int_equal(tallies[i].done + tallies[i].cut, CALLS);
+    }
+    iok_service_stats(service, &stats);
+    assert_int_equal(stats.calls, THREADS * CALLS);
+    assert_int_equal(stats.ended[IOK_DONE] + stats.ended[IOK_NEVER_SENT] + stats.ended[IOK_MAYBE_EXECUTED],
+                     THREADS * CALLS);
+    assert_int_equal(stats.connects, 1); /* cancelled calls left tombstones, and cost no connection */
+    iok_service_close(service, port);
+    iok_service_unref(service);
+    iok_port_free(port);
+    iok_kernel_stats(kernel, &all);
+    assert_int_equal(all.buffer_bytes, 0);
+    iok_kernel_free(kernel);
+    (void)shutdown(listener, SHUT_RDWR);
+    assert_int_equal(pthread_join(server, NULL), 0);
+    (void)close(listener);
+}
+
+static void test_stop_with_calls_in_flight(void **state)
+{
+    struct iok_error err;
+    struct iok_port *port;
+    struct iok_call *calls[100];
+    char url[64];
+    int listener = listen_somewhere(url, sizeof(url)); /* accepts by backlog, never answers */
+
+    (void)state;
+    kernel = iok_kernel_new(NULL, &err);
+    port = iok_port_new(kernel, &err);
+    service = iok_service_new(port, url, &err);
+    for (unsigned i = 0; i < 100; i++) {
+        calls[i] = submit(port, "into the void");
+    }
+    iok_kernel_free(kernel);
+    for (unsigned i = 0; i < 100; i++) {
+        assert_int_equal(iok_wait_call(calls[i], -1), 0);
+        assert_int_equal(iok_call_error(calls[i], &err), IOK_ECLOSED);
+        assert_true(iok_call_outcome(calls[i]) != IOK_DONE);
+        iok_call_free(calls[i]);
+    }
+    iok_service_unref(service);
+    iok_port_free(port);
+    (void)close(listener);
+}
+
+static void test_wrong_thread_and_fork(void **state)
+{
+    struct iok_error err;
+    struct iok_port *port;
+    char url[64];
+    int listener = listen_somewhere(url, sizeof(url));
+    int status = -1;
+    pid_t child;
+
+    (void)state;
+    kernel = iok_kernel_new(NULL, &err);
+    port = iok_port_new(kernel, &err);
+    service = iok_service_new(port, url, &err);
+    child = fork();
+    if (child == 0) {
+        bool refused = iok_call_new(port, service, &err) == NULL && err.code == IOK_EFORKED;
+        struct iok_kernel *fresh = iok_kernel_new(NULL, &err);
+
+        if (fresh != NULL) {
+            iok_kernel_free(fresh);
+        }
+        _exit(refused && fresh != NULL ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    iok_service_close(service, port);
+    iok_service_unref(service);
+    iok_port_free(port);
+    iok_kernel_free(kernel);
+    (void)close(listener);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mixed_load),
+        cmocka_unit_test(test_stop_with_calls_in_flight),
+        cmocka_unit_test(test_wrong_thread_and_fork),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
