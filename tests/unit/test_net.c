@@ -226,9 +226,12 @@ static void test_echo_tcp(void **state)
 
 static void test_echo_unix(void **state)
 {
+    char abstract[101];
+
     (void)state;
     echo_under_pressure(path_of("echo"), 0);
-    echo_under_pressure("@iok-net-test-echo", 0);
+    snprintf(abstract, sizeof(abstract), "@%s", path_of("echo"));
+    echo_under_pressure(abstract, 0);
 }
 
 static void test_pause_and_resume(void **state)

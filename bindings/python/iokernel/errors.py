@@ -175,7 +175,7 @@ def _failure(code: str, outcome: str, text: str, service: str, endpoint: str) ->
         else:
             kind = _BY_CODE_NEVER_SENT.get(code, NeverSent)
     place = "" if service and text.startswith(service) else _place(service, endpoint)
-    message = f"{place}{text.rstrip('.')}."
+    message = f"{place}{text.rstrip('.')}{'' if text.endswith('?') else '.'}"
     if service and kind is not URLError:
         message = f"{message} {_ENDINGS.get(outcome, '')}".rstrip()
     return kind(message, code=code, outcome=outcome, service=service, endpoint=endpoint)

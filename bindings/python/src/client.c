@@ -352,6 +352,7 @@ static int caller_traverse(PyObject *op, visitproc visit, void *arg)
 {
     struct py_caller *caller = (struct py_caller *)op;
     Py_VISIT(caller->port);
+    Py_VISIT(caller->client);
     Py_VISIT(caller->queue);
     return 0;
 }
@@ -389,6 +390,7 @@ static void caller_dealloc(PyObject *op)
     bool is_client = PyObject_TypeCheck(op, &client_type);
     caller_drop_service(caller, is_client && !caller->closed);
     Py_CLEAR(caller->port);
+    Py_CLEAR(caller->client);
     Py_CLEAR(caller->queue);
     Py_TYPE(op)->tp_free(op);
 }

@@ -31,6 +31,7 @@ static PyObject *lease_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->port = (struct py_port *)Py_NewRef(port);
+    self->client = Py_NewRef(client);
     iok_service_ref(client->service);
     self->service = client->service;
     return (PyObject *)self;
