@@ -21,7 +21,7 @@ static const struct {
 } targets[] = {
     {"line://h:1", ""},
     {"redis://u:pw@h/3?client_name=n", "%0\r\n+OK\r\n+OK\r\n+OK\r\n"},
-    {"redis://h?protocol=2", "+OK\r\n+OK\r\n"},
+    {"redis://h?protocol=2", "+PONG\r\n+OK\r\n+OK\r\n"},
 };
 
 static const char *const calls[][PARTS_MAX] = {

@@ -33,4 +33,7 @@ void iok_hist_read(const struct iok_hist *hist, struct iok_phase *out)
             out->p99_ns = value_of(i);
         }
     }
+    /* The middle of the largest value's bucket may lie above it. */
+    out->p50_ns = out->p50_ns < out->max_ns ? out->p50_ns : out->max_ns;
+    out->p99_ns = out->p99_ns < out->max_ns ? out->p99_ns : out->max_ns;
 }

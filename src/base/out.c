@@ -36,11 +36,11 @@ uint8_t *iok_out_reserve(struct iok_out *out, size_t n)
     size_t cap = out->cap < IOK_OUT_FIRST ? IOK_OUT_FIRST : out->cap;
     uint8_t *copies;
 
+    if (out->error != 0) { /* also where there is room: else the stream would have a hole */
+        return NULL;
+    }
     if (n <= out->cap - out->tail) {
         return out->copies + out->tail;
-    }
-    if (out->error != 0) {
-        return NULL;
     }
     if (used + n <= out->cap && used <= out->head) { /* moving is cheap: no more than what is gone already */
         memcpy(out->copies, out->copies + out->head, used);
@@ -136,6 +136,9 @@ void iok_out_refer(struct iok_out *out, struct iok_span bytes)
         iok_out_put(out, bytes);
         return;
     }
+    if (out->error != 0) {
+        return;
+    }
     if (out->n_pieces == 0 && out->tail != out->head) { /* what was copied before it comes first */
         piece = add_piece(out, NULL);
         if (piece == NULL) {
@@ -157,7 +160,7 @@ int iok_out_own(struct iok_out *out, uint64_t from, uint64_t to)
     for (uint32_t i = 0; i < out->n_pieces && at < to; i++) {
         struct iok_out_piece *piece = &out->pieces[out->first_piece + i];
 
-        if (piece->p != NULL && piece->own == NULL && at >= from) {
+        if (piece->p != NULL && piece->own == NULL && at + piece->len > from) {
             struct iok_buf *own = iok_buf_new(piece->len, out->account);
 
             if (own == NULL) {

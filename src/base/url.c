@@ -1,7 +1,6 @@
 #include "url.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "mem.h"
 
@@ -104,15 +103,30 @@ static int parse_port(struct iok_url *url, struct iok_span text, struct iok_erro
     return 0;
 }
 
+/* A name, an IPv4 address or, in brackets, an IPv6 address with its %zone: nothing else can be looked up. */
+static bool host_is_valid(struct iok_span host, bool brackets)
+{
+    for (size_t i = 0; i < host.n; i++) {
+        uint8_t c = host.p[i], letter = c | 32;
+
+        if (!((letter >= 'a' && letter <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_' ||
+              (brackets && (c == ':' || c == '%')))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int parse_host(struct iok_url *url, uint8_t **at, struct iok_span host, struct iok_error *err)
 {
+    bool brackets = host.n > 0 && host.p[0] == '[';
     struct iok_span name;
     int rc;
 
     if (memchr(host.p, ',', host.n) != NULL) {
         return iok_err(err, IOK_EURL, "several hosts in one URL are not supported");
     }
-    if (host.n > 0 && host.p[0] == '[') {
+    if (brackets) {
         name = iok_span_skip(host, 1);
         host = name;
         name = until(&host, "]");
@@ -123,6 +137,9 @@ static int parse_host(struct iok_url *url, uint8_t **at, struct iok_span host, s
         name = until(&host, ":");
     }
     rc = decode(at, name, "host", &url->host, err);
+    if (rc == 0 && !host_is_valid(url->host, brackets)) {
+        return iok_err(err, IOK_EURL, "bad host: only letters, digits, '.', '-' and '_' are allowed; IPv6 in brackets");
+    }
     if (rc == 0 && host.n > 0) {
         if (!take(&host, ":")) {
             return iok_err(err, IOK_EURL, "bad host: text after ']'");
@@ -157,8 +174,7 @@ static int parse_authority(struct iok_url *url, uint8_t **at, struct iok_span pa
         }
     }
     if (url->unix_socket) {
-        return part.n == 0 ? 0 : iok_err(err, IOK_EURL, "a unix socket's URL has no host: expected %s+unix:///path",
-                                         (const char *)url->scheme.p);
+        return part.n == 0 ? 0 : iok_err(err, IOK_EURL, "a unix socket's URL has no host: expected unix:///path");
     }
     return parse_host(url, at, part, err);
 }
@@ -181,8 +197,7 @@ static int parse_query(struct iok_url *url, uint8_t **at, struct iok_span rest, 
             return rc;
         }
         if (option->key.n == 0 || !take(&pair, "=")) {
-            return iok_err(err, IOK_EOPTION, "bad option '%.*s': expected name=value", (int)option->key.n,
-                           option->key.p);
+            return iok_err(err, IOK_EOPTION, "bad option %u: expected name=value", url->n_options + 1);
         }
         if (iok_url_option(url, (const char *)option->key.p, &value)) {
             return iok_err(err, IOK_EOPTION, "option '%s' is given twice", (const char *)option->key.p);
@@ -207,8 +222,20 @@ static int parse(struct iok_url *url, struct iok_span rest, struct iok_error *er
             return iok_err(err, IOK_EURL, "blank or control character at byte %zu: write it as a %%-escape", i);
         }
     }
-    if ((rc = parse_scheme(url, &at, &rest, err)) != 0 ||
-        (rc = parse_authority(url, &at, until(&rest, "/?#"), err)) != 0) {
+    rc = parse_scheme(url, &at, &rest, err);
+    if (rc != 0) {
+        return rc;
+    }
+    part = until(&rest, "/?#");
+    /* Most likely a password with an unescaped '/', '?' or '#'. Said before its pieces pass for a port, a path or an
+     * option, which are shown. */
+    if (rest.n != 0 && memchr(rest.p, '@', rest.n) != NULL) {
+        return iok_err(err, IOK_EURL,
+                       "'@' after the host: in a password write / ? # @ as %%2F %%3F %%23 %%40, in a "
+                       "path or an option @ as %%40");
+    }
+    rc = parse_authority(url, &at, part, err);
+    if (rc != 0) {
         return rc;
     }
     if (!url->unix_socket) {
@@ -285,66 +312,76 @@ int iok_url_option_u64(const struct iok_url *url, const char *key, uint64_t min,
 
 struct unit {
     const char *name;
-    double factor;
+    uint64_t factor;
 };
 
-/* A number with one of the units, or none (which counts as the last). */
-static bool scaled(struct iok_span value, const struct unit *units, double *out)
+/* Digits, perhaps a point and up to nine digits more, and one of the units. Not by strtod, which follows the program's
+ * locale and takes hexadecimal, exponents and infinity. False also when it does not fit. */
+static bool scaled(struct iok_span value, const struct unit *units, uint64_t *out)
 {
-    char text[40];
-    char *end;
-    double number;
+    struct iok_span unit = value, whole = until(&unit, ".abcdefghijklmnopqrstuvwxyz"), part = {0};
+    int64_t number, fraction = 0;
+    uint64_t scale = 1, extra, result;
 
-    if (value.n == 0 || value.n >= sizeof(text) || value.p[0] < '0' || value.p[0] > '9') {
-        return false;
-    }
-    memcpy(text, value.p, value.n);
-    text[value.n] = '\0';
-    number = strtod(text, &end);
-    for (; units->name != NULL; units++) {
-        if (strcmp(end, units->name) == 0) {
-            *out = number * units->factor;
-            return true;
+    if (take(&unit, ".")) {
+        part = until(&unit, "abcdefghijklmnopqrstuvwxyz");
+        if (part.n == 0 || part.n > 9 || part.p[0] == '-' || !iok_span_i64(part, &fraction)) {
+            return false;
         }
     }
-    return false;
+    if (!iok_span_i64(whole, &number) || whole.p[0] == '-') {
+        return false;
+    }
+    while (units->name != NULL && !iok_span_eq(unit, iok_span_of(units->name))) {
+        units++;
+    }
+    for (size_t i = 0; i < part.n; i++) {
+        scale *= 10;
+    }
+    extra = (uint64_t)((double)fraction / (double)scale * (double)units->factor + 0.5);
+    if (units->name == NULL || __builtin_mul_overflow((uint64_t)number, units->factor, &result) ||
+        __builtin_add_overflow(result, extra, &result)) {
+        return false;
+    }
+    *out = result;
+    return true;
 }
 
-int iok_url_option_duration(const struct iok_url *url, const char *key, uint64_t min_ns, uint64_t max_ns,
-                            uint64_t *out, struct iok_error *err)
+int iok_url_option_duration(const struct iok_url *url, const char *key, uint64_t min_ns, uint64_t max_ns, uint64_t *out,
+                            struct iok_error *err)
 {
-    static const struct unit units[] = {{"ms", 1e6}, {"us", 1e3}, {"s", 1e9},   {"m", 60e9},
-                                        {"h", 3600e9}, {"", 1e9},   {NULL, 0.0}};
+    static const struct unit units[] = {{"ms", 1000000},      {"us", 1000},     {"s", 1000000000}, {"m", 60000000000},
+                                        {"h", 3600000000000}, {"", 1000000000}, {NULL, 0}};
     struct iok_span value;
-    double ns;
+    uint64_t ns;
 
     if (!iok_url_option(url, key, &value)) {
         return 0;
     }
-    if (!scaled(value, units, &ns) || ns < (double)min_ns || ns > (double)max_ns) {
+    if (!scaled(value, units, &ns) || ns < min_ns || ns > max_ns) {
         return iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected a duration such as 250ms, 2s or 1m, from %gs to %gs",
                        key, (int)(value.n < 40 ? value.n : 40), value.p, (double)min_ns / 1e9, (double)max_ns / 1e9);
     }
-    *out = (uint64_t)ns;
+    *out = ns;
     return 0;
 }
 
 int iok_url_option_bytes(const struct iok_url *url, const char *key, uint64_t min, uint64_t max, uint64_t *out,
                          struct iok_error *err)
 {
-    static const struct unit units[] = {{"k", 1024.0}, {"m", 1048576.0}, {"g", 1073741824.0}, {"", 1.0}, {NULL, 0.0}};
+    static const struct unit units[] = {{"k", 1024}, {"m", 1048576}, {"g", 1073741824}, {"", 1}, {NULL, 0}};
     struct iok_span value;
-    double bytes;
+    uint64_t bytes;
 
     if (!iok_url_option(url, key, &value)) {
         return 0;
     }
-    if (!scaled(value, units, &bytes) || bytes < (double)min || bytes > (double)max) {
+    if (!scaled(value, units, &bytes) || bytes < min || bytes > max) {
         return iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected bytes such as 65536, 64k, 16m or 1g, from %llu to %llu",
                        key, (int)(value.n < 40 ? value.n : 40), value.p, (unsigned long long)min,
                        (unsigned long long)max);
     }
-    *out = (uint64_t)bytes;
+    *out = bytes;
     return 0;
 }
 
@@ -385,9 +422,20 @@ static void put_text(struct writer *w, const char *text)
     put(w, text, strlen(text));
 }
 
-static void put_span(struct writer *w, struct iok_span span)
+/* Escapes what would be read otherwise, or is not printable. */
+static void put_span(struct writer *w, struct iok_span span, const char *also)
 {
-    put(w, (const char *)span.p, span.n);
+    for (size_t i = 0; i < span.n; i++) {
+        uint8_t c = span.p[i];
+        char text[4];
+
+        if (c > ' ' && c != 0x7f && strchr("%?#@&", c) == NULL && strchr(also, c) == NULL) {
+            put(w, (const char *)&span.p[i], 1);
+        } else {
+            (void)snprintf(text, sizeof(text), "%%%02X", c);
+            put(w, text, 3);
+        }
+    }
 }
 
 size_t iok_url_safe_text(const struct iok_url *url, char *at, size_t cap)
@@ -397,21 +445,21 @@ size_t iok_url_safe_text(const struct iok_url *url, char *at, size_t cap)
     const char *separator = "?";
     char port[8];
 
-    put_span(&w, url->scheme);
+    put_span(&w, url->scheme, "");
     put_text(&w, url->unix_socket && !iok_span_eq(url->scheme, iok_span_of("unix")) ? "+unix://" : "://");
     if (url->has_user) {
-        put_span(&w, url->user);
+        put_span(&w, url->user, ":/");
         put_text(&w, "@");
     }
     put_text(&w, ipv6 ? "[" : "");
-    put_span(&w, url->host);
+    put_span(&w, url->host, "/");
     put_text(&w, ipv6 ? "]" : "");
     if (url->port != 0 && !url->unix_socket) {
         (void)snprintf(port, sizeof(port), ":%u", url->port);
         put_text(&w, port);
     }
     put_text(&w, !url->unix_socket && url->path.n != 0 ? "/" : "");
-    put_span(&w, url->path);
+    put_span(&w, url->path, "");
     for (uint32_t i = 0; i < url->n_options; i++) {
         struct iok_span key = url->options[i].key;
 
@@ -419,9 +467,9 @@ size_t iok_url_safe_text(const struct iok_url *url, char *at, size_t cap)
             continue;
         }
         put_text(&w, separator);
-        put_span(&w, key);
+        put_span(&w, key, "=");
         put_text(&w, "=");
-        put_span(&w, url->options[i].value);
+        put_span(&w, url->options[i].value, "");
         separator = "&";
     }
     return w.n;

@@ -294,9 +294,7 @@ uint32_t iok_uv_objects(const struct iok_net *base)
 /* The child shares its parent's epoll set: closing a handle here would take the parent's socket out of it. uv_loop_fork
  * first closes our descriptor of that set, without touching the set, and makes a new one; then everything can be closed
  * as usual. Links are told by net->forked that no close_notify may go out; close() of an inherited socket is harmless,
- * as the parent still holds it.
- *
- * The parent must have forked while no event was running: the loop at rest between turns, or asleep in its poll. */
+ * as the parent still holds it. */
 void iok_uv_forget(struct iok_net *base)
 {
     struct iok_uv *net = (struct iok_uv *)base;

@@ -12,11 +12,13 @@ void iok_uv_free(struct iok_net *net);
 /* One turn of the loop: waits for an event until deadline_ns (monotonic; 0: does not wait; UINT64_MAX: for ever),
  * and runs what is ready. Returns at the latest just after the deadline; earlier returns are allowed. */
 void iok_uv_turn(struct iok_net *net, uint64_t deadline_ns);
-/* Polls readable when a turn would find something to do. */
+/* Polls readable when a turn would find something to do. Ask anew before each poll: only that takes account of what
+ * was asked for since the last turn. */
 int iok_uv_backend_fd(struct iok_net *net);
 /* Links and queries alive, those being closed included. */
 uint32_t iok_uv_objects(const struct iok_net *net);
-/* In the child after fork: forgets everything without touching a shared descriptor or TLS state; frees memory. */
+/* In the child after fork: forgets everything without touching a shared descriptor or TLS state; frees memory. The
+ * parent must have forked between two turns, or while a turn slept. */
 void iok_uv_forget(struct iok_net *net);
 
 #endif

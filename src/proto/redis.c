@@ -349,7 +349,8 @@ static void note_error(struct redis *r, struct iok_io *io, struct iok_span start
         r->end_flags |= IOK_MSG_REJECTED;
 }
 
-/* [RESP] "Verbatim strings": three letters, five bits each, the first in the highest; 0 if they are no small letters. */
+/* [RESP] "Verbatim strings": three letters, five bits each (a is 1), the first letter highest; 0 if they are no small
+ * letters. */
 static uint16_t format_of(const uint8_t *p)
 {
     unsigned format = 0;
@@ -490,7 +491,9 @@ static bool put_line(struct redis *r, struct iok_io *io, uint8_t type, struct io
     struct iok_tape *tape = tape_of(r, io);
     double f64;
     switch (type) {
-    case '+': iok_tape_copy(tape, IOK_TEXT, 0, line); return true;
+    case '+':
+        iok_tape_copy(tape, IOK_TEXT, 0, line);
+        return true;
     case '-':
         note_error(r, io, line);
         iok_tape_copy(tape, IOK_ERROR, 0, line);
@@ -515,7 +518,9 @@ static bool put_line(struct redis *r, struct iok_io *io, uint8_t type, struct io
             return false;
         iok_tape_bool(tape, line.p[0] == 't');
         return true;
-    default: /* '_' */ iok_tape_null(tape); return line.n == 0;
+    default: /* '_' */
+        iok_tape_null(tape);
+        return line.n == 0;
     }
 }
 
@@ -557,22 +562,31 @@ static int not_resp(struct redis *r, struct iok_io *io, struct iok_span in)
 static ptrdiff_t read_value(struct redis *r, struct iok_io *io, struct iok_span in)
 {
     switch (in.p[0]) {
-    case '$': return read_bulk(r, io, in);
-    case '*': return read_container(r, io, in, IOK_ARRAY);
-    case '%': return read_container(r, io, in, IOK_MAP);
-    case '~': return read_container(r, io, in, IOK_SET);
-    case '|': return read_container(r, io, in, IOK_ATTR);
+    case '$':
+        return read_bulk(r, io, in);
+    case '*':
+        return read_container(r, io, in, IOK_ARRAY);
+    case '%':
+        return read_container(r, io, in, IOK_MAP);
+    case '~':
+        return read_container(r, io, in, IOK_SET);
+    case '|':
+        return read_container(r, io, in, IOK_ATTR);
     case '=':
-    case '!': return read_marked(r, io, in);
+    case '!':
+        return read_marked(r, io, in);
     case '+':
     case '-':
     case ':':
     case ',':
     case '(':
     case '#':
-    case '_': return read_line_value(r, io, in);
-    case '>': return iok_io_fail(io, IOK_EPROTO, "a push message inside another value");
-    default: return not_resp(r, io, in);
+    case '_':
+        return read_line_value(r, io, in);
+    case '>':
+        return iok_io_fail(io, IOK_EPROTO, "a push message inside another value");
+    default:
+        return not_resp(r, io, in);
     }
 }
 

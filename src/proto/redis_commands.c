@@ -1,8 +1,8 @@
 /* redis_commands.c - what the codec knows of single Redis and Valkey commands: which may be repeated, which block or
  * change their connection, and which error codes say that a command did not run.
  *
- * It is no list of all commands: one that is not named here is plain, which means shareable and not repeatable. It looks at no
- * reply and keeps no state, so it may be used on any thread.
+ * It is no list of all commands: one that is not named here is plain, which means shareable and not repeatable. It
+ * looks at no reply but errors, and keeps no state, so it may be used on any thread.
  *
  * Invariants: a command is repeatable only if it changes nothing on any server version and its answer does not hang on
  * chance; anything that changes the connection's state, or how its answers are counted, needs a lease or is forbidden.

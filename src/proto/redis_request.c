@@ -77,7 +77,9 @@ int redis_measure(struct iok_io *io, const struct iok_token *args, size_t n, siz
     for (size_t i = 0; i < n; i++) {
         switch (args[i].type) {
         case IOK_I64:
-        case IOK_F64: sum += NUMBER_BYTES_MAX + 32 + 2; break;
+        case IOK_F64:
+            sum += NUMBER_BYTES_MAX + 32 + 2;
+            break;
         case IOK_BYTES:
         case IOK_TEXT:
         case IOK_DECIMAL:
@@ -86,7 +88,8 @@ int redis_measure(struct iok_io *io, const struct iok_token *args, size_t n, siz
                                    (unsigned)args[i].len, ARGUMENT_BYTES_MAX);
             sum += NUMBER_BYTES_MAX + (size_t)args[i].len + 2;
             break;
-        default: return wrong_type(io, &args[i], i);
+        default:
+            return wrong_type(io, &args[i], i);
         }
     }
     *bytes = sum;

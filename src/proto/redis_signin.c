@@ -3,7 +3,7 @@
  * All steps of a round are written at once, so signing in costs one round trip:
  *
  *     [RESET] HELLO 3 [AUTH user password] [SETNAME name]   [SELECT n]  CLIENT SETINFO LIB-NAME, LIB-VER
- *     [RESET] [AUTH [user] password]  [CLIENT SETNAME name]  [SELECT n]  CLIENT SETINFO ...    with protocol=2
+ *     [RESET] AUTH [user] password, or PING  [CLIENT SETNAME name]  [SELECT n]  CLIENT SETINFO ...    with protocol=2
  *
  * Servers before Redis 6 do not know HELLO, and some proxies speak RESP2 only; then the rest of the round was futile,
  * and a round of the second kind follows.
@@ -120,6 +120,9 @@ static void put_auth(struct redis_signin *signin, struct iok_io *io, const struc
             args[n++] = io->url->user;
         args[n++] = io->url->password;
         put_step(signin, io, REDIS_STEP_AUTH, args, n);
+    } else {
+        /* Shows whether the server wants a password: before 7.2 none of the other steps may do so. */
+        put_step(signin, io, REDIS_STEP_OPTIONAL, &(struct iok_span){(const uint8_t *)"PING", 4}, 1);
     }
     if (wishes->name.n > 0) {
         struct iok_span args[3] = {iok_span_of("CLIENT"), iok_span_of("SETNAME"), wishes->name};

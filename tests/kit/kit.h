@@ -1,10 +1,10 @@
 /* kit.h - the conformance kit of codecs: a host that writes down what a codec does, and transcripts that say what it
  * should do.
  *
- * The host keeps flights and one tape, as the kernel's connection does, and stops the test program at once when a codec breaks
- * the contract of proto.h (a message begun within another, bytes used that were not given, ...). A transcript is a
- * text of lines, described in script.c; each is run whole, cut into bytes and into random pieces, with every request abandoned, with
- * each allocation failing in turn, and with the connection lost after each byte. */
+ * The host keeps flights and one tape, as the kernel's connection does, and stops the test program at once when a
+ * codec breaks the contract of proto.h (a message begun within another, bytes used that were not given, ...). A
+ * transcript is a text of lines, described in script.c; each is run whole, cut into bytes and into random pieces, with
+ * every request abandoned, with each allocation failing in turn, and with the connection lost after each byte. */
 #ifndef IOK_TESTS_KIT_KIT_H
 #define IOK_TESTS_KIT_KIT_H
 

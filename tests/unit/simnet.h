@@ -18,6 +18,7 @@ struct iok_link {
     void *owner;
     bool dead;         /* closed by either side */
     bool closed_by_us; /* by the core */
+    bool connected;
     bool reading;
     bool starved;      /* the core was told that not all was accepted */
     size_t window;     /* bytes that are still accepted */

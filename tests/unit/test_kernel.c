@@ -451,7 +451,7 @@ static void test_partial_sends(void **state)
     sim_accept(link, 0);
     a = in_flight(w, big, 0);
     b = in_flight(w, "b", 0);
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < 50; i++) {
         assert_int_equal(link->n_got, 101 * i);
         sim_accept(link, 101);
         world_run(w);
@@ -565,14 +565,14 @@ static void test_ping(void **state)
     (void)state;
     world_advance(w, 2900 * SIM_MS); /* silence of 3 to 5 s: timers of many connections share a grid */
     assert_string_equal(link->got, "");
-    world_advance(w, 2200 * SIM_MS);
+    world_advance(w, 1600 * SIM_MS);
     assert_string_equal(link->got, "\n");
     assert_int_equal(count(&w->service->pings), 1);
     sim_arrive(link, "\n");
     world_run(w);
     world_advance(w, 2 * SIM_S);
     assert_false(link->dead);
-    world_advance(w, 10 * SIM_S);
+    world_advance(w, 6 * SIM_S);
     assert_true(link->closed_by_us); /* nobody answered the second one */
     assert_int_equal(count(&w->service->pings), 2);
     assert_non_null(strstr(w->service->failure.text, "no answer to a ping for 1 s"));

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../src/base/mem.h"
 #include "../kit/net_kit.h"
 
 #define MEGABYTE ((size_t)1 << 20)
@@ -747,6 +748,92 @@ static void test_bad_name_servers(void **state)
     unsetenv("IOKERNEL_DNS");
 }
 
+/* ---- out of memory ----------------------------------------------------------------------------------------------- */
+
+static void ignore_resolved(void *owner, const struct iok_address *addresses, uint32_t n, uint64_t ttl_ns,
+                            const struct iok_error *err)
+{
+    (void)owner, (void)addresses, (void)n, (void)ttl_ns, (void)err;
+}
+
+/* Each allocation of our own fails in turn, until an attempt made fewer of them: an error at once, or an attempt that
+ * ends; nothing is left behind. */
+static void check_open(struct iok_net *net, const struct iok_address *address)
+{
+    struct iok_target target = {.addresses = address, .n_addresses = 1};
+    struct iok_link_events events = {0};
+    unsigned long n = 0, made;
+
+    do {
+        struct iok_error err;
+        struct iok_link *link;
+
+        iok_mem_fail_at(++n);
+        link = net->ops->open(net, &target, &events, NULL, &err);
+        made = iok_mem_count();
+        iok_mem_fail_at(0);
+        assert_true(link != NULL || err.code == IOK_ENOMEM);
+        if (link != NULL) {
+            net->ops->close(link);
+        }
+        until(net, iok_uv_objects(net) == 0);
+    } while (n <= made);
+    assert_int_equal(n, 4); /* link, race and socket had their turns */
+}
+
+static void check_resolve(struct iok_net *net)
+{
+    unsigned long n = 0, made;
+
+    do {
+        struct iok_error err;
+        struct iok_query *query;
+
+        iok_mem_fail_at(++n);
+        query = net->ops->resolve(net, "localhost", 1, ignore_resolved, NULL, &err);
+        made = iok_mem_count();
+        iok_mem_fail_at(0);
+        assert_true(query != NULL || err.code == IOK_ENOMEM);
+        until(net, iok_uv_objects(net) == 0);
+    } while (n <= made);
+}
+
+static void check_new(void)
+{
+    int fd = eventfd(0, EFD_CLOEXEC);
+    unsigned long n = 0, made;
+
+    do {
+        struct iok_error err;
+        struct iok_net *net;
+
+        iok_mem_fail_at(++n);
+        net = iok_uv_new(fd, count_wakeups, NULL, 0, &err);
+        made = iok_mem_count();
+        iok_mem_fail_at(0);
+        if (net != NULL) {
+            iok_uv_free(net);
+        } else {
+            assert_true(err.code == IOK_ENOMEM || err.code == IOK_ESYSTEM);
+        }
+    } while (n <= made);
+    close(fd);
+}
+
+static void test_out_of_memory(void **state)
+{
+    struct iok_net *net = net_start();
+    struct peer peer;
+
+    (void)state;
+    peer_start(&peer, NULL, peer_echo, NULL);
+    check_open(net, &peer.address);
+    check_resolve(net);
+    check_new();
+    net_stop(net);
+    peer_stop(&peer);
+}
+
 /* ---- fork -------------------------------------------------------------------------------------------------------- */
 
 static void test_fork(void **state)
@@ -812,6 +899,7 @@ int main(void)
         cmocka_unit_test(test_localhost),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_bad_name_servers),
+        cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_fork),
     };
 

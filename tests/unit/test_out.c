@@ -297,8 +297,12 @@ static void test_random(void **state)
             model.taken = 0;
         }
         switch ((random >> 33) % 4) {
-        case 0: append(&out, data + n, n, false); break;
-        case 1: append(&out, data + n, n, true); break;
+        case 0:
+            append(&out, data + n, n, false);
+            break;
+        case 1:
+            append(&out, data + n, n, true);
+            break;
         default:
             n = n * 2 < iok_out_pending(&out) ? n * 2 : iok_out_pending(&out);
             take(&out, n);

@@ -32,8 +32,8 @@ static void test_find_crlf(void **state)
     static const struct {
         const char *text;
         ptrdiff_t at;
-    } cases[] = {{"", -1},      {"\r", -1},       {"\n", -1},        {"\n\r", -1},        {"\r\n", 0},
-                 {"a\r\n", 1},  {"a\rb\r\nc", 3}, {"\r\r\n\r\n", 1}, {"no end of it", -1}, {"ends so\r", -1}};
+    } cases[] = {{"", -1},     {"\r", -1},       {"\n", -1},        {"\n\r", -1},         {"\r\n", 0},
+                 {"a\r\n", 1}, {"a\rb\r\nc", 3}, {"\r\r\n\r\n", 1}, {"no end of it", -1}, {"ends so\r", -1}};
 
     (void)state;
     assert_int_equal(iok_span_find_crlf(iok_span(NULL, 0)), -1);
@@ -55,8 +55,19 @@ static void test_i64(void **state)
                 {"-12", -12},
                 {"9223372036854775807", INT64_MAX},
                 {"-9223372036854775808", INT64_MIN}};
-    static const char *const bad[] = {"",    "-",  "+1", " 1",  "1 ", "--1", "1-", "1.0", "0x1", "9223372036854775808",
-                                      "-9223372036854775809", "18446744073709551616", "99999999999999999999999"};
+    static const char *const bad[] = {"",
+                                      "-",
+                                      "+1",
+                                      " 1",
+                                      "1 ",
+                                      "--1",
+                                      "1-",
+                                      "1.0",
+                                      "0x1",
+                                      "9223372036854775808",
+                                      "-9223372036854775809",
+                                      "18446744073709551616",
+                                      "99999999999999999999999"};
     char text[20];
 
     (void)state;

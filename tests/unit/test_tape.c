@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "../../src/base/mem.h"
@@ -98,7 +99,7 @@ static void test_growth(void **state)
 {
     struct fixture f;
     const uint8_t *at[1000];
-    char text[16];
+    char text[32];
 
     (void)state;
     begin(&f, SIZE_MAX);

@@ -36,9 +36,8 @@ from iokernel.errors import Error
 NAME = "iokernel-demo"
 COUNTER = "demo:counter"
 OUTCOMES = ("done", "never-sent", "maybe-executed", "rejected")
-INCR_TIMEOUT_S = (
-    0.5  # shorter than the server is away, to show calls that give up before they are sent
-)
+# Shorter than the server is away, to show calls that give up before they are sent.
+INCR_TIMEOUT_S = 0.5
 SERVER_START_S = 10.0
 SOCKET_PATH_MAX = 100  # sun_path of unix(7) holds 108 bytes
 
@@ -255,8 +254,10 @@ class Load:
             thread.start()
         try:
             await asyncio.gather(*(self.task(tally, number) for number in range(n_tasks)))
-        finally:
+        except BaseException:
             self.stop()
+            raise
+        finally:
             for thread in threads:
                 await asyncio.to_thread(thread.join)
         if self._failures:

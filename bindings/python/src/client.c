@@ -1,4 +1,4 @@
-/* client.c - Caller, the base of all that has call(): how a call is begun and finished; and Client, a service by URL. */
+/* client.c - Caller, the base of all that has call(), and how it makes one; and Client, a service by URL. */
 #include "core.h"
 
 #include <stddef.h>
@@ -14,8 +14,8 @@ int caller_check_open(const struct py_caller *caller)
         return -1;
     }
     if (UNLIKELY(caller->generation != core.generation)) {
-        fail_code(IOK_EFORKED, "it was made before fork() and belongs to the parent process; connect again in the child",
-                  NULL);
+        fail_code(IOK_EFORKED,
+                  "it was made before fork() and belongs to the parent process; connect again in the child", NULL);
         return -1;
     }
     return 0;
@@ -92,11 +92,10 @@ int caller_wait(struct iok_call *call)
 {
     for (;;) {
         int rc;
-        Py_BEGIN_ALLOW_THREADS
-        rc = iok_wait_call(call, -1);
+        Py_BEGIN_ALLOW_THREADS rc = iok_wait_call(call, -1);
         core_park_at_exit();
-        Py_END_ALLOW_THREADS
-        if (LIKELY(rc == 0)) {
+        Py_END_ALLOW_THREADS if (LIKELY(rc == 0))
+        {
             return 0;
         }
         if (rc == IOK_EINTR && PyErr_CheckSignals() == 0) {
@@ -197,8 +196,8 @@ static int batch_build(struct batch *batch, struct py_caller *caller, struct py_
             PyErr_SetString(PyExc_TypeError, "each command must be a non-empty tuple: its name and its arguments");
             return -1;
         }
-        batch->calls[batch->n] = caller_build(caller, port, &PyTuple_GET_ITEM(command, 0), PyTuple_GET_SIZE(command),
-                                              options);
+        batch->calls[batch->n] =
+            caller_build(caller, port, &PyTuple_GET_ITEM(command, 0), PyTuple_GET_SIZE(command), options);
         if (batch->calls[batch->n] == NULL) {
             return -1;
         }
@@ -396,8 +395,7 @@ static void caller_dealloc(PyObject *op)
 }
 
 PyTypeObject caller_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Caller",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Caller",
     .tp_doc = "The base of all that has call().",
     .tp_basicsize = sizeof(struct py_caller),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
@@ -550,11 +548,11 @@ static PyObject *client_stats(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     struct iok_service_stats s = {0};
     iok_service_stats(self->service, &s);
-    PyObject *dict = Py_BuildValue(
-        "{sKsKsKsKsKsKsKsKsKsIsIsIsI}", "calls", s.calls, "retries", s.retries, "cancelled", s.cancelled, "connects",
-        s.connects, "connect_failures", s.connect_failures, "disconnects", s.disconnects, "pings", s.pings, "bytes_in",
-        s.bytes_in, "bytes_out", s.bytes_out, "connections", s.connections, "leased", s.leased, "queued", s.queued,
-        "inflight", s.inflight);
+    PyObject *dict =
+        Py_BuildValue("{sKsKsKsKsKsKsKsKsKsIsIsIsI}", "calls", s.calls, "retries", s.retries, "cancelled", s.cancelled,
+                      "connects", s.connects, "connect_failures", s.connect_failures, "disconnects", s.disconnects,
+                      "pings", s.pings, "bytes_in", s.bytes_in, "bytes_out", s.bytes_out, "connections", s.connections,
+                      "leased", s.leased, "queued", s.queued, "inflight", s.inflight);
     if (dict == NULL) {
         return NULL;
     }
@@ -579,8 +577,7 @@ static PyMethodDef client_methods[] = {
 };
 
 PyTypeObject client_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Client",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Client",
     .tp_doc = "Client(url, *, mode='sync', decode=False)\n--\n\n"
               "A service by URL. Any thread and event loop of the process may use it.",
     .tp_basicsize = sizeof(struct py_caller),

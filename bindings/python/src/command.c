@@ -19,7 +19,7 @@ struct py_command {
     const char *word[WORDS_MAX]; /* never freed: calls refer to them */
     size_t word_len[WORDS_MAX];
     Py_ssize_t n_words, min, max; /* arguments after the words; max -1: any */
-    PyObject *words;             /* the same as a tuple of str */
+    PyObject *words;              /* the same as a tuple of str */
     PyObject *name, *qualname, *form, *doc;
 };
 
@@ -214,8 +214,8 @@ static PyObject *command_doc(PyObject *op, void *Py_UNUSED(closure))
     }
     PyObject *separator = PyUnicode_FromString(" ");
     PyObject *joined = separator == NULL ? NULL : PyUnicode_Join(separator, self->words);
-    PyObject *doc = joined == NULL ? NULL
-                                   : PyUnicode_FromFormat("%U: its arguments in the server's own order.", joined);
+    PyObject *doc =
+        joined == NULL ? NULL : PyUnicode_FromFormat("%U: its arguments in the server's own order.", joined);
     Py_XDECREF(separator);
     Py_XDECREF(joined);
     return doc;
@@ -280,8 +280,7 @@ static PyGetSetDef command_getset[] = {
 };
 
 static PyTypeObject command_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Command",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Command",
     .tp_basicsize = sizeof(struct py_command),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR |
                 Py_TPFLAGS_DISALLOW_INSTANTIATION,

@@ -12,7 +12,7 @@
  *     Stream: messages without end               stream.c
  *
  * It uses include/iokernel.h only. Everything here runs with the interpreter's lock held, except the few lines between
- * Py_BEGIN_ALLOW_THREADS and Py_END_ALLOW_THREADS, which touch no Python object. The kernel thread never runs any of it. */
+ * Py_BEGIN_ALLOW_THREADS and Py_END_ALLOW_THREADS, which touch no Python object. The kernel thread runs none of it. */
 #ifndef IOK_PYTHON_CORE_H
 #define IOK_PYTHON_CORE_H
 
@@ -32,21 +32,21 @@
 struct core {
     struct iok_kernel *kernel; /* NULL before the first use, after fork and at exit */
     struct iok_options options;
-    bool ending;               /* the interpreter exits: no new kernel */
-    bool at_exit;              /* core_end is registered with atexit */
-    uint32_t generation;       /* forks since the start; what was made under another number is the parent's */
+    bool ending;         /* the interpreter exits: no new kernel */
+    bool at_exit;        /* core_end is registered with atexit */
+    uint32_t generation; /* forks since the start; what was made under another number is the parent's */
     /* from asyncio */
-    PyCFunction running_loop;  /* asyncio.get_running_loop */
+    PyCFunction running_loop; /* asyncio.get_running_loop */
     PyObject *running_loop_self, *running_loop_object;
-    PyObject *task_type;       /* the C asyncio.Task */
-    PyObject *current_tasks;   /* {loop: task} */
+    PyObject *task_type;     /* the C asyncio.Task */
+    PyObject *current_tasks; /* {loop: task} */
     PyObject *cancelled_error, *invalid_state_error;
     /* iokernel.errors */
     PyObject *make_failure, *make_reply_error, *make_decode_error, *error_type;
     /* names */
     PyObject *str_add_reader, *str_call_soon, *str_call_soon_threadsafe, *str_call_exception_handler, *str_context;
     PyObject *str_is_closed, *str_drain;
-    PyObject *names_context;   /* ("context",) */
+    PyObject *names_context; /* ("context",) */
 };
 extern struct core core;
 
@@ -72,12 +72,12 @@ struct port_grave {
 
 struct py_port {
     PyObject_HEAD
-    struct iok_port *port;      /* NULL once closed */
-    PyObject *loop;             /* NULL: the port of a thread */
-    unsigned long thread;       /* the owner */
+    struct iok_port *port; /* NULL once closed */
+    PyObject *loop;        /* NULL: the port of a thread */
+    unsigned long thread;  /* the owner */
     uint32_t generation;
     bool draining;
-    struct py_reply *pending;   /* references: replies whose calls are under way */
+    struct py_reply *pending; /* references: replies whose calls are under way */
     struct port_grave *graves;
     struct py_port *next, **link; /* all ports of loops */
 };
@@ -115,9 +115,9 @@ struct py_caller {
     PyObject *queue;             /* of queues: a list */
     PyObject *weakrefs;
     uint32_t generation;
-    uint8_t mode;                /* enum caller_mode */
-    bool decode;                 /* bytes of replies become str */
-    bool scalars;                /* the protocol's arguments are bytes, text and numbers: refuse others at once */
+    uint8_t mode; /* enum caller_mode */
+    bool decode;  /* bytes of replies become str */
+    bool scalars; /* the protocol's arguments are bytes, text and numbers: refuse others at once */
     bool closed;
 };
 
@@ -170,8 +170,7 @@ PyObject *value_of_message(const struct iok_token *tokens, size_t n, struct iok_
 int value_init(void);
 
 /* Set the exception for a failure of iokernel; service may be NULL. */
-void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_service *service,
-              const char *endpoint);
+void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_service *service, const char *endpoint);
 void fail_code(int code, const char *text, struct iok_service *service);
 void fail_call(struct iok_call *call);
 /* A new exception for an error that the server reports; call may be NULL for one nested in a reply. */
@@ -196,15 +195,15 @@ struct py_reply {
     struct iok_call *call;         /* under way; NULL otherwise */
     PyObject *owner;               /* until the end: the client or lease; of a stream's next message the stream */
     PyObject *loop;
-    PyObject *result;              /* the value, the exception, or the message of cancel() */
-    PyObject *callback, *context;  /* the first done callback: nearly always the only one */
-    PyObject *callbacks;           /* list of (callback, context): further ones */
+    PyObject *result;             /* the value, the exception, or the message of cancel() */
+    PyObject *callback, *context; /* the first done callback: nearly always the only one */
+    PyObject *callbacks;          /* list of (callback, context): further ones */
     PyObject *weakrefs;
     struct iok_stamps stamps;
-    uint8_t state;                 /* enum reply_state */
+    uint8_t state; /* enum reply_state */
     bool decode;
-    char blocking;                 /* asyncio's _asyncio_future_blocking */
-    bool unseen;                   /* an exception that nobody has looked at */
+    char blocking; /* asyncio's _asyncio_future_blocking */
+    bool unseen;   /* an exception that nobody has looked at */
 };
 
 extern PyTypeObject reply_type;

@@ -29,8 +29,7 @@ static PyObject *fail_text(const char *text)
     return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
 }
 
-void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_service *service,
-              const char *endpoint)
+void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_service *service, const char *endpoint)
 {
     if (err->code == IOK_ENOMEM) {
         PyErr_NoMemory();
@@ -55,7 +54,7 @@ void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_
 void fail_code(int code, const char *text, struct iok_service *service)
 {
     struct iok_error err = {.code = code};
-    strncpy(err.text, text, sizeof(err.text) - 1);
+    snprintf(err.text, sizeof(err.text), "%s", text);
     fail_set(&err, IOK_NEVER_SENT, service, "");
 }
 
@@ -78,9 +77,8 @@ PyObject *fail_reply(const struct iok_token *token, struct iok_call *call)
     const char *outcome = iok_outcome_name(call == NULL ? IOK_DONE : iok_call_outcome(call));
     PyObject *name = fail_text(call == NULL ? "" : iok_service_name(iok_call_service(call)));
     const char *endpoint = call == NULL ? "" : iok_call_endpoint(call);
-    PyObject *exception = name == NULL ? NULL
-                                       : PyObject_CallFunction(core.make_reply_error, "sOOs", outcome, text, name,
-                                                               endpoint);
+    PyObject *exception =
+        name == NULL ? NULL : PyObject_CallFunction(core.make_reply_error, "sOOs", outcome, text, name, endpoint);
     Py_DECREF(text);
     Py_XDECREF(name);
     return exception;
@@ -93,9 +91,8 @@ void fail_undecodable(struct iok_call *call)
         return;
     }
     PyObject *name = fail_text(iok_service_name(iok_call_service(call)));
-    PyObject *exception = name == NULL ? NULL
-                                       : PyObject_CallFunction(core.make_decode_error, "Os", name,
-                                                               iok_call_endpoint(call));
+    PyObject *exception =
+        name == NULL ? NULL : PyObject_CallFunction(core.make_decode_error, "Os", name, iok_call_endpoint(call));
     if (exception != NULL) {
         fail_raise(exception);
     }

@@ -56,8 +56,7 @@ static PyMethodDef lease_methods[] = {
 };
 
 PyTypeObject lease_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Lease",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Lease",
     .tp_doc = "Lease(client)\n--\n\nA connection of one's own, for transactions, WATCH and SUBSCRIBE.",
     .tp_basicsize = sizeof(struct py_caller),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* collected as its base is */

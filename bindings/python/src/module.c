@@ -34,8 +34,7 @@ int core_need_asyncio(void)
     core.task_type = import_name("_asyncio", "Task");
     core.cancelled_error = import_name("asyncio", "CancelledError");
     core.invalid_state_error = import_name("asyncio", "InvalidStateError");
-    if (running == NULL || core.task_type == NULL || core.cancelled_error == NULL ||
-        core.invalid_state_error == NULL) {
+    if (running == NULL || core.task_type == NULL || core.cancelled_error == NULL || core.invalid_state_error == NULL) {
         Py_XDECREF(running);
         Py_XDECREF(tasks);
         return -1;
@@ -85,15 +84,18 @@ static void core_forked(void)
     core.generation++;
 }
 
+/* The thread that ends the interpreter: it may still make calls, from finalizers, which fail. */
+static unsigned long ending_thread;
+
 /* Called by atexit, while Python is whole: ends every call, so that threads that wait for one come back. */
 static PyObject *core_end(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
 {
     struct iok_kernel *kernel = core.kernel;
+    ending_thread = PyThread_get_thread_ident();
     core.ending = true;
     core.kernel = NULL;
     if (kernel != NULL) {
-        Py_BEGIN_ALLOW_THREADS
-        iok_kernel_free(kernel);
+        Py_BEGIN_ALLOW_THREADS iok_kernel_free(kernel);
         Py_END_ALLOW_THREADS
     }
     Py_RETURN_NONE;
@@ -101,7 +103,7 @@ static PyObject *core_end(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unuse
 
 void core_park_at_exit(void)
 {
-    while (UNLIKELY(core.ending)) {
+    while (UNLIKELY(core.ending) && PyThread_get_thread_ident() != ending_thread) {
         pause();
     }
 }

@@ -1,8 +1,8 @@
 /* port.c - one iok_port per event loop and one per thread, found without a look-up in the common case.
  *
  * A thread's port belongs to the thread state's dictionary and dies with the thread. A loop's port belongs to the
- * loop's reader handle, and to leases and streams on it; it is freed when the loop was closed. A port's C side is used by
- * its owner thread only; what dies elsewhere is buried (port_bury) and reaped by the owner. */
+ * loop's reader handle, and to leases and streams on it; it is freed when the loop was closed. A port's C side is used
+ * by its owner thread only; what dies elsewhere is buried (port_bury) and reaped by the owner. */
 #include "core.h"
 
 #define DRAIN_MAX 256 /* completions a wake-up: more starves the loop's other work and gains nothing */
@@ -114,8 +114,7 @@ static void port_close(struct py_port *self)
             if (!mine) {
                 iok_port_adopt(port);
             }
-            Py_BEGIN_ALLOW_THREADS
-            iok_port_free(port);
+            Py_BEGIN_ALLOW_THREADS iok_port_free(port);
             Py_END_ALLOW_THREADS
         }
     }
@@ -187,8 +186,8 @@ void port_bury(struct py_port *port, struct iok_lease *lease, struct iok_call *c
     port->graves = grave;
     if (port->loop != NULL) { /* a thread's port reaps at its next call */
         PyObject *drain = PyObject_GetAttr((PyObject *)port, core.str_drain);
-        PyObject *done = drain == NULL ? NULL
-                                       : PyObject_CallMethodOneArg(port->loop, core.str_call_soon_threadsafe, drain);
+        PyObject *done =
+            drain == NULL ? NULL : PyObject_CallMethodOneArg(port->loop, core.str_call_soon_threadsafe, drain);
         Py_XDECREF(drain);
         Py_XDECREF(done);
         PyErr_Clear(); /* a closed loop: the port is freed soon anyway */
@@ -286,9 +285,8 @@ static int port_watch(struct py_port *port)
 {
     PyObject *fd = PyLong_FromLong(iok_port_fd(port->port));
     PyObject *drain = fd == NULL ? NULL : PyObject_GetAttr((PyObject *)port, core.str_drain);
-    PyObject *done = drain == NULL
-                         ? NULL
-                         : PyObject_CallMethodObjArgs(port->loop, core.str_add_reader, fd, drain, NULL);
+    PyObject *done =
+        drain == NULL ? NULL : PyObject_CallMethodObjArgs(port->loop, core.str_add_reader, fd, drain, NULL);
     Py_XDECREF(fd);
     Py_XDECREF(drain);
     Py_XDECREF(done);
@@ -437,8 +435,7 @@ static PyMethodDef port_methods[] = {
 };
 
 PyTypeObject port_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Port",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Port",
     .tp_doc = "The way of one event loop or thread to the kernel. Made when needed.",
     .tp_basicsize = sizeof(struct py_port),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,

@@ -71,8 +71,7 @@ static PyGetSetDef queue_getset[] = {
 };
 
 PyTypeObject queue_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Queue",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Queue",
     .tp_doc = "Queue()\n--\n\nKeeps commands instead of sending them.",
     .tp_basicsize = sizeof(struct py_caller),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* collected as its base is */

@@ -2,7 +2,7 @@
  *
  *     PENDING --value--> RESULT        PENDING --exception--> EXCEPTION        PENDING --cancel()--> CANCELLED
  *
- * It keeps asyncio's protocol for futures (see asyncio.isfuture), so gather, wait, wait_for, shield and timeouts take it.
+ * It keeps asyncio's protocol for futures (see asyncio.isfuture): gather, wait, wait_for, shield and timeouts take it.
  * While its call is under way the port's list holds a reference; so a call whose Reply was dropped still runs.
  * It is its own iterator. It has no context or loop machinery of its own: the loop is used through its methods. */
 #include "core.h"
@@ -138,9 +138,8 @@ static void reply_finalize(PyObject *op)
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *context = Py_BuildValue("{s:s,s:O,s:O}", "message", "Reply exception was never retrieved", "exception",
                                       self->result, "future", op);
-    PyObject *done = context == NULL
-                         ? NULL
-                         : PyObject_CallMethodOneArg(self->loop, core.str_call_exception_handler, context);
+    PyObject *done =
+        context == NULL ? NULL : PyObject_CallMethodOneArg(self->loop, core.str_call_exception_handler, context);
     if (done == NULL) {
         PyErr_WriteUnraisable(op);
     }
@@ -188,9 +187,8 @@ static int reply_trouble(struct py_reply *self)
     PyObject *exception = fail_take();
     PyObject *context = Py_BuildValue("{s:s,s:O,s:O}", "message", "Exception in a callback of a Reply", "exception",
                                       exception, "future", self);
-    PyObject *done = context == NULL
-                         ? NULL
-                         : PyObject_CallMethodOneArg(self->loop, core.str_call_exception_handler, context);
+    PyObject *done =
+        context == NULL ? NULL : PyObject_CallMethodOneArg(self->loop, core.str_call_exception_handler, context);
     if (done == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -514,8 +512,7 @@ static PyObject *reply_remove_done_callback(PyObject *op, PyObject *callback)
         int equal = PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0), callback, Py_EQ);
         if (equal > 0) {
             removed++;
-        } else if (equal < 0 || reply_add(self, PyTuple_GET_ITEM(pair, 0),
-                                          Py_NewRef(PyTuple_GET_ITEM(pair, 1))) < 0) {
+        } else if (equal < 0 || reply_add(self, PyTuple_GET_ITEM(pair, 0), Py_NewRef(PyTuple_GET_ITEM(pair, 1))) < 0) {
             Py_DECREF(all);
             return NULL;
         }
@@ -642,7 +639,8 @@ static PyMemberDef reply_members[] = {
 static PyGetSetDef reply_getset[] = {
     {"stamps", reply_stamps, NULL,
      "When it was submitted, taken, sent, first answered, complete and picked up: monotonic nanoseconds, 0 for a stage "
-     "that was not reached; None while pending.", NULL},
+     "that was not reached; None while pending.",
+     NULL},
     {"_loop", reply_loop, NULL, NULL, NULL},
     {"_log_traceback", reply_log_traceback, reply_set_log_traceback, NULL, NULL},
     {"_cancel_message", reply_cancel_message, NULL, NULL, NULL},
@@ -655,8 +653,7 @@ static PyAsyncMethods reply_async = {
 };
 
 PyTypeObject reply_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Reply",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Reply",
     .tp_doc = "The reply of a call that was made on an event loop: await it.",
     .tp_basicsize = sizeof(struct py_reply),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,

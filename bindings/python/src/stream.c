@@ -8,10 +8,10 @@
 
 struct py_stream {
     PyObject_HEAD
-    struct py_port *port;    /* a reference */
+    struct py_port *port;     /* a reference */
     struct py_caller *caller; /* a reference: the lease lives as long */
-    struct iok_call *call;   /* NULL once freed */
-    struct py_reply *waiter; /* borrowed: it refers to us */
+    struct iok_call *call;    /* NULL once freed */
+    struct py_reply *waiter;  /* borrowed: it refers to us */
     PyObject *weakrefs;
 };
 
@@ -106,11 +106,10 @@ static PyObject *stream_next_sync(struct py_stream *self, int64_t timeout_ms)
             return value;
         }
         int rc;
-        Py_BEGIN_ALLOW_THREADS
-        rc = iok_wait_message(self->call, timeout_ms);
+        Py_BEGIN_ALLOW_THREADS rc = iok_wait_message(self->call, timeout_ms);
         core_park_at_exit();
-        Py_END_ALLOW_THREADS
-        if (rc == IOK_EINTR && PyErr_CheckSignals() < 0) {
+        Py_END_ALLOW_THREADS if (rc == IOK_EINTR && PyErr_CheckSignals() < 0)
+        {
             return NULL;
         }
         if (rc == IOK_ETIMEOUT) {
@@ -138,7 +137,8 @@ static PyObject *stream_next(PyObject *op, PyObject *args, PyObject *kwargs)
         return stream_next_sync(self, timeout_ms == 0 ? -1 : timeout_ms);
     }
     if (timeout != Py_None) {
-        PyErr_SetString(PyExc_TypeError, "next() takes no timeout on an event loop: use asyncio.timeout() or wait_for()");
+        PyErr_SetString(PyExc_TypeError,
+                        "next() takes no timeout on an event loop: use asyncio.timeout() or wait_for()");
         return NULL;
     }
     return stream_next_asyncio(self);
@@ -236,8 +236,7 @@ static PyMethodDef stream_methods[] = {
 };
 
 PyTypeObject stream_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "iokernel._core.Stream",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Stream",
     .tp_doc = "Stream(lease, *words)\n--\n\nA command that is answered by messages without end.",
     .tp_basicsize = sizeof(struct py_stream),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,

@@ -19,7 +19,7 @@ struct walk {
     int depth;
 };
 
-static PyObject *epoch;       /* 1970-01-01 00:00 UTC */
+static PyObject *epoch; /* 1970-01-01 00:00 UTC */
 static PyObject *decimal_type;
 
 static PyObject *walk_value(struct walk *w);
