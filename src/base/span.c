@@ -74,17 +74,18 @@ size_t iok_format_i64(char *at, int64_t value)
     return n + sizeof digits - first;
 }
 
-/* The locale of the program may write a decimal comma (or a longer sign): puts the point back. */
-static size_t force_point(char *at, size_t n)
+/* The locale of the program may write a decimal comma (or a longer sign): copies text with a point instead. */
+static size_t copy_with_point(char *at, const char *text)
 {
-    size_t from = strspn(at, "+-0123456789e");
-    size_t sign = strcspn(at + from, "+-0123456789e");
+    size_t n = 0;
 
-    if (sign == 0)
-        return n;
-    at[from] = '.';
-    memmove(at + from + 1, at + from + sign, n - from - sign);
-    return n - sign + 1;
+    while (*text != '\0') {
+        size_t sign = strcspn(text, "+-0123456789e");
+
+        at[n++] = sign == 0 ? *text : '.';
+        text += sign == 0 ? 1 : sign;
+    }
+    return n;
 }
 
 size_t iok_format_f64(char *at, double value)
@@ -92,18 +93,18 @@ size_t iok_format_f64(char *at, double value)
     /* 15 digits always survive the way through a normal double, 17 always identify one (C11 5.2.4.2.2, DBL_DIG and
      * DBL_DECIMAL_DIG); a subnormal may need as little as one. */
     int digits = isnormal(value) ? 15 : 1;
-    int n;
+    char text[40]; /* sign, 17 digits, "e-308" and the sign of the locale: 4 bytes at most in UTF-8 */
 
     if (isnan(value) || isinf(value)) {
-        const char *text = isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
-        memcpy(at, text, strlen(text));
-        return strlen(text);
+        const char *name = isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+        memcpy(at, name, strlen(name));
+        return strlen(name);
     }
     /* Whole numbers below 10^15, the usual case, without printf; not -0, whose sign would be lost. */
     if (fabs(value) < 1e15 && value == (double)(int64_t)value && !(value == 0 && signbit(value)))
         return iok_format_i64(at, (int64_t)value);
     do {
-        n = snprintf(at, 32, "%.*g", digits, value);
-    } while (strtod(at, NULL) != value && ++digits <= 17);
-    return force_point(at, (size_t)n);
+        (void)snprintf(text, sizeof(text), "%.*g", digits, value);
+    } while (strtod(text, NULL) != value && ++digits <= 17);
+    return copy_with_point(at, text);
 }

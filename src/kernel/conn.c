@@ -141,9 +141,10 @@ static void quiet(struct iok_conn *conn)
         iok_conn_close(conn, &err);
         return;
     }
-    /* Behind a command that blocks on purpose a ping would wait too: TCP keepalive watches such a connection. */
+    /* A lease may be inside a transaction, which a ping would become part of, or block on purpose, which a ping would
+     * wait behind: TCP keepalive watches it. While it streams, a ping is safe and needed. */
     if (!conn->pinged && silence >= config->ping - config->ping / 4 && conn->service->proto->ping != NULL &&
-        (conn->lease == NULL || conn->lease->auto_call == NULL)) {
+        (conn->lease == NULL || conn->stream != NULL)) {
         send_ping(conn);
     }
     if (conn->state != IOK_CONN_CLOSED) {

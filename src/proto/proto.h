@@ -99,6 +99,19 @@ struct iok_proto_option {
     const char *help; /* one line: meaning, unit, default */
 };
 
+/* The server's role in the same protocol. A request is a message that begins by host->begin_push; the answers are given
+ * by the host in the order of the requests. The rules of struct iok_proto hold here, too. */
+struct iok_proto_server {
+    size_t state_size; /* zeroed by the host before open */
+    /* A connection was accepted. */
+    int (*open)(void *state, struct iok_io *io);
+    /* Takes bytes in, begins and ends requests; returns as feed of struct iok_proto. */
+    ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);
+    /* Appends the answer to the oldest request that has none. */
+    int (*answer)(void *state, struct iok_io *io, const struct iok_token *reply, size_t n);
+    void (*close)(void *state);
+};
+
 /* Slots without comment to the contrary run on the kernel thread (or on a waiter that leads it), may not block, and
  * return 0 or a negative enum iok_errno with io->err filled in, after which the host closes the connection. Optional
  * slots are NULL. */
@@ -111,6 +124,7 @@ struct iok_proto {
     size_t state_size;          /* zeroed by the host before open */
     uint32_t default_connections;
     const struct iok_proto_option *options; /* ends with name NULL; NULL if none */
+    const struct iok_proto_server *server;  /* NULL: client only */
 
     /* Optional; the program's thread: looks at the URL before a service is made. */
     int (*check)(const struct iok_url *url, struct iok_error *err);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -90,8 +89,8 @@ def test_blocking_command_ends_by_the_servers_clock(cache: sync.Redis) -> None:
     assert cache.blpop(["none"], 0.1) is None
     assert time.monotonic() - started >= 0.1
     # Longer than the service's timeout, which is about replies that are due.
-    with sync.connect(f"{cache.url}?timeout=100ms") as quick:
-        assert quick.blpop(["none"], 0.4) is None
+    with sync.connect(f"{cache.url}?timeout=500ms") as quick:
+        assert quick.blpop(["none"], 0.8) is None
         with pytest.raises(iokernel.Timeout):
             quick.blpop(["none"], 0, timeout=0.2)
 
@@ -225,4 +224,3 @@ def test_clients_are_freed(shared_redis: RedisServer) -> None:
     for _ in range(20):
         sync.connect(shared_redis.url).ping()
     until(lambda: iokernel.stats()["objects"] <= objects, "the release of dropped clients")
-    assert sys.getrefcount(sync.Redis) > 0

@@ -355,6 +355,17 @@ void client_free(struct client *client)
     free(client->in);
 }
 
+uint8_t *make_bytes(size_t n)
+{
+    uint8_t *p = malloc(n);
+
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i++) {
+        p[i] = (uint8_t)(i * 31 + (i >> 8) * 17);
+    }
+    return p;
+}
+
 static int wake_fd = -1;
 
 static void on_woken(void *arg)

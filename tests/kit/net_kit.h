@@ -91,6 +91,9 @@ void client_close(struct client *client);
 /* Frees what has arrived; the link must be closed. */
 void client_free(struct client *client);
 
+/* Bytes that differ from place to place; to be freed. */
+uint8_t *make_bytes(size_t n);
+
 /* In a child after fork, which ends by _exit: does it hold memory that nothing points to? 0 or 1; needs the leak
  * sanitizer, else 0. */
 int leaks(void);

@@ -43,18 +43,6 @@ static const char *path_of(const char *name)
     return path;
 }
 
-/* Bytes that differ from place to place. */
-static uint8_t *make_bytes(size_t n)
-{
-    uint8_t *p = malloc(n);
-
-    assert_non_null(p);
-    for (size_t i = 0; i < n; i++) {
-        p[i] = (uint8_t)(i * 31 + (i >> 8) * 17);
-    }
-    return p;
-}
-
 /* ---- addresses --------------------------------------------------------------------------------------------------- */
 
 static void check_literal(const char *text, uint16_t port, const char *wanted)

@@ -391,17 +391,6 @@ static void serve_echo_late(struct peer *peer, int fd)
     peer_echo_tls(peer, fd);
 }
 
-static uint8_t *make_bytes(size_t n)
-{
-    uint8_t *p = malloc(n);
-
-    assert_non_null(p);
-    for (size_t i = 0; i < n; i++) {
-        p[i] = (uint8_t)(i * 31 + (i >> 8) * 17);
-    }
-    return p;
-}
-
 /* The peer's handshake waits for go too, so that more bytes than go into the buffers meet it. */
 static void check_echo(int version, size_t n, size_t space)
 {

@@ -1,191 +1,116 @@
-/* test_span.c - spans, numbers and their texts, and the names in err.c. */
+/* test_span.c - numbers and text by pointer and length: every boundary, and the way there and back. */
+#include <locale.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-
-#include <cmocka.h>
-#include <float.h>
-#include <locale.h>
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-#include "../../src/base/err.h"
+#include <cmocka.h>
+
 #include "../../src/base/span.h"
 
 static void test_eq(void **state)
 {
     (void)state;
-    assert_true(iok_span_eq(iok_span(NULL, 0), iok_span("", 0)));
-    assert_true(iok_span_eq(iok_span_of("abc"), iok_span("abcd", 3)));
-    assert_false(iok_span_eq(iok_span_of("abc"), iok_span_of("abd")));
-    assert_true(iok_span_eq_nocase(iok_span_of("PiNg"), "pInG"));
+    assert_true(iok_span_eq(iok_span(NULL, 0), iok_span_of("")));
+    assert_true(iok_span_eq(iok_span("a\0b", 3), iok_span("a\0b", 3)));
+    assert_false(iok_span_eq(iok_span("a\0b", 3), iok_span("a\0c", 3)));
+    assert_false(iok_span_eq(iok_span_of("ab"), iok_span_of("a")));
+    assert_true(iok_span_eq_nocase(iok_span_of("SeT"), "set"));
+    assert_false(iok_span_eq_nocase(iok_span_of("se"), "set"));
+    assert_false(iok_span_eq_nocase(iok_span_of("sets"), "set"));
+    assert_false(iok_span_eq_nocase(iok_span("set\0", 4), "set"));
+    assert_false(iok_span_eq_nocase(iok_span_of("@"), "`")); /* only letters */
     assert_true(iok_span_eq_nocase(iok_span(NULL, 0), ""));
-    assert_false(iok_span_eq_nocase(iok_span_of("ping"), "pin"));
-    assert_false(iok_span_eq_nocase(iok_span_of("pin"), "ping"));
-    assert_false(iok_span_eq_nocase(iok_span("pin\0g", 5), "pin"));
-    /* Only letters fold: '[' and '{' differ by the same bit. */
-    assert_false(iok_span_eq_nocase(iok_span_of("["), "{"));
 }
 
-static void test_find_crlf(void **state)
+static void test_crlf(void **state)
 {
-    static const struct {
-        const char *text;
-        ptrdiff_t at;
-    } cases[] = {{"", -1},     {"\r", -1},       {"\n", -1},        {"\n\r", -1},         {"\r\n", 0},
-                 {"a\r\n", 1}, {"a\rb\r\nc", 3}, {"\r\r\n\r\n", 1}, {"no end of it", -1}, {"ends so\r", -1}};
-
     (void)state;
+    assert_int_equal(iok_span_find_crlf(iok_span_of("ab\r\ncd\r\n")), 2);
+    assert_int_equal(iok_span_find_crlf(iok_span_of("\r\n")), 0);
+    assert_int_equal(iok_span_find_crlf(iok_span_of("\r\r\n")), 1);
+    assert_int_equal(iok_span_find_crlf(iok_span_of("a\rb\nc")), -1);
+    assert_int_equal(iok_span_find_crlf(iok_span_of("ab\r")), -1);
     assert_int_equal(iok_span_find_crlf(iok_span(NULL, 0)), -1);
-    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        assert_int_equal(iok_span_find_crlf(iok_span_of(cases[i].text)), cases[i].at);
-    }
-    /* Does not look behind the end. */
-    assert_int_equal(iok_span_find_crlf(iok_span("ab\r\n", 3)), -1);
+    assert_int_equal(iok_span_find_crlf(iok_span("a\r\n", 2)), -1); /* the end counts, not the NUL */
 }
 
 static void test_i64(void **state)
 {
-    static const struct {
-        const char *text;
-        int64_t value;
-    } good[] = {{"0", 0},
-                {"-0", 0},
-                {"007", 7},
-                {"-12", -12},
-                {"9223372036854775807", INT64_MAX},
-                {"-9223372036854775808", INT64_MIN}};
-    static const char *const bad[] = {"",
-                                      "-",
-                                      "+1",
-                                      " 1",
-                                      "1 ",
-                                      "--1",
-                                      "1-",
-                                      "1.0",
-                                      "0x1",
-                                      "9223372036854775808",
-                                      "-9223372036854775809",
-                                      "18446744073709551616",
-                                      "99999999999999999999999"};
-    char text[20];
+    static const int64_t values[] = {0, 1, -1, 9, 10, -10, 99, 1000000007, INT32_MIN, INT64_MAX, INT64_MIN,
+                                     INT64_MAX - 1, INT64_MIN + 1};
+    static const char *const bad[] = {"", "-", "+1", " 1", "1 ", "1a", "0x1", "--1", "1.0", "9223372036854775808",
+                                      "-9223372036854775809", "99999999999999999999999"};
 
     (void)state;
-    for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
-        int64_t value = 42;
+    for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
+        char text[20], expected[32];
+        size_t n = iok_format_i64(text, values[i]);
+        int64_t back = 42;
 
-        assert_true(iok_span_i64(iok_span_of(good[i].text), &value));
-        assert_true(value == good[i].value);
+        assert_int_equal(n, snprintf(expected, sizeof(expected), "%lld", (long long)values[i]));
+        assert_memory_equal(text, expected, n);
+        assert_true(iok_span_i64(iok_span(text, n), &back));
+        assert_true(back == values[i]);
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-        int64_t value = 42;
+        int64_t untouched = 42;
 
-        assert_false(iok_span_i64(iok_span_of(bad[i]), &value));
-        assert_int_equal(value, 42);
+        assert_false(iok_span_i64(iok_span_of(bad[i]), &untouched));
+        assert_int_equal(untouched, 42);
     }
-    assert_int_equal(iok_format_i64(text, INT64_MIN), 20);
-    assert_memory_equal(text, "-9223372036854775808", 20);
-    assert_int_equal(iok_format_i64(text, INT64_MAX), 19);
-    assert_memory_equal(text, "9223372036854775807", 19);
-    assert_int_equal(iok_format_i64(text, 0), 1);
-    assert_memory_equal(text, "0", 1);
+    assert_false(iok_span_i64(iok_span("1\0", 2), &(int64_t){0}));
 }
 
-static void check_f64(double value, const char *expected)
+static void expect_f64(double value, const char *expected)
 {
-    char text[33] = {0};
+    char text[32] = "";
     size_t n = iok_format_f64(text, value);
 
-    assert_in_range(n, 1, 32);
-    text[n] = '\0';
-    if (expected != NULL) {
-        assert_string_equal(text, expected);
-    }
-    if (!isnan(value)) {
-        double back = strtod(text, NULL);
-
-        assert_memory_equal(&back, &value, sizeof(value)); /* the sign of zero, too */
-    }
+    assert_int_equal(n, strlen(expected));
+    assert_memory_equal(text, expected, n);
 }
 
 static void test_f64(void **state)
 {
-    uint64_t random = 1;
+    static const double values[] = {0.1, 1.0 / 3, 1e300, -1e-300, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308,
+                                    123456789.125, 1e15, 999999999999999.0, -1e22, 0.3};
 
     (void)state;
-    check_f64(0.0, "0");
-    check_f64(-0.0, "-0");
-    check_f64(0.1, "0.1");
-    check_f64(-1.5, "-1.5");
-    check_f64(100000, "100000");
-    check_f64(-123456789012345.0, "-123456789012345");
-    check_f64(1e15, "1e+15");
-    check_f64(1.0 / 3.0, "0.3333333333333333");
-    check_f64(0.1 + 0.2, "0.30000000000000004");
-    check_f64(5e-324, "5e-324");
-    check_f64(DBL_MAX, "1.7976931348623157e+308");
-    check_f64((double)INFINITY, "inf");
-    check_f64((double)-INFINITY, "-inf");
-    check_f64((double)NAN, "nan");
-    for (int i = 0; i < 20000; i++) {
-        double value;
+    for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
+        char text[33];
+        size_t n = iok_format_f64(text, values[i]);
 
-        random = random * 6364136223846793005u + 1442695040888963407u;
-        memcpy(&value, &random, sizeof(value));
-        if (!isnan(value)) {
-            check_f64(value, NULL);
-        }
+        assert_true(n <= 32);
+        text[n] = '\0';
+        assert_true(strtod(text, NULL) == values[i]);
     }
-}
-
-/* The program may have set a locale with a decimal comma; the wire must not notice. */
-static void test_f64_locale(void **state)
-{
-    static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "ps_AF.UTF-8"};
-    char text[32];
-    size_t i = 0;
-
-    (void)state;
-    while (i < sizeof(names) / sizeof(*names) && setlocale(LC_NUMERIC, names[i]) == NULL) {
-        i++;
+    expect_f64(0.1, "0.1");
+    expect_f64(3, "3");
+    expect_f64(-7, "-7");
+    expect_f64(0, "0");
+    expect_f64(-0.0, "-0");
+    expect_f64((double)INFINITY, "inf");
+    expect_f64(-(double)INFINITY, "-inf");
+    expect_f64((double)NAN, "nan");
+    expect_f64(1e21, "1e+21");
+    if (setlocale(LC_NUMERIC, "de_DE.UTF-8") != NULL) { /* where it is installed */
+        expect_f64(1.5, "1.5");
+        (void)setlocale(LC_NUMERIC, "C");
     }
-    if (i == sizeof(names) / sizeof(*names)) {
-        skip(); /* no such locale on this machine */
-    }
-    assert_int_equal(iok_format_f64(text, 1.5e-7), 7);
-    assert_memory_equal(text, "1.5e-07", 7);
-    setlocale(LC_NUMERIC, "C");
-}
-
-static void test_errors(void **state)
-{
-    struct iok_error err;
-    char *long_text = malloc(1000);
-
-    (void)state;
-    assert_non_null(long_text);
-    assert_string_equal(iok_errno_name(IOK_EURL), "IOK_EURL");
-    assert_string_equal(iok_errno_text(IOK_EURL), "bad service URL");
-    assert_string_equal(iok_errno_name(1), "unknown");
-    assert_string_equal(iok_outcome_name(IOK_MAYBE_EXECUTED), "maybe-executed");
-    assert_string_equal(iok_version(), "0.1.0");
-    assert_int_equal(iok_err(NULL, IOK_ELIMIT, "nobody asks"), IOK_ELIMIT);
-    memset(long_text, 'x', 999);
-    long_text[999] = '\0';
-    assert_int_equal(iok_err(&err, IOK_EINVAL, "%s", long_text), IOK_EINVAL);
-    assert_int_equal(err.code, IOK_EINVAL);
-    assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
-    assert_non_null(strstr(err.file, "test_span.c"));
-    assert_true(err.line > 0);
-    free(long_text);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_eq),  cmocka_unit_test(test_find_crlf),  cmocka_unit_test(test_i64),
-        cmocka_unit_test(test_f64), cmocka_unit_test(test_f64_locale), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_eq),
+        cmocka_unit_test(test_crlf),
+        cmocka_unit_test(test_i64),
+        cmocka_unit_test(test_f64),
     };
 
-    return cmocka_run_group_tests_name("span", tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

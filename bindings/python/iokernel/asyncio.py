@@ -51,6 +51,9 @@ __all__ = [
     "connect",
 ]
 
+# Messages that have come already are taken without suspending; after so many the loop has a turn.
+STREAK_MAX = 64
+
 C = TypeVar("C", bound="Client")
 L = TypeVar("L", bound="Lease")
 
@@ -203,7 +206,7 @@ class Subscription(SubscriptionState):
     One task at a time may wait for its next message.
     """
 
-    __slots__ = ("__weakref__", "_client", "_closed", "_lease", "_stream")
+    __slots__ = ("__weakref__", "_client", "_closed", "_lease", "_stream", "_streak")
 
     def __init__(
         self, client: Redis, command: str, channels: tuple[Argument, ...], gaps: bool
@@ -213,6 +216,7 @@ class Subscription(SubscriptionState):
         self._closed = False
         self._lease: RedisLease | None = None
         self._stream: _core.Stream | None = None
+        self._streak = 0
 
     async def __aenter__(self) -> Subscription:
         await self._open()
@@ -232,6 +236,9 @@ class Subscription(SubscriptionState):
 
     async def get(self) -> Message | None:
         """Give the next message; None after close()."""
+        self._streak += 1
+        if self._streak % STREAK_MAX == 0:
+            await asyncio.sleep(0)
         while not self._closed:
             if self._ready:
                 return self._ready.pop(0)

@@ -356,23 +356,30 @@ static int caller_traverse(PyObject *op, visitproc visit, void *arg)
     return 0;
 }
 
-/* Gives the service back: a client also closes it. */
-static void caller_drop_service(struct py_caller *caller, bool close)
+/* Closes a service whose client was dropped without close(). */
+static void caller_close_dropped(struct py_caller *caller)
 {
-    struct iok_service *service = caller->service;
-    caller->service = NULL;
-    if (service == NULL || caller->generation != core.generation || core.ending) {
-        return; /* none, the parent's, or gone with the kernel */
-    }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    struct py_port *port = close ? port_of_thread() : NULL;
+    struct py_port *port = port_of_thread();
     if (port != NULL) {
-        iok_service_close(service, port->port);
+        iok_service_close(caller->service, port->port);
     }
     PyErr_Clear();
     PyErr_Restore(type, value, traceback);
-    iok_service_unref(service);
+}
+
+/* Gives the service back. The parent's is left alone: its kernel is not here to let go of it. */
+static void caller_drop_service(struct py_caller *caller)
+{
+    if (caller->service == NULL || caller->generation != core.generation) {
+        return;
+    }
+    if (!caller->closed && !core.ending && PyObject_TypeCheck((PyObject *)caller, &client_type)) {
+        caller_close_dropped(caller);
+    }
+    iok_service_unref(caller->service);
+    caller->service = NULL;
 }
 
 static void caller_dealloc(PyObject *op)
@@ -386,8 +393,7 @@ static void caller_dealloc(PyObject *op)
         port_bury(caller->port, caller->lease, NULL);
         caller->lease = NULL;
     }
-    bool is_client = PyObject_TypeCheck(op, &client_type);
-    caller_drop_service(caller, is_client && !caller->closed);
+    caller_drop_service(caller);
     Py_CLEAR(caller->port);
     Py_CLEAR(caller->client);
     Py_CLEAR(caller->queue);

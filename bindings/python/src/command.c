@@ -13,11 +13,18 @@
 
 #define WORDS_MAX 3 /* "CLIENT NO-EVICT ON" */
 
+/* Words are kept once and for ever, as calls refer to them: there are as many as commands in the program's classes. */
+struct word {
+    struct word *next;
+    size_t len;
+    char text[];
+};
+static struct word *words_known;
+
 struct py_command {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    const char *word[WORDS_MAX]; /* never freed: calls refer to them */
-    size_t word_len[WORDS_MAX];
+    const struct word *word[WORDS_MAX];
     Py_ssize_t n_words, min, max; /* arguments after the words; max -1: any */
     PyObject *words;              /* the same as a tuple of str */
     PyObject *name, *qualname, *form, *doc;
@@ -69,7 +76,7 @@ static PyObject *command_run(const struct py_command *self, struct py_caller *ca
         return caller_failed(caller, port);
     }
     for (Py_ssize_t i = 0; i < self->n_words; i++) {
-        iok_call_static(call, self->word[i], self->word_len[i]);
+        iok_call_static(call, self->word[i]->text, self->word[i]->len);
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         if (UNLIKELY(build_argument(call, args[i], caller->scalars, i + 1) < 0)) {
@@ -119,7 +126,32 @@ static PyObject *command_bind(PyObject *op, PyObject *instance, PyObject *Py_UNU
 
 /* ---- making ------------------------------------------------------------------------------------------------- */
 
-/* The words as C text that lives for ever: there are as many as commands in the program's classes. */
+/* NULL with an exception. */
+static const struct word *command_intern(PyObject *text)
+{
+    Py_ssize_t n;
+    const char *p = PyUnicode_AsUTF8AndSize(text, &n);
+    if (p == NULL) {
+        return NULL;
+    }
+    size_t len = (size_t)n;
+    for (struct word *word = words_known; word != NULL; word = word->next) {
+        if (word->len == len && memcmp(word->text, p, len) == 0) {
+            return word;
+        }
+    }
+    struct word *word = PyMem_RawMalloc(sizeof(*word) + len);
+    if (word == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    word->next = words_known;
+    word->len = len;
+    memcpy(word->text, p, len);
+    words_known = word;
+    return word;
+}
+
 static int command_take_words(struct py_command *self, PyObject *words)
 {
     self->n_words = PyTuple_GET_SIZE(words);
@@ -128,19 +160,11 @@ static int command_take_words(struct py_command *self, PyObject *words)
         return -1;
     }
     for (Py_ssize_t i = 0; i < self->n_words; i++) {
-        Py_ssize_t len;
-        const char *text = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(words, i), &len);
-        if (text == NULL) {
+        const struct word *word = command_intern(PyTuple_GET_ITEM(words, i));
+        if (word == NULL) {
             return -1;
         }
-        char *copy = PyMem_RawMalloc((size_t)len + 1);
-        if (copy == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        memcpy(copy, text, (size_t)len + 1);
-        self->word[i] = copy;
-        self->word_len[i] = (size_t)len;
+        self->word[i] = word;
     }
     self->words = Py_NewRef(words);
     return 0;

@@ -25,6 +25,10 @@ static PyObject *queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 PyObject *queue_append(struct py_caller *self, PyObject *words, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_ssize_t n_words = words == NULL ? 0 : PyTuple_GET_SIZE(words);
+    if (self->closed) {
+        fail_code(IOK_ECLOSED, "the transaction has ended", NULL);
+        return NULL;
+    }
     for (Py_ssize_t i = 0; i < nargs; i++) {
         if (!build_is_scalar(args[i])) {
             build_refuse(args[i], true, i + 1);
