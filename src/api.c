@@ -150,7 +150,9 @@ void iok_drain_end(struct iok_port *port)
 {
     port->link.bursting = false;
     iok_flush(port);
-    port->link.armed = true;
+    if (!port->link.armed) {
+        return; /* nobody watches the descriptor */
+    }
     iok_wake_arm(&port->link.wake);
     if (!iok_ring_empty(&port->link.cq) || !iok_list_empty(&port->news)) {
         if (!iok_wake_disarm(&port->link.wake)) { /* else a producer writes, or has written */

@@ -17,12 +17,12 @@
 
 #define IOK_PORT_CALLS 16384u        /* calls alive per port: 4 rings' worth is 1 MB of slots */
 #define IOK_SPIN_NS 50000u           /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
-#define IOK_SPIN_INFLIGHT 4u         /* with more calls under way the hand-off is shared by many */
+#define IOK_SPIN_INFLIGHT 1u         /* with more calls under way the hand-off is shared, and the CPU wanted by others */
 #define IOK_GRACE_NS 300000u         /* how long the kernel thread leaves the baton to waiters that come and go */
 #define IOK_LEAD_MAX_NS 2000000u     /* a slower reply is waited for asleep; also how late a signal is seen at most */
-#define IOK_LEAD_CALLS 1u            /* with more, two threads working in parallel win; see docs/performance.md */
 #define IOK_LEAD_QUICK_NS 1000000u   /* waits longer than this on average are not worth leading */
-#define IOK_WANT_SPINS 64u           /* looks at the baton while the kernel thread lets go */
+#define IOK_PAUSES 16u               /* between two looks: under a microsecond (a pause takes 10 to 50 ns) */
+#define IOK_WANT_SPINS 32u           /* looks at the baton while the kernel thread lets go: about 20 us */
 
 static pthread_mutex_t kernels_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct iok_kernel *kernels;
@@ -369,7 +369,8 @@ static bool try_lead(struct goal *goal, uint64_t deadline)
     struct iok_baton *baton = &port->owner->baton;
     bool done = false;
 
-    if (!leads(port->owner) || port->n_calls > IOK_LEAD_CALLS || iok_count_get(&port->owner->core.inflight) > port->n_calls ||
+    /* Only with no call of other threads under way: they would wait for this one to be scheduled. */
+    if (!leads(port->owner) || iok_count_get(&port->owner->core.inflight) > port->n_calls ||
         port->quick_ns > IOK_LEAD_QUICK_NS) {
         return false;
     }
@@ -382,7 +383,7 @@ static bool try_lead(struct goal *goal, uint64_t deadline)
             iok_baton_unwant(baton);
             return lead(goal, deadline);
         }
-        for (unsigned j = 0; j < 32 && !done; j++) {
+        for (unsigned j = 0; j < IOK_PAUSES; j++) {
             pause_cpu();
         }
         done = reached(goal);
@@ -403,7 +404,7 @@ static bool spin(struct goal *goal)
     }
     end = iok_now_ns() + IOK_SPIN_NS;
     do {
-        for (unsigned j = 0; j < 64; j++) {
+        for (unsigned j = 0; j < IOK_PAUSES; j++) {
             pause_cpu();
         }
         if (reached(goal)) {

@@ -79,7 +79,10 @@ def test_reply_is_a_future(run: Callable[[Main], Any]) -> None:
         done, pending = await asyncio.wait([failed, client.ping()])
         assert len(done) == 2 and not pending
         assert isinstance(failed.exception(), iokernel.ReplyError)
-        assert {await r for r in asyncio.as_completed([client.echo("a"), client.echo("b")])} == {b"a", b"b"}
+        assert {await r for r in asyncio.as_completed([client.echo("a"), client.echo("b")])} == {
+            b"a",
+            b"b",
+        }
 
     run(main)
 
@@ -117,7 +120,9 @@ def test_deadline(run: Callable[[Main], Any]) -> None:
     run(main)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout and TaskGroup are new in 3.11")
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio.timeout and TaskGroup are new in 3.11"
+)
 def test_timeout_and_task_group(run: Callable[[Main], Any]) -> None:
     async def main(client: Redis) -> None:
         with pytest.raises(TimeoutError):

@@ -107,7 +107,9 @@ def test_name_that_does_not_resolve() -> None:
     assert "no-such-host.invalid" in str(error)
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1", "redis://:wrong@127.0.0.1", "redis://me:wrong@127.0.0.1"])
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1", "redis://:wrong@127.0.0.1", "redis://me:wrong@127.0.0.1"]
+)
 def test_wrong_passwords_fail_at_once(start_redis, url: str) -> None:
     server = start_redis("requirepass right")
     error = failure(f"{url}:{server.port}", timeout=20)
@@ -120,7 +122,11 @@ def test_wrong_passwords_fail_at_once(start_redis, url: str) -> None:
 @pytest.mark.parametrize("option", ["", "?protocol=2"])
 def test_right_passwords(start_redis, option: str) -> None:
     server = start_redis("requirepass right", "user app on >of-app ~* +@all")
-    for who, name in ((":right", b"default"), ("app:of-app", b"app"), ("default:right", b"default")):
+    for who, name in (
+        (":right", b"default"),
+        ("app:of-app", b"app"),
+        ("default:right", b"default"),
+    ):
         with sync.connect(f"redis://{who}@127.0.0.1:{server.port}{option}") as client:
             assert client.acl_whoami() == name
 
@@ -152,7 +158,10 @@ def test_database_that_does_not_exist(shared_redis: RedisServer) -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "does not speak RESP.*HTTP/1.1 400"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+            "does not speak RESP.*HTTP/1.1 400",
+        ),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak RESP.*SSH-2.0"),
         (b"\x15\x03\x01\x00\x02\x02\x0a", "not RESP.*TLS alert: use rediss://"),
     ],
@@ -182,7 +191,9 @@ def test_server_that_hangs_up() -> None:
 SIGNED_IN = b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n"
 
 
-@pytest.mark.parametrize("answer", [b"$5\r\nabcdefgh\r\n", b":12x\r\n", b"*-7\r\n", b"!\r\n", b"\x00"])
+@pytest.mark.parametrize(
+    "answer", [b"$5\r\nabcdefgh\r\n", b":12x\r\n", b"*-7\r\n", b"!\r\n", b"\x00"]
+)
 def test_replies_that_break_the_protocol(answer: bytes) -> None:
     with WrongServer(SIGNED_IN, answer) as server, sync.connect(server.url) as client:
         with pytest.raises(iokernel.MaybeExecuted) as caught:

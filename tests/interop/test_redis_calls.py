@@ -276,7 +276,9 @@ def test_rejected_calls_did_not_run(redis_server: RedisServer) -> None:
         (("CLIENT", "REPLY", "OFF"), "answers"),
     ],
 )
-def test_unsafe_commands_are_refused(cache: sync.Redis, words: tuple[Any, ...], instead: str) -> None:
+def test_unsafe_commands_are_refused(
+    cache: sync.Redis, words: tuple[Any, ...], instead: str
+) -> None:
     with pytest.raises(iokernel.Unsafe, match=instead) as caught:
         cache.call(*words)
     assert caught.value.outcome == "never-sent"

@@ -154,8 +154,12 @@ def test_ctrl_c_ends_the_wait(redis_server: RedisServer, call: str) -> None:
     with start_program(INTERRUPTED.format(call=call), redis_server.url) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "waiting\n"
-        until(lambda: "blocked_clients:1" in redis_server.cli("INFO", "clients")
-              or "channel" in redis_server.cli("PUBSUB", "CHANNELS"))
+        until(
+            lambda: (
+                "blocked_clients:1" in redis_server.cli("INFO", "clients")
+                or "channel" in redis_server.cli("PUBSUB", "CHANNELS")
+            )
+        )
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=PATIENCE_S)
     assert (program.returncode, out, err) == (0, "interrupted\nand well\n", "")

@@ -245,10 +245,10 @@ static void let_go(struct world *w)
 
 void world_free(struct world *w)
 {
-    iok_list_each(&w->port->calls, at, after) {
+    iok_list_each (&w->port->calls, at, after) {
         iok_abandon(iok_container(at, struct iok_call, all));
     }
-    iok_list_each(&w->port->leases, lease, next) {
+    iok_list_each (&w->port->leases, lease, next) {
         iok_lease_free(iok_container(lease, struct iok_lease, app_node));
     }
     iok_service_close(w->service, w->port);

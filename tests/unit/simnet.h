@@ -20,9 +20,9 @@ struct iok_link {
     bool closed_by_us; /* by the core */
     bool connected;
     bool reading;
-    bool starved;      /* the core was told that not all was accepted */
-    size_t window;     /* bytes that are still accepted */
-    char *got;         /* what was accepted, NUL-terminated */
+    bool starved;  /* the core was told that not all was accepted */
+    size_t window; /* bytes that are still accepted */
+    char *got;     /* what was accepted, NUL-terminated */
     size_t n_got;
 };
 

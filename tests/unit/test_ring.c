@@ -331,7 +331,7 @@ static void test_note(void **state)
 struct core {
     struct iok_baton baton;
     struct iok_wake wake;
-    uint64_t turns;  /* not atomic: whoever holds the baton may touch it, and nobody else */
+    uint64_t turns; /* not atomic: whoever holds the baton may touch it, and nobody else */
     struct iok_count ended;
 };
 

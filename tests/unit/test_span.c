@@ -40,10 +40,20 @@ static void test_crlf(void **state)
 
 static void test_i64(void **state)
 {
-    static const int64_t values[] = {0, 1, -1, 9, 10, -10, 99, 1000000007, INT32_MIN, INT64_MAX, INT64_MIN,
-                                     INT64_MAX - 1, INT64_MIN + 1};
-    static const char *const bad[] = {"", "-", "+1", " 1", "1 ", "1a", "0x1", "--1", "1.0", "9223372036854775808",
-                                      "-9223372036854775809", "99999999999999999999999"};
+    static const int64_t values[] = {
+        0, 1, -1, 9, 10, -10, 99, 1000000007, INT32_MIN, INT64_MAX, INT64_MIN, INT64_MAX - 1, INT64_MIN + 1};
+    static const char *const bad[] = {"",
+                                      "-",
+                                      "+1",
+                                      " 1",
+                                      "1 ",
+                                      "1a",
+                                      "0x1",
+                                      "--1",
+                                      "1.0",
+                                      "9223372036854775808",
+                                      "-9223372036854775809",
+                                      "99999999999999999999999"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
@@ -76,8 +86,9 @@ static void expect_f64(double value, const char *expected)
 
 static void test_f64(void **state)
 {
-    static const double values[] = {0.1, 1.0 / 3, 1e300, -1e-300, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308,
-                                    123456789.125, 1e15, 999999999999999.0, -1e22, 0.3};
+    static const double values[] = {
+        0.1,  1.0 / 3,           1e300, -1e-300, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 123456789.125,
+        1e15, 999999999999999.0, -1e22, 0.3};
 
     (void)state;
     for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {

@@ -1,29 +1,27 @@
-/* test_tape.c - tapes: values, storage and growth, payloads in pieces, limits, discarding, skipping. */
+/* test_tape.c - tapes: what is written is what is read, wherever it had to be kept, and a failure sticks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
 
 #include "../../src/base/mem.h"
 #include "../../src/base/tape.h"
 
-#define TOKENS 4
-#define BYTES 32
-
 struct fixture {
-    struct iok_tape tape;
-    struct iok_token tokens[TOKENS];
-    uint8_t bytes[BYTES];
     struct iok_account account;
+    struct iok_token tokens[4];
+    uint8_t bytes[16];
+    struct iok_tape tape;
 };
 
 static void begin(struct fixture *f, size_t max_bytes)
 {
     memset(f, 0, sizeof(*f));
-    iok_tape_init(&f->tape, f->tokens, TOKENS, f->bytes, BYTES, max_bytes, &f->account);
+    iok_tape_init(&f->tape, f->tokens, 4, f->bytes, sizeof(f->bytes), max_bytes, &f->account);
 }
 
 static void finish(struct fixture *f)
@@ -33,373 +31,244 @@ static void finish(struct fixture *f)
     assert_int_equal(iok_count_get(&f->account.buffers), 0);
 }
 
-static void check_text(const struct iok_token *token, enum iok_type type, const char *text)
-{
-    assert_int_equal(token->type, type);
-    assert_true(iok_span_eq(iok_token_span(token), iok_span_of(text)));
-}
-
-static uint8_t pattern(size_t i)
-{
-    return (uint8_t)(i * 31 + (i >> 8));
-}
-
-static uint8_t *make_payload(size_t n)
-{
-    uint8_t *p = malloc(n);
-
-    assert_non_null(p);
-    for (size_t i = 0; i < n; i++) {
-        p[i] = pattern(i);
-    }
-    return p;
-}
-
-static void count_release(void *arg)
-{
-    ++*(int *)arg;
-}
-
-static void test_values(void **state)
+static void test_small_needs_no_memory(void **state)
 {
     struct fixture f;
-    const struct iok_token *t = f.tokens;
 
     (void)state;
     begin(&f, SIZE_MAX);
-    iok_mem_fail_at(0);
-    iok_tape_bool(&f.tape, true);
-    iok_tape_i64(&f.tape, -7);
-    iok_tape_f64(&f.tape, 0.5);
-    iok_tape_copy(&f.tape, IOK_TEXT, 9, iok_span_of("hello"));
-    assert_int_equal(iok_tape_error(&f.tape), 0);
-    assert_int_equal(iok_mem_count(), 0); /* all in the owner's storage */
-    assert_ptr_equal(f.tape.tokens, f.tokens);
-    assert_int_equal(t[0].type, IOK_BOOL);
-    assert_int_equal(t[0].i, 1);
-    assert_int_equal(t[1].i, -7);
-    assert_true(t[2].f == 0.5);
-    check_text(&t[3], IOK_TEXT, "hello");
-    assert_int_equal(t[3].subtype, 9);
-    assert_in_range((uintptr_t)t[3].p, (uintptr_t)f.bytes, (uintptr_t)f.bytes + BYTES);
-    assert_int_equal(f.tape.held_bytes, 4 * 16 + 5);
-    iok_tape_reset(&f.tape, f.tokens, TOKENS);
+    iok_mem_fail_at(1);
+    iok_tape_head(&f.tape, IOK_ARRAY, 3);
+    iok_tape_i64(&f.tape, -5);
+    iok_tape_copy(&f.tape, IOK_TEXT, 9, iok_span_of("sixteen bytes ok"));
     iok_tape_null(&f.tape);
-    iok_tape_head(&f.tape, IOK_MAP, 3);
-    iok_tape_static(&f.tape, IOK_ERROR, iok_span_of("ERR no"));
-    assert_int_equal(f.tape.n_tokens, 3);
-    assert_int_equal(t[0].type, IOK_NULL);
-    assert_int_equal(t[1].len, 3);
-    check_text(&t[2], IOK_ERROR, "ERR no");
+    assert_int_equal(iok_mem_count(), 0);
+    iok_mem_fail_at(0);
+    assert_int_equal(iok_tape_error(&f.tape), 0);
+    assert_int_equal(f.tape.n_tokens, 4);
+    assert_ptr_equal(f.tape.tokens, f.tokens);
+    assert_int_equal(f.tokens[0].type, IOK_ARRAY);
+    assert_int_equal(f.tokens[0].len, 3);
+    assert_int_equal(f.tokens[1].i, -5);
+    assert_int_equal(f.tokens[2].subtype, 9);
+    assert_true(iok_span_eq(iok_token_span(&f.tokens[2]), iok_span_of("sixteen bytes ok")));
     finish(&f);
 }
 
-/* Addresses never change, whatever follows; and reset gives the first storage back. */
+/* Every kind of value many times; addresses of payloads stay while the tape grows. */
+static void write_all(struct iok_tape *tape, const uint8_t **first, unsigned rounds)
+{
+    char text[100];
+
+    for (unsigned i = 0; i < rounds; i++) {
+        memset(text, 'a' + (int)(i % 26), sizeof(text));
+        iok_tape_bool(tape, i % 2 == 1);
+        iok_tape_f64(tape, i / 4.0);
+        iok_tape_copy(tape, IOK_BYTES, 0, iok_span(text, i % 100));
+        iok_tape_static(tape, IOK_ERROR, iok_span_of("static"));
+        iok_tape_open(tape, IOK_DECIMAL, 0, 3);
+        assert_int_equal(iok_tape_fill(tape, iok_span_of("1")), 1);
+        assert_int_equal(iok_tape_fill(tape, iok_span_of("2345")), 2);
+        if (i == 1) {
+            *first = tape->n_tokens > 7 ? tape->tokens[7].p : NULL;
+        }
+    }
+}
+
 static void test_growth(void **state)
 {
+    const uint8_t *first = NULL;
     struct fixture f;
-    const uint8_t *at[1000];
-    char text[32];
 
     (void)state;
     begin(&f, SIZE_MAX);
-    for (int round = 0; round < 2; round++) {
-        for (int i = 0; i < 1000; i++) {
-            snprintf(text, sizeof(text), "payload %d", i);
-            iok_tape_copy(&f.tape, IOK_BYTES, 0, iok_span_of(text));
-            at[i] = f.tape.tokens[i].p;
-        }
-        assert_int_equal(iok_tape_error(&f.tape), 0);
-        assert_int_equal(f.tape.n_tokens, 1000);
-        for (int i = 0; i < 1000; i++) {
-            snprintf(text, sizeof(text), "payload %d", i);
-            assert_ptr_equal(f.tape.tokens[i].p, at[i]);
-            check_text(&f.tape.tokens[i], IOK_BYTES, text);
-        }
-        /* 11 KB of payload in chunks, not a buffer for each. */
-        assert_in_range(iok_count_get(&f.account.buffers), 1, 6);
-        iok_tape_reset(&f.tape, f.tokens, TOKENS);
-        assert_int_equal(iok_count_get(&f.account.buffers), 0);
-        assert_ptr_equal(f.tape.tokens, f.tokens);
-        assert_ptr_equal(f.tape.bytes, f.bytes);
-    }
-    finish(&f);
-}
-
-/* A tape without any storage takes everything too, empty payloads included. */
-static void test_no_storage(void **state)
-{
-    struct iok_tape tape;
-
-    (void)state;
-    iok_tape_init(&tape, NULL, 0, NULL, 0, SIZE_MAX, NULL);
-    iok_tape_copy(&tape, IOK_TEXT, 0, iok_span(NULL, 0));
-    iok_tape_open(&tape, IOK_BYTES, 0, 0);
-    iok_tape_copy(&tape, IOK_TEXT, 0, iok_span_of("x"));
-    assert_int_equal(iok_tape_error(&tape), 0);
-    assert_int_equal(tape.n_tokens, 3);
-    check_text(&tape.tokens[0], IOK_TEXT, "");
-    check_text(&tape.tokens[1], IOK_BYTES, "");
-    check_text(&tape.tokens[2], IOK_TEXT, "x");
-    iok_tape_deinit(&tape);
-}
-
-static void test_hold(void **state)
-{
-    struct fixture f;
-    int released = 0;
-    struct iok_buf *buf;
-
-    (void)state;
-    begin(&f, 200);
-    buf = iok_buf_wrap("0123456789", 10, count_release, &released, NULL);
-    assert_non_null(buf);
-    iok_tape_hold(&f.tape, IOK_BYTES, iok_span(buf->p + 2, 3), buf);
-    check_text(&f.tokens[0], IOK_BYTES, "234");
-    assert_int_equal(released, 0);
-    iok_tape_reset(&f.tape, f.tokens, TOKENS);
-    assert_int_equal(released, 1);
-    /* Over the limit, and after a failure: the reference is taken over all the same. */
-    for (int i = 2; i <= 3; i++) {
-        buf = iok_buf_wrap(f.bytes, 500, count_release, &released, NULL);
-        assert_non_null(buf);
-        iok_tape_hold(&f.tape, IOK_BYTES, iok_span(f.bytes, 500), buf);
-        assert_int_equal(released, i);
-        assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
-    }
-    iok_tape_reset(&f.tape, f.tokens, TOKENS);
-    f.tape.discard = true;
-    buf = iok_buf_wrap("x", 1, count_release, &released, NULL);
-    assert_non_null(buf);
-    iok_tape_hold(&f.tape, IOK_BYTES, iok_span(buf->p, 1), buf);
-    assert_int_equal(released, 4);
-    finish(&f);
-}
-
-static void test_limit(void **state)
-{
-    struct fixture f;
-
-    (void)state;
-    begin(&f, 16 + 5 + 16);
-    iok_tape_copy(&f.tape, IOK_TEXT, 0, iok_span_of("hello"));
-    iok_tape_i64(&f.tape, 1);
+    write_all(&f.tape, &first, 500);
     assert_int_equal(iok_tape_error(&f.tape), 0);
-    iok_tape_null(&f.tape);
-    assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
-    iok_tape_null(&f.tape);
-    assert_int_equal(f.tape.n_tokens, 2);
-    iok_tape_reset(&f.tape, f.tokens, TOKENS);
-    assert_int_equal(iok_tape_error(&f.tape), 0);
-    /* A length that lies is refused by its word, and one near SIZE_MAX does not wrap around. */
-    iok_tape_open(&f.tape, IOK_BYTES, 0, SIZE_MAX - 8);
-    assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
+    assert_int_equal(f.tape.n_tokens, 2500);
+    assert_ptr_equal(f.tape.tokens[7].p, first);
+    for (unsigned i = 0; i < 500; i++) {
+        const struct iok_token *at = f.tape.tokens + 5 * (size_t)i;
+
+        assert_int_equal(at[0].i, i % 2);
+        assert_true(at[1].f == i / 4.0);
+        assert_int_equal(at[2].len, i % 100);
+        assert_true(i % 100 == 0 || (at[2].p[0] == 'a' + (int)(i % 26) && at[2].p[i % 100 - 1] == at[2].p[0]));
+        assert_true(iok_span_eq(iok_token_span(&at[4]), iok_span_of("123")));
+    }
+    assert_true(iok_count_get(&f.account.bytes) > 0);
+    iok_tape_reset(&f.tape, f.tokens, 4);
     assert_int_equal(f.tape.n_tokens, 0);
-    iok_tape_reset(&f.tape, f.tokens, TOKENS);
-    f.tape.max_bytes = SIZE_MAX;
-    iok_tape_open(&f.tape, IOK_BYTES, 0, (size_t)UINT32_MAX + 1); /* len has 32 bits */
-    assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
+    iok_tape_copy(&f.tape, IOK_TEXT, 0, iok_span_of("again"));
+    assert_ptr_equal(f.tape.tokens[0].p, f.bytes);
     finish(&f);
 }
 
-static void fill_all(struct iok_tape *tape, const uint8_t *payload, size_t n, size_t step)
+static void test_each_allocation_fails(void **state)
 {
-    for (size_t done = 0; done < n;) {
-        size_t part = n - done < step ? n - done : step;
-
-        assert_int_equal(tape->fill_left, n - done);
-        assert_int_equal(iok_tape_fill(tape, iok_span(payload + done, part)), part);
-        done += part;
-    }
-    assert_int_equal(tape->fill_left, 0);
-}
-
-static void test_fill(void **state)
-{
-    static const size_t sizes[] = {0, 1, BYTES, BYTES + 1, 2048, 4097, 65536, 65537, 300000};
-    static const size_t steps[] = {1, 7, 4096, 100000, 1000000};
+    const uint8_t *first;
+    unsigned long n = 0;
+    int error;
 
     (void)state;
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
-        uint8_t *payload = make_payload(sizes[i] + 1);
+    do {
+        struct fixture f;
 
-        for (size_t j = 0; j < sizeof(steps) / sizeof(*steps); j++) {
-            struct fixture f;
+        begin(&f, SIZE_MAX);
+        iok_mem_fail_at(++n);
+        write_all(&f.tape, &first, 200);
+        iok_tape_open(&f.tape, IOK_BYTES, 0, 300000);
+        for (unsigned i = 0; i < 30; i++) {
+            uint8_t piece[10000] = {(uint8_t)i};
 
-            begin(&f, SIZE_MAX);
-            iok_tape_open(&f.tape, IOK_BYTES, 3, sizes[i]);
-            fill_all(&f.tape, payload, sizes[i], steps[j]);
-            /* What follows the payload is not taken. */
-            assert_int_equal(iok_tape_fill(&f.tape, iok_span(payload, 1)), 0);
-            iok_tape_copy(&f.tape, IOK_TEXT, 0, iok_span_of("next"));
-            assert_int_equal(iok_tape_error(&f.tape), 0);
-            assert_int_equal(f.tape.n_tokens, 2);
-            assert_int_equal(f.tokens[0].subtype, 3);
-            assert_true(iok_span_eq(iok_token_span(&f.tokens[0]), iok_span(payload, sizes[i])));
-            check_text(&f.tokens[1], IOK_TEXT, "next");
-            finish(&f);
+            assert_int_equal(iok_tape_fill(&f.tape, iok_span(piece, sizeof(piece))), sizeof(piece));
         }
-        free(payload);
+        iok_mem_fail_at(0);
+        error = iok_tape_error(&f.tape);
+        assert_true(error == 0 || error == IOK_ENOMEM);
+        finish(&f);
+    } while (error != 0);
+    assert_true(n > 8 && n < 100);
+}
+
+/* The length that a peer claims costs nothing until the bytes come. */
+static void test_large_payload(void **state)
+{
+    static const size_t sizes[] = {65535, 65536, 65537, 200000, 1000003};
+    static const size_t pieces[] = {1, 4096, 65536, 70000, 2000000};
+
+    (void)state;
+    for (size_t i = 0; i < 25; i++) {
+        size_t size = sizes[i / 5], piece = pieces[i % 5];
+        uint8_t *whole = malloc(size);
+        struct fixture f;
+
+        assert_non_null(whole);
+        for (size_t at = 0; at < size; at++) {
+            whole[at] = (uint8_t)(at * 7 + at / 251);
+        }
+        begin(&f, SIZE_MAX);
+        iok_tape_i64(&f.tape, 1);
+        iok_tape_open(&f.tape, IOK_BYTES, 0, size);
+        assert_true(iok_count_get(&f.account.bytes) <= 65536);
+        for (size_t at = 0; at < size;) {
+            at += iok_tape_fill(&f.tape, iok_span(whole + at, piece < size - at ? piece : size - at));
+            assert_true(iok_count_get(&f.account.bytes) <= 65536 + 2 * at);
+        }
+        assert_int_equal(f.tape.fill_left, 0);
+        assert_int_equal(iok_tape_error(&f.tape), 0);
+        assert_true(iok_span_eq(iok_token_span(&f.tape.tokens[1]), iok_span(whole, size)));
+        finish(&f);
+        free(whole);
     }
 }
 
-static void test_lying_length(void **state)
+static void test_limit_sticks(void **state)
 {
     struct fixture f;
-    uint8_t *piece = make_payload(100000);
 
     (void)state;
-    begin(&f, SIZE_MAX);
-    iok_tape_open(&f.tape, IOK_BYTES, 0, UINT32_MAX);
-    assert_in_range(iok_count_get(&f.account.bytes), 0, 65536);
-    iok_tape_fill(&f.tape, iok_span(piece, 100000));
-    assert_in_range(iok_count_get(&f.account.bytes), 100000, 200000);
+    begin(&f, 64); /* payloads and 16 bytes a token */
+    iok_tape_copy(&f.tape, IOK_BYTES, 0, iok_span_of("sixteen bytes ok"));
+    iok_tape_i64(&f.tape, 1);
+    iok_tape_i64(&f.tape, 2);
     assert_int_equal(iok_tape_error(&f.tape), 0);
-    assert_int_equal(f.tape.fill_left, UINT32_MAX - 100000u);
+    iok_tape_i64(&f.tape, 3);
+    assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
+    assert_int_equal(f.tape.n_tokens, 3);
+    iok_tape_open(&f.tape, IOK_BYTES, 0, 10); /* still taken in, so that the peer's bytes pass */
+    assert_int_equal(iok_tape_fill(&f.tape, iok_span_of("0123456789+")), 10);
+    assert_int_equal(f.tape.n_tokens, 3);
     finish(&f);
-    free(piece);
 }
 
 static void test_discard(void **state)
 {
     struct fixture f;
-    uint8_t piece[100] = {0};
 
     (void)state;
-    begin(&f, 50);
+    begin(&f, 100);
     f.tape.discard = true;
-    iok_mem_fail_at(1);
-    iok_tape_head(&f.tape, IOK_ARRAY, UINT32_MAX);
-    iok_tape_copy(&f.tape, IOK_TEXT, 0, iok_span(piece, sizeof(piece)));
-    iok_tape_open(&f.tape, IOK_BYTES, 0, 150);
-    assert_int_equal(iok_tape_fill(&f.tape, iok_span(piece, 100)), 100);
-    assert_int_equal(iok_tape_fill(&f.tape, iok_span(piece, 100)), 50);
-    assert_int_equal(f.tape.fill_left, 0);
+    for (unsigned i = 0; i < 100; i++) {
+        iok_tape_head(&f.tape, IOK_MAP, 1000);
+        iok_tape_copy(&f.tape, IOK_TEXT, 0, iok_span_of("gone"));
+        iok_tape_open(&f.tape, IOK_BYTES, 0, 1000000);
+        assert_int_equal(iok_tape_fill(&f.tape, iok_span_of("abc")), 3);
+        assert_int_equal(f.tape.fill_left, 999997);
+    }
     assert_int_equal(iok_tape_error(&f.tape), 0);
     assert_int_equal(f.tape.n_tokens, 0);
-    assert_int_equal(f.tape.held_bytes, 0);
-    assert_int_equal(iok_mem_count(), 0);
-    iok_mem_fail_at(0);
     finish(&f);
 }
 
-/* A failed tape still counts an open payload down, so the parser stays in step. */
-static void test_fill_after_error(void **state)
+static void count_release(void *arg)
 {
+    *(unsigned *)arg += 1;
+}
+
+static void test_hold(void **state)
+{
+    unsigned released = 0;
+    struct iok_buf *buf;
     struct fixture f;
-    uint8_t piece[100] = {0};
 
     (void)state;
-    begin(&f, 20);
-    iok_tape_open(&f.tape, IOK_BYTES, 0, 150);
+    begin(&f, 1000);
+    buf = iok_buf_wrap("borrowed", 8, count_release, &released, &f.account);
+    assert_non_null(buf);
+    iok_tape_hold(&f.tape, IOK_BYTES, iok_span(buf->p, 8), buf);
+    assert_int_equal(iok_count_get(&f.account.bytes), 8);
+    iok_buf_ref(buf);
+    iok_tape_deinit(&f.tape);
+    assert_int_equal(released, 0); /* somebody else holds it */
+    iok_buf_unref(buf);
+    assert_int_equal(released, 1);
+    begin(&f, 10); /* over the limit: given back at once */
+    buf = iok_buf_wrap("borrowed", 8, count_release, &released, &f.account);
+    iok_tape_hold(&f.tape, IOK_BYTES, iok_span(buf->p, 8), buf);
+    assert_int_equal(released, 2);
     assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
-    assert_int_equal(iok_tape_fill(&f.tape, iok_span(piece, 100)), 100);
-    assert_int_equal(iok_tape_fill(&f.tape, iok_span(piece, 100)), 50);
-    assert_int_equal(f.tape.fill_left, 0);
     finish(&f);
-}
-
-static void build(struct iok_tape *tape, const uint8_t *large)
-{
-    struct iok_buf *held = iok_buf_new(4, NULL);
-
-    iok_tape_head(tape, IOK_ARRAY, 60);
-    for (int i = 0; i < 50; i++) {
-        iok_tape_copy(tape, IOK_TEXT, 0, iok_span(large, 10));
-    }
-    iok_tape_copy(tape, IOK_BYTES, 0, iok_span(large, 5000));
-    iok_tape_open(tape, IOK_BYTES, 0, 200000);
-    for (size_t done = 0; tape->fill_left > 0; done += 20000) {
-        assert_int_equal(iok_tape_fill(tape, iok_span(large + done, 20000)), 20000);
-    }
-    if (held != NULL) {
-        iok_tape_hold(tape, IOK_BYTES, iok_span(held->p, 0), held);
-    }
-}
-
-static void test_every_allocation_fails(void **state)
-{
-    uint8_t *large = make_payload(200000);
-    unsigned long failures = 0;
-
-    (void)state;
-    for (bool failed = true; failed; failures++) {
-        struct fixture f;
-
-        begin(&f, SIZE_MAX);
-        iok_mem_fail_at(failures + 1);
-        build(&f.tape, large);
-        failed = iok_mem_count() > failures;
-        assert_true(iok_tape_error(&f.tape) == 0 || iok_tape_error(&f.tape) == IOK_ENOMEM);
-        for (uint32_t i = 1; i < f.tape.n_tokens && iok_tape_error(&f.tape) == 0 && i < 53; i++) {
-            assert_memory_equal(f.tape.tokens[i].p, large, f.tape.tokens[i].len);
-        }
-        iok_mem_fail_at(0);
-        finish(&f);
-    }
-    assert_true(failures > 5);
-    free(large);
-}
-
-static struct iok_token head(enum iok_type type, uint32_t len)
-{
-    return (struct iok_token){.type = (uint8_t)type, .len = len};
 }
 
 static void test_skip(void **state)
 {
-    /* [1, {k: [v, v]}, attr{a: b} value, set{}] x */
-    const struct iok_token tokens[] = {
-        head(IOK_ARRAY, 4), head(IOK_I64, 0),  head(IOK_MAP, 1),   head(IOK_TEXT, 5), head(IOK_ARRAY, 2),
-        head(IOK_NULL, 0),  head(IOK_NULL, 0), head(IOK_ATTR, 1),  head(IOK_TEXT, 1), head(IOK_TEXT, 1),
-        head(IOK_F64, 0),   head(IOK_SET, 0),  head(IOK_BYTES, 9),
-    };
-    static const size_t ends[] = {12, 2, 7, 4, 7, 6, 7, 11, 9, 10, 11, 12, 13};
-    size_t n = sizeof(tokens) / sizeof(*tokens);
+    struct fixture f;
 
     (void)state;
-    for (size_t i = 0; i < n; i++) {
-        assert_int_equal(iok_tape_skip(tokens, n, i), ends[i]);
-        for (size_t cut = i; cut < n; cut++) {
-            assert_int_equal(iok_tape_skip(tokens, cut, i), ends[i] < cut ? ends[i] : cut);
-        }
-    }
-}
-
-static void test_skip_deep(void **state)
-{
-    size_t n = 1000000;
-    struct iok_token *tokens = malloc(n * sizeof(*tokens));
-
-    (void)state;
-    assert_non_null(tokens);
-    for (size_t i = 0; i < n; i++) {
-        tokens[i] = head(IOK_ARRAY, 1);
-    }
-    assert_int_equal(iok_tape_skip(tokens, n, 0), n);
-    for (size_t i = 0; i < n; i++) {
-        tokens[i] = head(IOK_MAP, UINT32_MAX);
-    }
-    assert_int_equal(iok_tape_skip(tokens, n, 0), n);
-    free(tokens);
+    begin(&f, SIZE_MAX);
+    iok_tape_head(&f.tape, IOK_ARRAY, 2); /* 0 */
+    iok_tape_head(&f.tape, IOK_MAP, 1);   /* 1 */
+    iok_tape_i64(&f.tape, 1);             /* 2 */
+    iok_tape_head(&f.tape, IOK_SET, 0);   /* 3 */
+    iok_tape_head(&f.tape, IOK_ATTR, 1);  /* 4 */
+    iok_tape_null(&f.tape);               /* 5 */
+    iok_tape_null(&f.tape);               /* 6 */
+    iok_tape_bool(&f.tape, true);         /* 7, described by 4 */
+    iok_tape_head(&f.tape, IOK_PUSH, 1);  /* 8 */
+    iok_tape_null(&f.tape);               /* 9 */
+    assert_int_equal(iok_tape_skip(f.tape.tokens, 10, 0), 8);
+    assert_int_equal(iok_tape_skip(f.tape.tokens, 10, 1), 4);
+    assert_int_equal(iok_tape_skip(f.tape.tokens, 10, 3), 4);
+    assert_int_equal(iok_tape_skip(f.tape.tokens, 10, 4), 8);
+    assert_int_equal(iok_tape_skip(f.tape.tokens, 10, 8), 10);
+    assert_int_equal(iok_tape_skip(f.tape.tokens, 6, 0), 6); /* ends before */
+    f.tape.tokens[0].len = UINT32_MAX;
+    assert_int_equal(iok_tape_skip(f.tape.tokens, 10, 0), 10);
+    finish(&f);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_small_needs_no_memory),
         cmocka_unit_test(test_growth),
-        cmocka_unit_test(test_no_storage),
-        cmocka_unit_test(test_hold),
-        cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_fill),
-        cmocka_unit_test(test_lying_length),
+        cmocka_unit_test(test_each_allocation_fails),
+        cmocka_unit_test(test_large_payload),
+        cmocka_unit_test(test_limit_sticks),
         cmocka_unit_test(test_discard),
-        cmocka_unit_test(test_fill_after_error),
-        cmocka_unit_test(test_every_allocation_fails),
+        cmocka_unit_test(test_hold),
         cmocka_unit_test(test_skip),
-        cmocka_unit_test(test_skip_deep),
     };
 
-    return cmocka_run_group_tests_name("tape", tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

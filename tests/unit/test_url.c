@@ -27,8 +27,8 @@ static void test_whole(void **state)
     char text[200];
 
     (void)state;
-    assert_int_equal(iok_url_parse(&url, "Redis://us%65r:p%40ss:w@Cache.internal:6380/7?a=1&b=x%26y&c=&my_password=z",
-                                   &err), 0);
+    assert_int_equal(
+        iok_url_parse(&url, "Redis://us%65r:p%40ss:w@Cache.internal:6380/7?a=1&b=x%26y&c=&my_password=z", &err), 0);
     expect(url.scheme, "redis");
     expect(url.user, "user");
     expect(url.password, "p@ss:w");
@@ -95,17 +95,31 @@ static void test_bad(void **state)
         int code;
         const char *names;
     } cases[] = {
-        {NULL, IOK_EURL, "empty"}, {"", IOK_EURL, "empty"}, {"redis", IOK_EURL, "no scheme"},
-        {"redis:/h", IOK_EURL, "no scheme"}, {"://h", IOK_EURL, "no scheme"}, {"re dis://h", IOK_EURL, "byte 2"},
-        {"r_d://h", IOK_EURL, "bad scheme"}, {"redis://h:0", IOK_EURL, "bad port"},
-        {"redis://h:65536", IOK_EURL, "1 to 65535"}, {"redis://h:", IOK_EURL, "bad port"},
-        {"redis://h:x", IOK_EURL, "'x'"}, {"redis://[::1", IOK_EURL, "']'"}, {"redis://[::1]x", IOK_EURL, "']'"},
-        {"redis://a,b", IOK_EURL, "several hosts"}, {"redis://h/%4", IOK_EURL, "escape in the path"},
-        {"redis://h/%zz", IOK_EURL, "escape"}, {"redis://u%00@h", IOK_EURL, "not 00"},
-        {"redis://h?a", IOK_EOPTION, "'a'"}, {"redis://h?=1", IOK_EOPTION, "name=value"},
-        {"redis://h?a=1&a=2", IOK_EOPTION, "twice"}, {"redis://h#x", IOK_EURL, "fragment"},
-        {"redis://h?a=1#x", IOK_EURL, "fragment"}, {"redis+unix://host/p", IOK_EURL, "no host"},
-        {"unix://", IOK_EURL, "no path"}, {"redis://h\x7f", IOK_EURL, "control"},
+        {NULL, IOK_EURL, "empty"},
+        {"", IOK_EURL, "empty"},
+        {"redis", IOK_EURL, "no scheme"},
+        {"redis:/h", IOK_EURL, "no scheme"},
+        {"://h", IOK_EURL, "no scheme"},
+        {"re dis://h", IOK_EURL, "byte 2"},
+        {"r_d://h", IOK_EURL, "bad scheme"},
+        {"redis://h:0", IOK_EURL, "bad port"},
+        {"redis://h:65536", IOK_EURL, "1 to 65535"},
+        {"redis://h:", IOK_EURL, "bad port"},
+        {"redis://h:x", IOK_EURL, "'x'"},
+        {"redis://[::1", IOK_EURL, "']'"},
+        {"redis://[::1]x", IOK_EURL, "']'"},
+        {"redis://a,b", IOK_EURL, "several hosts"},
+        {"redis://h/%4", IOK_EURL, "escape in the path"},
+        {"redis://h/%zz", IOK_EURL, "escape"},
+        {"redis://u%00@h", IOK_EURL, "not 00"},
+        {"redis://h?a", IOK_EOPTION, "name=value"},
+        {"redis://h?=1", IOK_EOPTION, "name=value"},
+        {"redis://h?a=1&a=2", IOK_EOPTION, "twice"},
+        {"redis://h#x", IOK_EURL, "fragment"},
+        {"redis://h?a=1#x", IOK_EURL, "fragment"},
+        {"redis+unix://host/p", IOK_EURL, "no host"},
+        {"unix://", IOK_EURL, "no path"},
+        {"redis://h\x7f", IOK_EURL, "control"},
     };
     char many[1000] = "redis://h?", *at = many + strlen(many);
     char *longest = calloc(1, IOK_URL_BYTES_MAX + 2);
@@ -188,11 +202,8 @@ static void test_nearest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole),
-        cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_options),
-        cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_whole),   cmocka_unit_test(test_forms),   cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_options), cmocka_unit_test(test_nearest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

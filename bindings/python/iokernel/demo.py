@@ -77,14 +77,11 @@ class Witness:
 class Server:
     """A private redis-server in a directory of its own."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, program: str, directory: str) -> None:
         self.path = os.path.join(directory, "redis.sock")
+        self._program = program
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if program is None:
-            raise DemoError("neither redis-server nor valkey-server is installed")
-        self._program = program
 
     @property
     def url(self) -> str:
@@ -133,11 +130,14 @@ class Server:
 @contextlib.contextmanager
 def private_server() -> Iterator[Server]:
     """Run a server in a temporary directory, which stays if something went wrong."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        raise DemoError("neither redis-server nor valkey-server is installed")
     place = None if len(tempfile.gettempdir()) < SOCKET_PATH_MAX - 40 else "/tmp"
     directory = tempfile.mkdtemp(prefix="iokernel-demo-", dir=place)
     keep = False
     try:
-        server = Server(directory)
+        server = Server(program, directory)
         try:
             server.start()
             yield server

@@ -10,7 +10,11 @@
 int caller_check_open(const struct py_caller *caller)
 {
     if (UNLIKELY(caller->closed)) {
-        fail_code(IOK_ECLOSED, "it was closed", caller->service);
+        fail_code(IOK_ECLOSED,
+                  caller->mode == CALLER_QUEUE ? "the transaction has ended"
+                  : caller->port != NULL       ? "the lease was closed"
+                                               : "the client was closed",
+                  caller->service);
         return -1;
     }
     if (UNLIKELY(caller->generation != core.generation)) {

@@ -25,6 +25,9 @@ static PyObject *queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 PyObject *queue_append(struct py_caller *self, PyObject *words, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_ssize_t n_words = words == NULL ? 0 : PyTuple_GET_SIZE(words);
+    if (caller_check_open(self) < 0) {
+        return NULL;
+    }
     if (self->closed) {
         fail_code(IOK_ECLOSED, "the transaction has ended", NULL);
         return NULL;
