@@ -88,6 +88,23 @@ static int read_config(struct iok_service *service, struct iok_error *err)
     return 0;
 }
 
+static int unknown_scheme(struct iok_span scheme, struct iok_error *err)
+{
+    char known[128];
+    size_t n = 0;
+
+    for (const struct iok_proto *const *proto = iok_protos; *proto != NULL; proto++) {
+        for (const char *const *name = (*proto)->schemes; *name != NULL && n < sizeof(known); name++) {
+            n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", n == 0 ? "" : ", ", *name);
+        }
+        for (const char *const *name = (*proto)->tls_schemes; name != NULL && *name != NULL && n < sizeof(known);
+             name++) {
+            n += (size_t)snprintf(known + n, sizeof(known) - n, ", %s", *name);
+        }
+    }
+    return iok_err(err, IOK_EURL, "unknown scheme '%.*s': known are %s", (int)scheme.n, scheme.p, known);
+}
+
 /* Finds the codec, and checks the parts of the URL that every protocol shares. */
 static int read_url(struct iok_service *service, struct iok_error *err)
 {
@@ -97,8 +114,7 @@ static int read_url(struct iok_service *service, struct iok_error *err)
     service->proto = iok_proto_find(url->scheme, &tls);
     service->config.tls = tls;
     if (service->proto == NULL) {
-        return iok_err(err, IOK_EURL, "unknown scheme '%.*s': known are redis, rediss, valkey, valkeys and line",
-                       (int)url->scheme.n, url->scheme.p);
+        return unknown_scheme(url->scheme, err);
     }
     if (url->port == 0) {
         url->port = service->proto->default_port;

@@ -837,7 +837,7 @@ static void redis_close(void *state)
     iok_tape_deinit(&r->scratch);
 }
 
-static const char *const redis_schemes[] = {"redis", "valkey", NULL};
+static const char *const redis_schemes[] = {"redis", "valkey", "unix", NULL};
 static const char *const redis_tls_schemes[] = {"rediss", "valkeys", NULL};
 
 static const struct iok_proto_option redis_options[] = {

@@ -60,7 +60,11 @@ class Caller:
 
 class Client(Caller):
     def __new__(
-        cls, url: str, *, mode: Literal["sync", "asyncio"] = "sync", decode: bool | str = False
+        cls,
+        url: str | Client,
+        *,
+        mode: Literal["sync", "asyncio"] = "sync",
+        decode: bool | str = False,
     ) -> Self: ...
     def ready(self, timeout: float | None = None) -> Any: ...
     def stats(self) -> dict[str, Any]: ...

@@ -337,13 +337,17 @@ class Redis(RedisCommands, Client):
                 return
 
 
-def connect(url: str, *, decode: bool | str = False) -> Redis:
+def connect(url: str | _core.Client, *, decode: bool | str = False) -> Redis:
     """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
 
     With ``decode=True`` replies of bytes become str. For URLs of other protocols than Redis the
     client has no commands of its own, only ``call()``.
+
+    Instead of a URL another client may be given, of any module: both share its connections, until
+    that other one is closed.
     """
-    scheme = url.partition(":")[0].partition("+")[0].lower()
+    given = url if isinstance(url, str) else url.url
+    scheme = given.partition(":")[0].partition("+")[0].lower()
     kind: Any = Redis if scheme in SCHEMES else Client
     client: Redis = kind(url, mode="sync", decode=decode)
     return client

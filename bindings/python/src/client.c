@@ -379,7 +379,8 @@ static void caller_drop_service(struct py_caller *caller)
     if (caller->service == NULL || caller->generation != core.generation) {
         return;
     }
-    if (!caller->closed && !core.ending && PyObject_TypeCheck((PyObject *)caller, &client_type)) {
+    if (!caller->closed && !core.ending && caller->client == NULL &&
+        PyObject_TypeCheck((PyObject *)caller, &client_type)) {
         caller_close_dropped(caller);
     }
     iok_service_unref(caller->service);
@@ -451,33 +452,63 @@ static int client_decode(PyObject *value, bool *decode)
     return truth < 0 ? -1 : 0;
 }
 
+/* The service of a new client: one of its own by URL, or that of another client, which then lives as long as this one
+ * and is the one that closes it. 0, or -1 with an exception. */
+static int client_take_service(struct py_caller *self, PyObject *from)
+{
+    if (PyObject_TypeCheck(from, &client_type)) {
+        struct py_caller *other = (struct py_caller *)from;
+        if (caller_check_open(other) < 0) {
+            return -1;
+        }
+        iok_service_ref(other->service);
+        self->service = other->service;
+        self->client = Py_NewRef(other->client != NULL ? other->client : from);
+        return 0;
+    }
+    if (!PyUnicode_Check(from)) {
+        PyErr_Format(PyExc_TypeError, "a URL or a client is needed, not %s", Py_TYPE(from)->tp_name);
+        return -1;
+    }
+    Py_ssize_t len;
+    const char *url = PyUnicode_AsUTF8AndSize(from, &len);
+    if (url != NULL && strlen(url) != (size_t)len) {
+        PyErr_SetString(PyExc_ValueError, "embedded null character");
+        return -1;
+    }
+    struct py_port *port = url != NULL ? port_of_anything() : NULL;
+    if (port == NULL) {
+        return -1;
+    }
+    struct iok_error err = {0};
+    self->service = iok_service_new(port->port, url, &err);
+    if (self->service == NULL) {
+        fail_set(&err, IOK_NEVER_SENT, NULL, "");
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *names[] = {"url", "mode", "decode", NULL};
-    const char *url;
+    PyObject *from;
     const char *mode_name = "sync";
     PyObject *decode_value = Py_False;
     uint8_t mode = CALLER_SYNC;
     bool decode = false;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|$sO:Client", (char **)names, &url, &mode_name, &decode_value) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sO:Client", (char **)names, &from, &mode_name, &decode_value) ||
         client_mode(mode_name, &mode) < 0 || client_decode(decode_value, &decode) < 0 || core_need_errors() < 0) {
-        return NULL;
-    }
-    struct py_port *port = port_of_anything();
-    if (port == NULL) {
         return NULL;
     }
     struct py_caller *self = (struct py_caller *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
-    struct iok_error err = {0};
     self->mode = mode;
     self->decode = decode;
     self->generation = core.generation;
-    self->service = iok_service_new(port->port, url, &err);
-    if (self->service == NULL) {
-        fail_set(&err, IOK_NEVER_SENT, NULL, "");
+    if (client_take_service(self, from) < 0) {
         self->closed = true;
         Py_DECREF(self);
         return NULL;
@@ -489,8 +520,8 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static PyObject *client_close(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct py_caller *self = (struct py_caller *)op;
-    if (self->closed || self->generation != core.generation || core.ending) {
-        self->closed = true;
+    if (self->closed || self->client != NULL || self->generation != core.generation || core.ending) {
+        self->closed = true; /* only the client that made the service closes it */
         Py_RETURN_NONE;
     }
     struct py_port *port = port_of_anything();
@@ -589,7 +620,8 @@ static PyMethodDef client_methods[] = {
 PyTypeObject client_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Client",
     .tp_doc = "Client(url, *, mode='sync', decode=False)\n--\n\n"
-              "A service by URL. Any thread and event loop of the process may use it.",
+              "A service by URL, or another client's with its connections. Any thread and event loop of the process "
+              "may use it.",
     .tp_basicsize = sizeof(struct py_caller),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* collected as its base is */
     .tp_base = &caller_type,

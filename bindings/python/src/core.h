@@ -111,8 +111,9 @@ struct py_caller {
     struct iok_service *service; /* a reference; NULL once given back, and in queues */
     struct iok_lease *lease;     /* of leases: NULL once closed */
     struct py_port *port;        /* of leases: a reference; NULL for others, whose port is found at each call */
-    PyObject *client;            /* of leases: a reference, as a client that is dropped closes */
-    PyObject *queue;             /* of queues: a list */
+    PyObject *
+        client; /* of leases, and of clients that share another's service: a reference, as that one closes it when dropped */
+    PyObject *queue; /* of queues: a list */
     PyObject *weakrefs;
     uint32_t generation;
     uint8_t mode; /* enum caller_mode */
