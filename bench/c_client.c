@@ -268,15 +268,32 @@ static void parse(int argc, char **argv, struct options *opt)
     int c;
     while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (c) {
-        case 'u': opt->url = optarg; break;
-        case 'd': opt->depth = (uint32_t)strtoul(optarg, NULL, 10); break;
-        case 's': opt->seconds = strtod(optarg, NULL); break;
-        case 'w': opt->warmup = strtod(optarg, NULL); break;
-        case 'h': opt->handoff = parse_handoff(optarg); break;
-        case 'k': opt->key = optarg; break;
-        case 'z': opt->size = (uint32_t)strtoul(optarg, NULL, 10); break;
-        case 'p': opt->server_pid = (int)strtol(optarg, NULL, 10); break;
-        default: usage();
+        case 'u':
+            opt->url = optarg;
+            break;
+        case 'd':
+            opt->depth = (uint32_t)strtoul(optarg, NULL, 10);
+            break;
+        case 's':
+            opt->seconds = strtod(optarg, NULL);
+            break;
+        case 'w':
+            opt->warmup = strtod(optarg, NULL);
+            break;
+        case 'h':
+            opt->handoff = parse_handoff(optarg);
+            break;
+        case 'k':
+            opt->key = optarg;
+            break;
+        case 'z':
+            opt->size = (uint32_t)strtoul(optarg, NULL, 10);
+            break;
+        case 'p':
+            opt->server_pid = (int)strtol(optarg, NULL, 10);
+            break;
+        default:
+            usage();
         }
     }
     if (!opt->url || optind != argc || opt->depth == 0 || opt->seconds <= 0)

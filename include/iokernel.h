@@ -158,15 +158,15 @@ IOK_API void iok_kernel_free(struct iok_kernel *kernel);
 
 /* Counters since the start. Any thread. */
 struct iok_kernel_stats {
-    uint64_t rounds;          /* turns of the loop */
-    uint64_t wakeups;         /* times that the kernel was woken from sleep by a port */
-    uint64_t polls_blocking;  /* times that it went to sleep in poll */
-    uint64_t leads;           /* times that a waiting thread ran the loop instead */
-    uint64_t port_wakeups;    /* times that the kernel woke a port */
-    uint64_t calls;           /* calls taken */
+    uint64_t rounds;         /* turns of the loop */
+    uint64_t wakeups;        /* times that the kernel was woken from sleep by a port */
+    uint64_t polls_blocking; /* times that it went to sleep in poll */
+    uint64_t leads;          /* times that a waiting thread ran the loop instead */
+    uint64_t port_wakeups;   /* times that the kernel woke a port */
+    uint64_t calls;          /* calls taken */
     uint64_t bytes_in, bytes_out;
-    uint64_t objects;         /* live connections, leases and messages: 0 after all is closed */
-    uint64_t buffer_bytes;    /* held in buffers */
+    uint64_t objects;      /* live connections, leases and messages: 0 after all is closed */
+    uint64_t buffer_bytes; /* held in buffers */
 };
 IOK_API void iok_kernel_stats(struct iok_kernel *kernel, struct iok_kernel_stats *out);
 
@@ -223,24 +223,24 @@ struct iok_phase {
     uint64_t p50_ns, p99_ns, max_ns;
 };
 struct iok_service_stats {
-    uint64_t calls;           /* taken by the kernel */
-    uint64_t ended[5];        /* by enum iok_outcome */
-    uint64_t retries;         /* repeated by the kernel itself */
-    uint64_t cancelled;       /* tombstones: replies that were or will be swallowed */
-    uint64_t connects;        /* connections that became ready */
+    uint64_t calls;     /* taken by the kernel */
+    uint64_t ended[5];  /* by enum iok_outcome */
+    uint64_t retries;   /* repeated by the kernel itself */
+    uint64_t cancelled; /* tombstones: replies that were or will be swallowed */
+    uint64_t connects;  /* connections that became ready */
     uint64_t connect_failures;
-    uint64_t disconnects;     /* ready connections lost */
+    uint64_t disconnects; /* ready connections lost */
     uint64_t pings;
     uint64_t bytes_in, bytes_out;
-    uint32_t connections;     /* ready now, leased ones included */
-    uint32_t leased;          /* of these, leased */
+    uint32_t connections;      /* ready now, leased ones included */
+    uint32_t leased;           /* of these, leased */
     uint32_t queued, inflight; /* calls now */
-    struct iok_phase submit;  /* submitted -> taken by the kernel */
-    struct iok_phase queue;   /* taken -> handed to the operating system */
-    struct iok_phase service; /* handed over -> complete reply: the network's and the server's own time */
-    struct iok_phase pickup;  /* complete -> picked up by the program */
-    struct iok_phase total;   /* submitted -> picked up */
-    char last_failure[240];   /* why the last connection failed or was lost; "" if none ever did */
+    struct iok_phase submit;   /* submitted -> taken by the kernel */
+    struct iok_phase queue;    /* taken -> handed to the operating system */
+    struct iok_phase service;  /* handed over -> complete reply: the network's and the server's own time */
+    struct iok_phase pickup;   /* complete -> picked up by the program */
+    struct iok_phase total;    /* submitted -> picked up */
+    char last_failure[240];    /* why the last connection failed or was lost; "" if none ever did */
 };
 /* Any thread; figures are at most a loop round old and each is whole. */
 IOK_API void iok_service_stats(struct iok_service *service, struct iok_service_stats *out);
@@ -258,8 +258,8 @@ IOK_API void iok_call_null(struct iok_call *call);
 IOK_API void iok_call_bool(struct iok_call *call, bool value);
 IOK_API void iok_call_i64(struct iok_call *call, int64_t value);
 IOK_API void iok_call_f64(struct iok_call *call, double value);
-IOK_API void iok_call_bytes(struct iok_call *call, const void *p, size_t len); /* copied */
-IOK_API void iok_call_text(struct iok_call *call, const char *p, size_t len);  /* copied */
+IOK_API void iok_call_bytes(struct iok_call *call, const void *p, size_t len);     /* copied */
+IOK_API void iok_call_text(struct iok_call *call, const char *p, size_t len);      /* copied */
 IOK_API void iok_call_static(struct iok_call *call, const char *text, size_t len); /* must live for ever; not copied */
 /* Not copied: release(arg) is called once, on the port's thread, when the call is freed. Worth it from about 16 KiB. */
 IOK_API void iok_call_ref(struct iok_call *call, const void *p, size_t len, void (*release)(void *arg), void *arg);

@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "run.h"
 
-#define IOK_KICK_EVERY 32u     /* submissions of a burst between two looks at whether the kernel sleeps */
+#define IOK_KICK_EVERY 32u       /* submissions of a burst between two looks at whether the kernel sleeps */
 #define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: about 2.5 MB */
 
 int iok_port_check(const struct iok_port *port, struct iok_error *err)
@@ -97,10 +97,10 @@ void iok_port_free(struct iok_port *port)
 
     port->link.owner = pthread_self();
     if (!forked) {
-        iok_list_each(&port->calls, at, after) {
+        iok_list_each (&port->calls, at, after) {
             iok_abandon(iok_container(at, struct iok_call, all));
         }
-        iok_list_each(&port->leases, at, after) {
+        iok_list_each (&port->leases, at, after) {
             iok_lease_free(iok_container(at, struct iok_lease, app_node));
         }
         detach(port);

@@ -15,14 +15,14 @@
 #include "net/uv.h"
 #include "run.h"
 
-#define IOK_PORT_CALLS 16384u        /* calls alive per port: 4 rings' worth is 1 MB of slots */
-#define IOK_SPIN_NS 50000u           /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
-#define IOK_SPIN_INFLIGHT 1u         /* with more calls under way the hand-off is shared, and the CPU wanted by others */
-#define IOK_GRACE_NS 300000u         /* how long the kernel thread leaves the baton to waiters that come and go */
-#define IOK_LEAD_MAX_NS 2000000u     /* a slower reply is waited for asleep; also how late a signal is seen at most */
-#define IOK_LEAD_QUICK_NS 1000000u   /* waits longer than this on average are not worth leading */
-#define IOK_PAUSES 16u               /* between two looks: under a microsecond (a pause takes 10 to 50 ns) */
-#define IOK_WANT_SPINS 32u           /* looks at the baton while the kernel thread lets go: about 20 us */
+#define IOK_PORT_CALLS 16384u      /* calls alive per port: 4 rings' worth is 1 MB of slots */
+#define IOK_SPIN_NS 50000u         /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
+#define IOK_SPIN_INFLIGHT 1u       /* with more calls under way the hand-off is shared, and the CPU wanted by others */
+#define IOK_GRACE_NS 300000u       /* how long the kernel thread leaves the baton to waiters that come and go */
+#define IOK_LEAD_MAX_NS 2000000u   /* a slower reply is waited for asleep; also how late a signal is seen at most */
+#define IOK_LEAD_QUICK_NS 1000000u /* waits longer than this on average are not worth leading */
+#define IOK_PAUSES 16u             /* between two looks: under a microsecond (a pause takes 10 to 50 ns) */
+#define IOK_WANT_SPINS 32u         /* looks at the baton while the kernel thread lets go: about 20 us */
 
 static pthread_mutex_t kernels_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct iok_kernel *kernels;

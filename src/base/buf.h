@@ -19,7 +19,7 @@ struct iok_account {
 struct iok_buf {
     struct iok_buf *next; /* the holder's list */
     uint8_t *p;
-    size_t cap;           /* bytes at p, as charged */
+    size_t cap; /* bytes at p, as charged */
     struct iok_count refs;
     struct iok_account *account;
     void (*release)(void *arg); /* external memory: called at the last unref, on that thread; NULL if p is ours */

@@ -6,7 +6,7 @@
 
 #include "count.h"
 
-#define IOK_HIST_BITS 3u     /* 2^3 buckets a power of two: half of 1/8 is 6.25% */
+#define IOK_HIST_BITS 3u      /* 2^3 buckets a power of two: half of 1/8 is 6.25% */
 #define IOK_HIST_BUCKETS 304u /* exact to 7 ns, then up to 2^40 ns = 18 minutes; longer goes to the last */
 
 struct iok_hist {

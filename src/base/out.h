@@ -19,12 +19,12 @@
 struct iok_out_piece;
 
 struct iok_out {
-    uint8_t *copies;             /* copied bytes; head..tail are pending */
+    uint8_t *copies; /* copied bytes; head..tail are pending */
     size_t head, tail, cap;
     struct iok_out_piece *pieces; /* order of copies and references, used only while a reference is pending */
     uint32_t first_piece, n_pieces, cap_pieces;
-    uint64_t appended, taken;    /* stream offsets of the end, and of the first pending byte */
-    int error;                   /* 0 or IOK_ENOMEM */
+    uint64_t appended, taken; /* stream offsets of the end, and of the first pending byte */
+    int error;                /* 0 or IOK_ENOMEM */
     struct iok_account *account;
 };
 

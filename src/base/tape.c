@@ -2,8 +2,8 @@
 
 #include "mem.h"
 
-#define IOK_CHUNK_BYTES 4096u     /* overflow memory for payloads that are small but many */
-#define IOK_FILL_FIRST 65536u     /* first memory of a large payload; doubled as its bytes really arrive */
+#define IOK_CHUNK_BYTES 4096u /* overflow memory for payloads that are small but many */
+#define IOK_FILL_FIRST 65536u /* first memory of a large payload; doubled as its bytes really arrive */
 
 void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens, uint8_t *bytes,
                    uint32_t cap_bytes, size_t max_bytes, struct iok_account *account)
@@ -149,7 +149,7 @@ static inline uint8_t *room(struct iok_tape *tape, size_t len)
     struct iok_buf *buf;
 
     if (len == 0) { /* an address even without storage, since NULL means failure; nobody writes there */
-        return (uint8_t *)(uintptr_t)"";
+        return (uint8_t *)(uintptr_t) "";
     }
     if (len > tape->cap_bytes - tape->n_bytes) {
         buf = add_buf(tape, len > IOK_CHUNK_BYTES / 2 ? len : IOK_CHUNK_BYTES);

@@ -23,20 +23,20 @@
 struct iok_tape {
     struct iok_token *tokens; /* n_tokens used of cap_tokens */
     uint32_t n_tokens, cap_tokens;
-    uint8_t *bytes;           /* small payloads go to bytes + n_bytes */
+    uint8_t *bytes; /* small payloads go to bytes + n_bytes */
     uint32_t n_bytes, cap_bytes;
-    struct iok_buf *bufs;     /* buffers held, newest first */
-    size_t held_bytes;        /* payload and tokens so far; bounded by max_bytes */
+    struct iok_buf *bufs; /* buffers held, newest first */
+    size_t held_bytes;    /* payload and tokens so far; bounded by max_bytes */
     size_t max_bytes;
-    uint8_t *fill;            /* where the open payload continues; NULL when none is open, or discarding */
-    size_t fill_left;         /* bytes that it still lacks */
-    size_t fill_cap;          /* bytes at fill that have memory */
-    struct iok_buf *open;     /* the buffer of a large open payload; NULL if it is small */
-    uint8_t *first_bytes;     /* the owner's storage, for reset */
+    uint8_t *fill;        /* where the open payload continues; NULL when none is open, or discarding */
+    size_t fill_left;     /* bytes that it still lacks */
+    size_t fill_cap;      /* bytes at fill that have memory */
+    struct iok_buf *open; /* the buffer of a large open payload; NULL if it is small */
+    uint8_t *first_bytes; /* the owner's storage, for reset */
     uint32_t first_cap;
     int error; /* 0 or enum iok_errno */
     bool discard;
-    bool own_tokens;          /* tokens come from iok_malloc, not from the owner's storage */
+    bool own_tokens; /* tokens come from iok_malloc, not from the owner's storage */
     struct iok_account *account;
 };
 

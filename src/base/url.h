@@ -14,8 +14,8 @@
 #include "err.h"
 #include "span.h"
 
-#define IOK_URL_OPTIONS_MAX 32u  /* more than all option names together need */
-#define IOK_URL_BYTES_MAX 8192u  /* as web servers limit a request line */
+#define IOK_URL_OPTIONS_MAX 32u /* more than all option names together need */
+#define IOK_URL_BYTES_MAX 8192u /* as web servers limit a request line */
 
 struct iok_url_option {
     struct iok_span key, value;
@@ -26,13 +26,13 @@ struct iok_url {
     struct iok_span user;     /* n 0 if absent */
     struct iok_span password; /* secret: never shown */
     bool has_user, has_password;
-    struct iok_span host;     /* without brackets; n 0 for a unix socket */
-    uint16_t port;            /* 0 if absent */
+    struct iok_span host; /* without brackets; n 0 for a unix socket */
+    uint16_t port;        /* 0 if absent */
     bool unix_socket;
-    struct iok_span path;     /* of the socket when unix_socket, else without the leading '/' */
+    struct iok_span path; /* of the socket when unix_socket, else without the leading '/' */
     struct iok_url_option options[IOK_URL_OPTIONS_MAX];
     uint32_t n_options;
-    char *storage;            /* owns all the spans; wiped when freed */
+    char *storage; /* owns all the spans; wiped when freed */
     size_t storage_bytes;
 };
 
@@ -46,8 +46,8 @@ bool iok_url_option(const struct iok_url *url, const char *key, struct iok_span 
  * form, and what is allowed. Durations are "250ms", "2s", "1m", or a bare number of seconds; result in nanoseconds. */
 int iok_url_option_u64(const struct iok_url *url, const char *key, uint64_t min, uint64_t max, uint64_t *out,
                        struct iok_error *err);
-int iok_url_option_duration(const struct iok_url *url, const char *key, uint64_t min_ns, uint64_t max_ns,
-                            uint64_t *out, struct iok_error *err);
+int iok_url_option_duration(const struct iok_url *url, const char *key, uint64_t min_ns, uint64_t max_ns, uint64_t *out,
+                            struct iok_error *err);
 int iok_url_option_bytes(const struct iok_url *url, const char *key, uint64_t min, uint64_t max, uint64_t *out,
                          struct iok_error *err); /* "64k", "16m", "1g" or a bare number */
 int iok_url_option_bool(const struct iok_url *url, const char *key, bool *out, struct iok_error *err);

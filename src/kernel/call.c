@@ -174,8 +174,9 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
                 "no connection within %.3g s: %s", seconds,
                 service->failure.code != 0 ? service->failure.text : "still trying");
     } else {
-        iok_err(&err, IOK_ETIMEOUT, call->state == IOK_CALL_QUEUED ? "not sent within %.3g s: too many calls ahead"
-                                                                   : "no reply within %.3g s",
+        iok_err(&err, IOK_ETIMEOUT,
+                call->state == IOK_CALL_QUEUED ? "not sent within %.3g s: too many calls ahead"
+                                               : "no reply within %.3g s",
                 seconds);
     }
     iok_call_cut(core, call, &err);

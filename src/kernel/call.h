@@ -9,9 +9,9 @@
 
 #include <iokernel.h>
 
+#include "../base/list.h"
 #include "../base/tape.h"
 #include "../ring/spsc.h"
-#include "../base/list.h"
 #include "timer.h"
 
 struct iok_conn;

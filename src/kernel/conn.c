@@ -9,7 +9,7 @@
 #define IOK_SCRATCH_BYTES (256u * 1024)  /* one read: as much as a socket buffer usually holds */
 #define IOK_OUT_HIGH_BYTES (256u * 1024) /* unsent bytes above which calls rather wait in the queue, still NEVER_SENT */
 #define IOK_REST_MAX_BYTES (IOK_SCRATCH_BYTES / 2) /* what feed may leave: a line of 64 KiB and room */
-#define IOK_VECS 16                      /* pieces handed over at once */
+#define IOK_VECS 16                                /* pieces handed over at once */
 
 static const uint8_t allowed[] = {
     /* from: a bit for each state that may follow */
@@ -295,9 +295,9 @@ static void on_closed(void *owner, const struct iok_error *err)
 
     conn->link = NULL;
     if (err->code == 0) {
-        iok_err(&orderly, IOK_ERESET, "%s", conn->state == IOK_CONN_SIGNING_IN
-                                               ? "the server closed the connection during sign-in"
-                                               : "the server closed the connection");
+        iok_err(&orderly, IOK_ERESET, "%s",
+                conn->state == IOK_CONN_SIGNING_IN ? "the server closed the connection during sign-in"
+                                                   : "the server closed the connection");
         err = &orderly;
     }
     iok_conn_close(conn, err);

@@ -168,8 +168,9 @@ static void end_call(struct iok_conn *conn, struct iok_call *call, uint32_t flag
     }
     call->conn = NULL;
     if (error != 0) {
-        iok_call_fail(core, call, IOK_DONE, error, error == IOK_ELIMIT ? "the reply is larger than max_reply=%zu bytes"
-                                                                        : "out of memory for a reply (max_reply=%zu)",
+        iok_call_fail(core, call, IOK_DONE, error,
+                      error == IOK_ELIMIT ? "the reply is larger than max_reply=%zu bytes"
+                                          : "out of memory for a reply (max_reply=%zu)",
                       conn->io.max_reply);
     } else {
         iok_call_end(core, call, (flags & IOK_MSG_REJECTED) != 0 ? IOK_REJECTED : IOK_DONE, NULL);

@@ -210,7 +210,7 @@ void iok_core_round(struct iok_core *core)
     core->now = core->net->ops->now(core->net);
     iok_core_ring_ports(core);
     meet_ports(core);
-    iok_list_each(&core->ports, node, after) {
+    iok_list_each (&core->ports, node, after) {
         struct iok_port *port = iok_container(node, struct iok_port, node);
 
         for (uint32_t i = 0; i < IOK_PORT_BATCH && take_message(core, port); i++) {
@@ -229,7 +229,7 @@ bool iok_core_may_sleep(struct iok_core *core)
 
     iok_wake_arm(&core->wake);
     work |= !iok_port_inbox_empty(&core->inbox);
-    iok_list_each(&core->ports, node, after) {
+    iok_list_each (&core->ports, node, after) {
         work |= !iok_ring_empty(&iok_container(node, struct iok_port, node)->link.sq);
     }
     if (work) {

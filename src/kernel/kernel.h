@@ -10,6 +10,7 @@
 #include <iokernel.h>
 
 #include "../base/hist.h"
+#include "../base/list.h"
 #include "../net/net.h"
 #include "../policy/backoff.h"
 #include "../policy/budget.h"
@@ -17,7 +18,6 @@
 #include "../ring/note.h"
 #include "../ring/port.h"
 #include "call.h"
-#include "../base/list.h"
 #include "timer.h"
 
 #define IOK_NS_MS UINT64_C(1000000)
@@ -30,8 +30,8 @@ struct iok_port {
     struct iok_port_link link;
     struct iok_kernel *owner; /* the public handle */
     /* the application's */
-    struct iok_list free_calls; /* for reuse */
-    struct iok_list news;       /* calls that wait for iok_poll, taken out of the ring by a waiter */
+    struct iok_list free_calls;    /* for reuse */
+    struct iok_list news;          /* calls that wait for iok_poll, taken out of the ring by a waiter */
     struct iok_list calls, leases; /* all that are alive */
     uint32_t n_calls, n_leases, n_free, calls_max;
     uint64_t quick_ns; /* how long waits of this port last, a moving average */
@@ -90,7 +90,7 @@ struct iok_service {
     /* the endpoint: one per service until resolvers publish sets */
     struct iok_address addresses[IOK_ADDRESSES_MAX];
     uint32_t n_addresses;
-    uint64_t resolved_until;  /* when the addresses want another look-up; UINT64_MAX: literal */
+    uint64_t resolved_until; /* when the addresses want another look-up; UINT64_MAX: literal */
     struct iok_query *query;
     struct iok_backoff backoff;
     struct iok_timer retry;   /* set: wait before the next attempt */
@@ -120,11 +120,11 @@ struct iok_conn {
     struct iok_link *link;
     struct iok_node node, dirty_node;
     enum iok_conn_state state;
-    bool for_leases;     /* not for shared calls */
-    bool dirty_state;    /* a call on the lease changed the connection's state */
-    bool blocked;        /* send accepted less than all */
+    bool for_leases;  /* not for shared calls */
+    bool dirty_state; /* a call on the lease changed the connection's state */
+    bool blocked;     /* send accepted less than all */
     bool read_paused;
-    bool pinged;         /* a ping is under way */
+    bool pinged; /* a ping is under way */
     struct iok_lease *lease;
     struct iok_call *stream; /* where pushes go */
     struct iok_timer timer;  /* sign-in deadline, ping, ping's deadline, idle end */
@@ -136,8 +136,8 @@ struct iok_conn {
     struct iok_flight *flights;
     uint32_t n_slots;
     uint64_t head_seq, next_seq, sent_seq;
-    uint32_t n_live;     /* flights that are not answered yet */
-    uint64_t open_seq;   /* the flight whose reply is open */
+    uint32_t n_live;   /* flights that are not answered yet */
+    uint64_t open_seq; /* the flight whose reply is open */
     bool open_push;
 
     struct iok_io io;
@@ -147,7 +147,7 @@ struct iok_conn {
     uint8_t *rest; /* bytes that feed left, to be presented again */
     size_t n_rest, cap_rest;
     size_t n_front; /* bytes of rest that stand at the front of scratch */
-    void *codec;   /* proto->state_size bytes */
+    void *codec;    /* proto->state_size bytes */
 };
 
 struct iok_lease {
@@ -157,15 +157,15 @@ struct iok_lease {
     struct iok_node app_node;
     bool released;
     /* the core's */
-    struct iok_node node;   /* in service->lease_wait */
-    struct iok_list queue;  /* calls that wait for the connection */
+    struct iok_node node;  /* in service->lease_wait */
+    struct iok_list queue; /* calls that wait for the connection */
     struct iok_conn *conn;
     struct iok_call *auto_call; /* the kernel's own lease, for this call */
     bool lost, release_wanted, stamped;
 };
 
 /* ---- kernel.c ---- */
-int iok_core_init(struct iok_core *core);              /* then set net, then: */
+int iok_core_init(struct iok_core *core); /* then set net, then: */
 void iok_core_start(struct iok_core *core, struct iok_net *net);
 void iok_core_deinit(struct iok_core *core);
 /* One turn's work: messages of ports, timers, flushing, waking ports. */

@@ -9,10 +9,10 @@
 #define IOK_CONNECTIONS_MAX 1024u /* per service: more is a mistake, as calls are pipelined */
 #define IOK_CALLS_MAX 1000000u    /* in flight or queued per service: each may hold a kilobyte and more */
 
-static const char *const option_names[] = {"connections", "leases", "max_inflight", "max_queued", "max_reply",
-                                           "retries", "timeout", "connect_timeout", "ping", "ping_timeout",
-                                           "lease_idle", "tls_verify", "tls_ca", "tls_cert", "tls_key",
-                                           "tls_name", NULL};
+static const char *const option_names[] = {"connections", "leases",     "max_inflight",    "max_queued", "max_reply",
+                                           "retries",     "timeout",    "connect_timeout", "ping",       "ping_timeout",
+                                           "lease_idle",  "tls_verify", "tls_ca",          "tls_cert",   "tls_key",
+                                           "tls_name",    NULL};
 
 /* Every key must be known to the kernel or to the codec. */
 static int check_keys(const struct iok_url *url, const struct iok_proto *proto, struct iok_error *err)
@@ -81,8 +81,7 @@ static int read_config(struct iok_service *service, struct iok_error *err)
         (rc = iok_url_option_duration(url, "ping", 0, 86400 * IOK_NS_S, &config->ping, err)) != 0 ||
         (rc = iok_url_option_duration(url, "ping_timeout", IOK_NS_MS, 3600 * IOK_NS_S, &config->ping_timeout, err)) !=
             0 ||
-        (rc = iok_url_option_duration(url, "lease_idle", IOK_NS_MS, 86400 * IOK_NS_S, &config->lease_idle, err)) !=
-            0) {
+        (rc = iok_url_option_duration(url, "lease_idle", IOK_NS_MS, 86400 * IOK_NS_S, &config->lease_idle, err)) != 0) {
         return rc;
     }
     return 0;
@@ -123,8 +122,8 @@ static int read_url(struct iok_service *service, struct iok_error *err)
         return iok_err(err, IOK_EURL, "no host: expected %.*s://host:port", (int)url->scheme.n, url->scheme.p);
     }
     if (!url->unix_socket && url->port == 0) {
-        return iok_err(err, IOK_EURL, "no port, and %s has no usual one: expected %s://host:port",
-                       service->proto->name, service->proto->name);
+        return iok_err(err, IOK_EURL, "no port, and %s has no usual one: expected %s://host:port", service->proto->name,
+                       service->proto->name);
     }
     if (url->unix_socket) {
         if (!iok_address_unix(url->path, &service->addresses[0])) {
@@ -238,8 +237,7 @@ void iok_service_enqueue(struct iok_service *service, struct iok_call *call, boo
     if (!front && (uint64_t)service->n_queued + service->n_inflight >=
                       service->config.max_queued + service->config.max_inflight) {
         iok_call_fail(service->core, call, IOK_NEVER_SENT, IOK_EOVERLOAD,
-                      "%u calls wait already (max_queued) behind %u in flight", service->n_queued,
-                      service->n_inflight);
+                      "%u calls wait already (max_queued) behind %u in flight", service->n_queued, service->n_inflight);
         return;
     }
     service->n_queued++;
@@ -262,7 +260,7 @@ static struct iok_conn *least_busy(struct iok_service *service)
 {
     struct iok_conn *best = NULL;
 
-    iok_list_each(&service->conns, node, after) {
+    iok_list_each (&service->conns, node, after) {
         struct iok_conn *conn = iok_container(node, struct iok_conn, node);
 
         if (conn->state == IOK_CONN_READY && !conn->for_leases && iok_conn_has_room(conn) &&
@@ -275,7 +273,7 @@ static struct iok_conn *least_busy(struct iok_service *service)
 
 static struct iok_conn *idle_lease_conn(struct iok_service *service)
 {
-    iok_list_each(&service->conns, node, after) {
+    iok_list_each (&service->conns, node, after) {
         struct iok_conn *conn = iok_container(node, struct iok_conn, node);
 
         if (conn->state == IOK_CONN_READY && conn->for_leases && !conn->pinged) {
@@ -355,10 +353,10 @@ static uint32_t count_waiting_leases(const struct iok_service *service)
 {
     uint32_t n = 0;
 
-    iok_list_each(&service->lease_wait, node, after) {
+    iok_list_each (&service->lease_wait, node, after) {
         n++;
     }
-    iok_list_each(&service->conns, node, after) {
+    iok_list_each (&service->conns, node, after) {
         const struct iok_conn *conn = iok_container(node, struct iok_conn, node);
 
         /* One that is being made, or made clean, will serve a waiting lease. */

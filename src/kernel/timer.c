@@ -46,8 +46,8 @@ void iok_timer_set(struct iok_wheel *wheel, struct iok_timer *timer, uint64_t de
     if (iok_timer_is_set(timer)) {
         unplace(wheel, timer);
     }
-    timer->tick = deadline_ns > UINT64_MAX - round_up ? UINT64_MAX >> IOK_TICK_SHIFT
-                                                      : (deadline_ns + round_up) >> IOK_TICK_SHIFT;
+    timer->tick =
+        deadline_ns > UINT64_MAX - round_up ? UINT64_MAX >> IOK_TICK_SHIFT : (deadline_ns + round_up) >> IOK_TICK_SHIFT;
     place(wheel, timer);
 }
 

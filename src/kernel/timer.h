@@ -18,9 +18,9 @@
 
 struct iok_timer {
     struct iok_node node;
-    uint64_t tick;      /* when to fire */
-    uint16_t slot;      /* level * 64 + index, while linked */
-    uint16_t kind;      /* for the owner: which of its timers this is */
+    uint64_t tick; /* when to fire */
+    uint16_t slot; /* level * 64 + index, while linked */
+    uint16_t kind; /* for the owner: which of its timers this is */
 };
 
 struct iok_wheel {

@@ -20,7 +20,7 @@ struct iok_net;   /* a driver */
 struct iok_link;  /* one connection, or the attempt to make one; the driver's */
 struct iok_query; /* one look-up of a name; the driver's */
 
-#define IOK_ADDRESSES_MAX 16u /* more A and AAAA records of one name than this are left out */
+#define IOK_ADDRESSES_MAX 16u     /* more A and AAAA records of one name than this are left out */
 #define IOK_ADDRESS_TEXT_MAX 112u /* "[ipv6%scope]:port" or a unix path, NUL included (sun_path is 108) */
 
 struct iok_address {
@@ -78,8 +78,8 @@ struct iok_net_ops {
     uint64_t (*now)(struct iok_net *net);
     uint64_t (*random)(struct iok_net *net);
     /* NULL with *err when the attempt cannot even start. */
-    struct iok_link *(*open)(struct iok_net *net, const struct iok_target *target,
-                             const struct iok_link_events *events, void *owner, struct iok_error *err);
+    struct iok_link *(*open)(struct iok_net *net, const struct iok_target *target, const struct iok_link_events *events,
+                             void *owner, struct iok_error *err);
     /* Hands bytes over: how many were accepted (0: none now; writable will follow). IOK_ERESET: the link is broken;
      * closed follows in a later turn. Once accepted, bytes count as sent. */
     ptrdiff_t (*send)(struct iok_link *link, const struct iovec *vec, int n);

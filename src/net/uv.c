@@ -2,7 +2,7 @@
  *
  * One turn:   work queued before it -> libuv: timers, one epoll_wait, sockets -> the dead are freed
  *
- * A turn blocks only when no work is queued. Nothing wakes an idle driver: the only timers are the caller's deadline,
+ * A turn blocks only when no work is queued and nobody is dead. Nothing wakes an idle driver: the only timers are the caller's deadline,
  * the race of a connection attempt and the retries of a look-up. */
 #include <assert.h>
 #include <errno.h>
@@ -65,6 +65,12 @@ static void run_work(struct iok_uv *net)
     }
 }
 
+/* Is there something to do, whatever the sockets say? Closing handles are libuv's to know. */
+static bool has_work(const struct iok_uv *net)
+{
+    return !iok_list_empty(&net->work) || !iok_list_empty(&net->dead);
+}
+
 /* ---- turns ------------------------------------------------------------------------------------------------------- */
 
 static void on_deadline(uv_timer_t *timer)
@@ -97,7 +103,7 @@ static void set_deadline(struct iok_uv *net, uint64_t deadline_ns)
 void iok_uv_turn(struct iok_net *base, uint64_t deadline_ns)
 {
     struct iok_uv *net = (struct iok_uv *)base;
-    bool wait = deadline_ns != 0 && iok_list_empty(&net->work);
+    bool wait = deadline_ns != 0 && !has_work(net);
 
     run_work(net);
     if (wait) {
@@ -117,7 +123,7 @@ int iok_uv_backend_fd(struct iok_net *base)
 {
     struct iok_uv *net = (struct iok_uv *)base;
     struct itimerspec spec = {0};
-    bool now = !iok_list_empty(&net->work) || net->unflushed;
+    bool now = has_work(net) || net->unflushed;
     int timeout_ms = 0;
 
     if (!now) {

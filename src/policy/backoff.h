@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define IOK_BACKOFF_FIRST_NS UINT64_C(10000000)  /* 10 ms: a restarted server is met again at once */
+#define IOK_BACKOFF_FIRST_NS UINT64_C(10000000) /* 10 ms: a restarted server is met again at once */
 #define IOK_BACKOFF_CAP_NS UINT64_C(2000000000) /* 2 s: also how late a recovery is noticed at the worst */
 
 struct iok_backoff {

@@ -40,9 +40,9 @@ enum iok_class_flags {
 };
 
 struct iok_class {
-    uint32_t flags;  /* enum iok_class_flags */
+    uint32_t flags;   /* enum iok_class_flags */
     int64_t block_ms; /* how long the server may hold the answer on purpose; -1 for ever, 0 not at all */
-    const char *why; /* static text for the error, when not plainly shareable: what is wrong and what to use instead */
+    const char *why;  /* static text for the error, when not plainly shareable: what is wrong and what to use instead */
 };
 
 /* One request that awaits its answer. */
@@ -82,12 +82,12 @@ struct iok_host {
 
 struct iok_io {
     const struct iok_host *host;
-    struct iok_out *out;         /* bytes for the peer; the host flushes them */
-    struct iok_tape *tape;       /* of the message that is open; NULL if none */
-    const struct iok_url *url;   /* the service's URL with user, password and the codec's own options */
-    size_t max_reply;            /* bytes of one reply, its tokens included */
-    bool encrypted;              /* TLS, or a unix socket */
-    struct iok_error err;        /* filled by whoever returns a negative code */
+    struct iok_out *out;       /* bytes for the peer; the host flushes them */
+    struct iok_tape *tape;     /* of the message that is open; NULL if none */
+    const struct iok_url *url; /* the service's URL with user, password and the codec's own options */
+    size_t max_reply;          /* bytes of one reply, its tokens included */
+    bool encrypted;            /* TLS, or a unix socket */
+    struct iok_error err;      /* filled by whoever returns a negative code */
 };
 
 /* return iok_io_fail(io, IOK_EPROTO, "..."); */
@@ -116,12 +116,12 @@ struct iok_proto_server {
  * return 0 or a negative enum iok_errno with io->err filled in, after which the host closes the connection. Optional
  * slots are NULL. */
 struct iok_proto {
-    const char *name;           /* "redis" */
-    const char *const *schemes; /* NULL-terminated: "redis", "valkey" */
+    const char *name;               /* "redis" */
+    const char *const *schemes;     /* NULL-terminated: "redis", "valkey" */
     const char *const *tls_schemes; /* the same over TLS: "rediss"; NULL if none */
-    uint16_t default_port;      /* 0: the URL must name one */
-    uint32_t flags;             /* enum iok_proto_flags */
-    size_t state_size;          /* zeroed by the host before open */
+    uint16_t default_port;          /* 0: the URL must name one */
+    uint32_t flags;                 /* enum iok_proto_flags */
+    size_t state_size;              /* zeroed by the host before open */
     uint32_t default_connections;
     const struct iok_proto_option *options; /* ends with name NULL; NULL if none */
     const struct iok_proto_server *server;  /* NULL: client only */

@@ -34,8 +34,8 @@ enum iok_verb {
 
 struct iok_port_link {
     struct iok_ring sq, cq;
-    struct iok_wake wake;         /* of the application */
-    struct iok_wake *kernel_wake; /* shared by all ports */
+    struct iok_wake wake;                              /* of the application */
+    struct iok_wake *kernel_wake;                      /* shared by all ports */
     alignas(IOK_CACHE_LINE) _Atomic uint32_t detached; /* the kernel has let go of the port */
     _Atomic(struct iok_port_link *) next_new;          /* the kernel's list of ports that it has not met */
     pthread_t owner;
