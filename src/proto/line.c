@@ -33,7 +33,7 @@ static int line_write(struct iok_io *io, const struct iok_token *tokens, size_t 
 {
     /* Look at everything before the first byte is appended: these errors end the call, and not the connection. */
     if (n != 1)
-        return iok_io_fail(io, IOK_EINVAL, "a line message has one part, the line; %zu were given", n);
+        return iok_io_fail(io, IOK_EINVAL, "a line message takes one argument, the line; %zu were given", n);
     if (tokens->type != IOK_TEXT && tokens->type != IOK_BYTES)
         return iok_io_fail(io, IOK_ETYPE, "a line is text or bytes");
     struct iok_span line = iok_token_span(tokens);

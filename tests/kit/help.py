@@ -1,4 +1,4 @@
-"""What several tests need: waiting for conditions, programs of their own, servers that misbehave."""
+"""What several tests need: conditions to wait for, own programs, servers that misbehave."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ def run_program(source: str, *args: str) -> str:
 
 
 class WrongServer:
-    """A server on a free port that answers whatever it gets with the bytes given, and then closes or not.
+    """A server on a free port that answers whatever it gets with the bytes given; closes or not.
 
-    The first answer goes to the first bytes that a connection brings, and so on; the last one is repeated.
+    The first answer goes to the first bytes that a connection brings, and so on; the last one
+    is repeated.
     """
 
     def __init__(self, *answers: bytes, close: bool = False) -> None:

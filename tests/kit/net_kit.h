@@ -98,14 +98,14 @@ uint8_t *make_bytes(size_t n);
  * sanitizer, else 0. */
 int leaks(void);
 
-/* Runs turns until the condition holds. */
+/* Runs turns until the condition holds. A turn that sleeps through to the limit missed something, even if that helped. */
 #define until(net, condition)                                                                                          \
     do {                                                                                                               \
         uint64_t until_ = (net)->ops->now(net) + KIT_PATIENCE_NS;                                                      \
                                                                                                                        \
         while (!(condition)) {                                                                                         \
-            assert_true((net)->ops->now(net) < until_);                                                                \
             iok_uv_turn((net), until_);                                                                                \
+            assert_true((net)->ops->now(net) < until_);                                                                \
         }                                                                                                              \
     } while (0)
 
