@@ -135,7 +135,7 @@ def test_timeout_and_task_group(run: Callable[[Main], Any]) -> None:
 
             tasks = [group.create_task(get(i)) for i in range(10)]
         assert [task.result() for task in tasks] == [b"%d" % i for i in range(10)]
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: F821 - Python 3.11
             async with asyncio.TaskGroup() as group:
 
                 async def fail() -> None:

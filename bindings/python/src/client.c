@@ -94,18 +94,18 @@ int caller_submit(struct py_caller *caller, struct iok_call *call)
 
 int caller_wait(struct iok_call *call)
 {
-    for (;;) {
+    for (int64_t look_ms = LOOK_MS_MIN;; look_ms = look_ms * 2 < LOOK_MS_MAX ? look_ms * 2 : LOOK_MS_MAX) {
         int rc;
-        Py_BEGIN_ALLOW_THREADS rc = iok_wait_call(call, -1);
+        Py_BEGIN_ALLOW_THREADS rc = iok_wait_call(call, look_ms);
         core_park_at_exit();
         Py_END_ALLOW_THREADS if (LIKELY(rc == 0))
         {
             return 0;
         }
-        if (rc == IOK_EINTR && PyErr_CheckSignals() == 0) {
+        if ((rc == IOK_EINTR || rc == IOK_ETIMEOUT) && PyErr_CheckSignals() == 0) {
             continue;
         }
-        if (rc != IOK_EINTR) {
+        if (rc != IOK_EINTR && rc != IOK_ETIMEOUT) {
             fail_code(rc, iok_errno_text(rc), iok_call_service(call));
         }
         iok_abandon(call);

@@ -133,6 +133,10 @@ PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct i
 PyObject *caller_failed(struct py_caller *caller, struct py_port *port);
 /* 0, or -1 with an exception after the call was freed. */
 int caller_submit(struct py_caller *caller, struct iok_call *call);
+/* A waiting thread may run the kernel's loop for some milliseconds, and a signal that it handles then ends no wait. So
+ * it looks for signals after this time, and then twice as late each time, up to once a second. */
+#define LOOK_MS_MIN 4
+#define LOOK_MS_MAX 1000
 /* Waits for a submitted call. 0, or -1 with an exception after the call was abandoned. */
 int caller_wait(struct iok_call *call);
 /* 0, or -1 with the exception for a closed or forked one. */

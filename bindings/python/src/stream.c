@@ -5,6 +5,7 @@
 #include "core.h"
 
 #include <stddef.h>
+#include <time.h>
 
 struct py_stream {
     PyObject_HEAD
@@ -98,25 +99,34 @@ static PyObject *stream_next_asyncio(struct py_stream *self)
     return (PyObject *)reply;
 }
 
+static int64_t stream_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static PyObject *stream_next_sync(struct py_stream *self, int64_t timeout_ms)
 {
-    for (;;) {
+    int64_t start_ms = stream_now_ms();
+    for (int64_t look_ms = LOOK_MS_MIN;; look_ms = look_ms * 2 < LOOK_MS_MAX ? look_ms * 2 : LOOK_MS_MAX) {
         PyObject *value = stream_take(self);
         if (value != NULL || PyErr_Occurred()) {
             return value;
         }
+        int64_t left_ms = timeout_ms < 0 ? LOOK_MS_MAX : start_ms + timeout_ms - stream_now_ms();
+        if (left_ms <= 0) {
+            fail_code(IOK_ETIMEOUT, "no message came in time", self->caller->service);
+            return NULL;
+        }
         int rc;
-        Py_BEGIN_ALLOW_THREADS rc = iok_wait_message(self->call, timeout_ms);
+        Py_BEGIN_ALLOW_THREADS rc = iok_wait_message(self->call, look_ms < left_ms ? look_ms : left_ms);
         core_park_at_exit();
-        Py_END_ALLOW_THREADS if (rc == IOK_EINTR && PyErr_CheckSignals() < 0)
+        Py_END_ALLOW_THREADS if ((rc == IOK_EINTR || rc == IOK_ETIMEOUT) && PyErr_CheckSignals() < 0)
         {
             return NULL;
         }
-        if (rc == IOK_ETIMEOUT) {
-            fail_code(rc, "no message came in time", self->caller->service);
-            return NULL;
-        }
-        if (rc < 0 && rc != IOK_EINTR) {
+        if (rc < 0 && rc != IOK_EINTR && rc != IOK_ETIMEOUT) {
             fail_code(rc, iok_errno_text(rc), self->caller->service);
             return NULL;
         }
