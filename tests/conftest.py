@@ -5,9 +5,13 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 from kit.servers import RedisServer
+
+if TYPE_CHECKING:
+    from iokernel import sync
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -35,3 +39,13 @@ def shared_redis() -> Iterator[RedisServer]:
     """One redis-server for all tests that leave it as it is, but for its data."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def cache(shared_redis: RedisServer) -> Iterator[sync.Redis]:
+    """A client for plain threads, of the shared server, which is empty."""
+    from iokernel import sync  # here: tests in C do without the package
+
+    with sync.connect(shared_redis.url) as client:
+        client.flushall()
+        yield client

@@ -26,9 +26,7 @@ static void record(struct iok_service *service, const struct iok_call *call)
     const struct iok_stamps *at = &call->stamps;
 
     iok_count_own_add(&service->ended[call->outcome], 1);
-    if (at->taken > at->submitted) {
-        iok_hist_add(&service->hist_submit, at->taken - at->submitted);
-    }
+    iok_hist_add(&service->hist_submit, at->taken - at->submitted);
     if (at->sent != 0) {
         iok_hist_add(&service->hist_queue, at->sent - at->taken);
         if (call->outcome == IOK_DONE || call->outcome == IOK_REJECTED) {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import iokernel
 import pytest
@@ -22,7 +24,9 @@ def test_one_client_in_several_runs(shared_redis: RedisServer) -> None:
 
     for _ in range(3):
         assert asyncio.run(main()) == b"hello"
-    assert uvloop.new_event_loop().run_until_complete(main()) == b"hello"
+    loop = uvloop.new_event_loop()
+    assert loop.run_until_complete(main()) == b"hello"
+    loop.close()
     assert client.stats()["connects"] == 1
     client.close()
 
@@ -90,6 +94,24 @@ def test_lease_of_another_loop(shared_redis: RedisServer) -> None:
     asyncio.run(main())
     first.close()
     client.close()
+
+
+def test_tasks_are_freed(shared_redis: RedisServer) -> None:
+    async def main() -> None:
+        async with connect(shared_redis.url) as client:
+
+            async def work() -> None:
+                await client.ping()
+
+            task = asyncio.ensure_future(work())
+            gone = weakref.ref(task)
+            await task
+            del task
+            await asyncio.sleep(0)  # until then the loop holds it
+            gc.collect()
+            assert gone() is None
+
+    asyncio.run(main())
 
 
 ENDS = {

@@ -5,20 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import iokernel
 import pytest
 from iokernel import sync
 from kit.help import PATIENCE_S, start_program, until
 from kit.servers import RedisServer
-
-
-@pytest.fixture
-def cache(shared_redis: RedisServer) -> Iterator[sync.Redis]:
-    with sync.connect(shared_redis.url) as client:
-        client.flushall()
-        yield client
 
 
 def in_threads(n: int, work) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import iokernel
 import pytest
@@ -12,13 +11,6 @@ from iokernel import asyncio as aio
 from iokernel import sync
 from kit.help import until
 from kit.servers import RedisServer
-
-
-@pytest.fixture
-def cache(shared_redis: RedisServer) -> Iterator[sync.Redis]:
-    with sync.connect(shared_redis.url) as client:
-        client.flushall()
-        yield client
 
 
 def test_transaction(cache: sync.Redis) -> None:
