@@ -606,7 +606,8 @@ void iok_conn_reset(struct iok_conn *conn)
     } else if (conn->n_live == 0 && proto->reset != NULL && !conn->read_paused) {
         iok_conn_set_state(conn, IOK_CONN_RESETTING);
         if (proto->reset(conn->codec, &conn->io) != 0) {
-            close_with_io(conn);
+            iok_err(&err, 0, "cannot be made clean");
+            iok_conn_close(conn, &err);
         } else {
             mark_dirty(conn);
         }

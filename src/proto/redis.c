@@ -62,6 +62,7 @@ struct redis {
     uint8_t subscribed; /* SUBSCRIBED_ bits */
     bool monitoring;
     bool in_multi;      /* as of the last request that was encoded */
+    bool unresettable;  /* a request changed what the server's RESET leaves as it is */
     uint32_t specials;  /* requests in flight that are of a kind other than plain */
     uint32_t confirmed; /* confirmations that the oldest request had so far */
     struct redis_signin signin;
@@ -89,6 +90,15 @@ static int prepare_special(struct redis *r, struct iok_io *io, unsigned kind, si
     return 0;
 }
 
+/* CLIENT NO-EVICT and NO-TOUCH: seen on 7.0 to survive RESET, whose page does not list them either. */
+static bool outlives_reset(const struct iok_token *args, size_t n)
+{
+    return n >= 2 && iok_span_eq_nocase(iok_token_span(&args[0]), "CLIENT") &&
+           (args[1].type == IOK_TEXT || args[1].type == IOK_BYTES) &&
+           (iok_span_eq_nocase(iok_token_span(&args[1]), "NO-EVICT") ||
+            iok_span_eq_nocase(iok_token_span(&args[1]), "NO-TOUCH"));
+}
+
 static int redis_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n,
                         struct iok_flight *flight)
 {
@@ -104,6 +114,7 @@ static int redis_encode(void *state, struct iok_io *io, const struct iok_token *
         if (rc < 0)
             return rc;
     }
+    r->unresettable |= outlives_reset(args, n);
     redis_put_request(io->out, args, n, bytes);
     return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a request") : 0;
 }
@@ -827,6 +838,8 @@ static int redis_greet(void *state, struct iok_io *io)
 static int redis_reset(void *state, struct iok_io *io)
 {
     struct redis *r = state;
+    if (r->unresettable)
+        return iok_io_fail(io, IOK_ESTATE, "RESET would not undo CLIENT NO-EVICT or NO-TOUCH");
     r->in_multi = false;
     return redis_signin_start(&r->signin, io, true);
 }

@@ -148,6 +148,7 @@ def test_lease_is_cleaned_before_others_get_it(shared_redis: RedisServer, option
             [("WATCH", "k")],
             [("CLIENT", "SETNAME", "mine")],
             [("CLIENT", "TRACKING", "ON")],
+            [("CLIENT", "NO-EVICT", "ON")],
             [("SELECT", 3), ("MULTI",), ("NOSUCH",)],
         ):
             with client.lease() as lease:
