@@ -1,8 +1,8 @@
 /* run.c - who runs the core, and when: the kernel thread, waiters that lead it for a moment, and what fork does.
  *
  * A waiting thread has three ways to learn that its call has ended, tried in this order (docs/performance.md has the
- * figures): it leads (runs the loop itself, when its call is the only one under way), it spins on its completion
- * ring (when few calls are under way and a second CPU is there), it sleeps on its descriptor. */
+ * figures): it leads (runs the loop itself, when no other thread's call is under way), it spins on its completion
+ * ring (when one call is under way and a second CPU is there), it sleeps on its descriptor. */
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
