@@ -1,5 +1,6 @@
 """iokernel: one connection for all callers."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -13,8 +14,9 @@ def url(port: int) -> str:
 
 @asynccontextmanager
 async def asyncio_client(port: int, callers: int) -> AsyncIterator[Any]:
-    from iokernel.asyncio import connect
+    from iokernel.asyncio import connect, task_factory
 
+    asyncio.get_running_loop().set_task_factory(task_factory)
     client = connect(url(port))
     await client.ready(timeout=5)
     try:

@@ -12,7 +12,7 @@ future.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,9 +46,11 @@ __all__ = [
     "RedisLease",
     "Reply",
     "Subscription",
+    "Task",
     "Transaction",
     "Watch",
     "connect",
+    "task_factory",
 ]
 
 # Messages that have come already are taken without suspending; after so many the loop has a turn.
@@ -56,6 +58,22 @@ STREAK_MAX = 64
 
 C = TypeVar("C", bound="Client")
 L = TypeVar("L", bound="Lease")
+T = TypeVar("T")
+
+Task = _core.task_type()
+"""An asyncio.Task that a Reply resumes without a detour; see task_factory."""
+
+
+def task_factory(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any
+) -> asyncio.Task[T]:
+    """Make tasks that cost less for each call that they await; otherwise they are as asyncio's.
+
+    >>> asyncio.get_running_loop().set_task_factory(iokernel.asyncio.task_factory)
+
+    Only tasks that are made from then on are of this kind; both kinds live side by side.
+    """
+    return Task(coro, loop=loop, **options)
 
 
 class Client(_core.Client):

@@ -9,6 +9,7 @@
  *       v  in a drain, or at the end of a wait
  *     tape -> Python value or exception          value.c, fail.c
  *     Reply: what asyncio awaits                 reply.c
+ *     Task: what a Reply resumes at once         task.c
  *     Stream: messages without end               stream.c
  *
  * It uses include/iokernel.h only. Everything here runs with the interpreter's lock held, except the few lines between
@@ -50,6 +51,8 @@ struct core {
 };
 extern struct core core;
 
+/* module.name, or NULL with an exception. */
+PyObject *core_import(const char *module, const char *name);
 /* Loads what the binding needs from asyncio and iokernel.errors, once. */
 int core_need_asyncio(void);
 int core_need_errors(void);
@@ -198,6 +201,7 @@ struct py_reply {
     struct py_reply *next, **link; /* the port's pending replies */
     struct py_port *port;          /* borrowed; NULL unless pending on a port */
     struct iok_call *call;         /* under way; NULL otherwise */
+    PyObject *task;                /* the Task that awaits it, to be resumed before all callbacks */
     PyObject *owner;               /* until the end: the client or lease; of a stream's next message the stream */
     PyObject *loop;
     PyObject *result;             /* the value, the exception, or the message of cancel() */
@@ -223,9 +227,21 @@ void reply_start(struct py_reply *reply);
 int reply_end(struct py_reply *reply, PyObject *value, bool inline_task);
 /* The call has ended: converts and frees it, then as reply_end. */
 int reply_complete(struct py_reply *reply, struct iok_call *call, bool inline_task);
+/* Keeps or schedules a callback; context is taken over. 0 or -1. */
+int reply_add(struct py_reply *reply, PyObject *callback, PyObject *context);
+/* What tp_iternext returns where am_send gave how and result: a value travels in StopIteration. */
+PyObject *reply_of_send(PySendResult how, PyObject *result);
 /* Its port goes away: ends without telling anybody, since the loop is closed. */
 void reply_orphan(struct py_reply *reply);
 int reply_init_type(PyObject *module);
+
+/* ---- tasks (task.c) ------------------------------------------------------------------------------------------ */
+
+/* The reply that the task awaits has ended: runs the task's next step, at once or by the loop. 0, or -1 with an
+ * exception for the loop. */
+int task_wake(PyObject *task, struct py_reply *reply, bool inline_task);
+/* _core.task_type(): the class, made at its first use, as it is a subclass of asyncio's. */
+PyObject *task_get_type(PyObject *module, PyObject *unused);
 
 /* ---- commands and streams ----------------------------------------------------------------------------------- */
 

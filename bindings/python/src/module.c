@@ -9,8 +9,7 @@ struct core core;
 
 /* ---- what it needs from Python ------------------------------------------------------------------------------ */
 
-/* module.name, or NULL with an exception. */
-static PyObject *import_name(const char *module, const char *name)
+PyObject *core_import(const char *module, const char *name)
 {
     PyObject *m = PyImport_ImportModule(module);
     if (m == NULL) {
@@ -26,14 +25,14 @@ int core_need_asyncio(void)
     if (core.running_loop_object != NULL) {
         return 0;
     }
-    PyObject *running = import_name("asyncio", "get_running_loop");
-    PyObject *tasks = import_name("asyncio.tasks", "_current_tasks");
+    PyObject *running = core_import("asyncio", "get_running_loop");
+    PyObject *tasks = core_import("asyncio.tasks", "_current_tasks");
     if (tasks == NULL) { /* a private name: without it no task is taken for current, which the loop's own check bears */
         PyErr_Clear();
     }
-    core.task_type = import_name("_asyncio", "Task");
-    core.cancelled_error = import_name("asyncio", "CancelledError");
-    core.invalid_state_error = import_name("asyncio", "InvalidStateError");
+    core.task_type = core_import("_asyncio", "Task");
+    core.cancelled_error = core_import("asyncio", "CancelledError");
+    core.invalid_state_error = core_import("asyncio", "InvalidStateError");
     if (running == NULL || core.task_type == NULL || core.cancelled_error == NULL || core.invalid_state_error == NULL) {
         Py_XDECREF(running);
         Py_XDECREF(tasks);
@@ -57,10 +56,10 @@ int core_need_errors(void)
     if (core.make_failure != NULL) {
         return 0;
     }
-    PyObject *failure = import_name("iokernel.errors", "_failure");
-    PyObject *reply = import_name("iokernel.errors", "_reply_error");
-    PyObject *decode = import_name("iokernel.errors", "_decode_error");
-    PyObject *error = import_name("iokernel.errors", "Error");
+    PyObject *failure = core_import("iokernel.errors", "_failure");
+    PyObject *reply = core_import("iokernel.errors", "_reply_error");
+    PyObject *decode = core_import("iokernel.errors", "_decode_error");
+    PyObject *error = core_import("iokernel.errors", "Error");
     if (failure == NULL || reply == NULL || decode == NULL || error == NULL) {
         Py_XDECREF(failure);
         Py_XDECREF(reply);
@@ -115,7 +114,7 @@ static int core_register_end(void)
     if (core.at_exit) {
         return 0;
     }
-    PyObject *enrol = import_name("atexit", "register");
+    PyObject *enrol = core_import("atexit", "register");
     PyObject *end = enrol == NULL ? NULL : PyCFunction_New(&core_end_def, NULL);
     PyObject *done = end == NULL ? NULL : PyObject_CallOneArg(enrol, end);
     Py_XDECREF(enrol);
@@ -214,6 +213,8 @@ static PyMethodDef core_functions[] = {
     {"configure", (PyCFunction)(void (*)(void))core_configure, METH_VARARGS | METH_KEYWORDS, configure_doc},
     {"stats", core_stats, METH_NOARGS, stats_doc},
     {"command", (PyCFunction)(void (*)(void))command_make, METH_VARARGS | METH_KEYWORDS, command_doc},
+    {"task_type", task_get_type, METH_NOARGS,
+     "task_type()\n--\n\nThe class iokernel.asyncio.Task, made at its first use."},
     {NULL, NULL, 0, NULL},
 };
 

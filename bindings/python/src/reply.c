@@ -44,6 +44,7 @@ struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject
     self->link = NULL;
     self->port = port;
     self->call = call;
+    self->task = NULL;
     self->owner = Py_NewRef(owner);
     self->loop = Py_NewRef(port->loop);
     self->result = NULL;
@@ -92,6 +93,7 @@ static bool reply_unlink(struct py_reply *self)
 static int reply_traverse(PyObject *op, visitproc visit, void *arg)
 {
     struct py_reply *self = (struct py_reply *)op;
+    Py_VISIT(self->task);
     Py_VISIT(self->owner);
     Py_VISIT(self->loop);
     Py_VISIT(self->result);
@@ -118,6 +120,7 @@ static int reply_clear(PyObject *op)
 {
     struct py_reply *self = (struct py_reply *)op;
     reply_leave(self);
+    Py_CLEAR(self->task);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->result);
     Py_CLEAR(self->callback);
@@ -259,6 +262,15 @@ static int reply_tell_rest(struct py_reply *self)
 
 static int reply_tell(struct py_reply *self, bool inline_task)
 {
+    PyObject *task = self->task;
+    if (LIKELY(task != NULL)) {
+        self->task = NULL;
+        int woken = task_wake(task, self, inline_task) < 0 ? reply_trouble(self) : 0;
+        Py_DECREF(task);
+        if (UNLIKELY(woken < 0)) {
+            return -1;
+        }
+    }
     PyObject *callback = self->callback;
     PyObject *context = self->context;
     if (callback == NULL) {
@@ -427,8 +439,7 @@ static PyObject *reply_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     Py_RETURN_TRUE;
 }
 
-/* Keeps or schedules a callback; context is taken over. */
-static int reply_add(struct py_reply *self, PyObject *callback, PyObject *context)
+int reply_add(struct py_reply *self, PyObject *callback, PyObject *context)
 {
     int result = 0;
     if (self->state != REPLY_PENDING) {
@@ -535,11 +546,9 @@ static PySendResult reply_send(PyObject *op, PyObject *Py_UNUSED(value), PyObjec
     return LIKELY(*result != NULL) ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
-/* As reply_send where the interpreter asks an iterator: the value travels in StopIteration. */
-static PyObject *reply_next(PyObject *op)
+PyObject *reply_of_send(PySendResult how, PyObject *result)
 {
-    PyObject *result;
-    switch (reply_send(op, NULL, &result)) {
+    switch (how) {
     case PYGEN_NEXT:
         return result;
     case PYGEN_RETURN:
@@ -554,6 +563,13 @@ static PyObject *reply_next(PyObject *op)
     default:
         return NULL;
     }
+}
+
+static PyObject *reply_next(PyObject *op)
+{
+    PyObject *result;
+    PySendResult how = reply_send(op, NULL, &result);
+    return reply_of_send(how, result);
 }
 
 static PyObject *reply_self(PyObject *op)
