@@ -14,16 +14,16 @@ from typing import Any
 import iokernel
 import pytest
 import uvloop
-from iokernel.asyncio import Redis, connect
+from iokernel.asyncio import Redis, connect, task_factory
 from kit.help import auntil
 from kit.servers import RedisServer
 
 Main = Callable[[Redis], Coroutine[Any, Any, Any]]
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", "uvloop", "asyncio+tasks", "uvloop+tasks"])
 def run(request: pytest.FixtureRequest, shared_redis: RedisServer) -> Callable[[Main], Any]:
-    """Run a function with a client, on each kind of loop."""
+    """Run a function with a client, on each kind of loop and of tasks."""
 
     def runner(main: Main) -> Any:
         async def whole() -> Any:
@@ -31,7 +31,10 @@ def run(request: pytest.FixtureRequest, shared_redis: RedisServer) -> Callable[[
                 await client.flushall()
                 return await main(client)
 
-        loop = uvloop.new_event_loop() if request.param == "uvloop" else asyncio.new_event_loop()
+        kind = asyncio if request.param.startswith("asyncio") else uvloop
+        loop = kind.new_event_loop()
+        if request.param.endswith("+tasks"):
+            loop.set_task_factory(task_factory)
         problems: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: problems.append(context))
         try:
