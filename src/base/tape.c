@@ -111,6 +111,15 @@ void iok_tape_i64(struct iok_tape *tape, int64_t value)
     }
 }
 
+void iok_tape_dropped(struct iok_tape *tape, int64_t messages)
+{
+    struct iok_token *token = add(tape, IOK_DROPPED, 0);
+
+    if (token != NULL) {
+        token->i = messages;
+    }
+}
+
 void iok_tape_f64(struct iok_tape *tape, double value)
 {
     struct iok_token *token = add(tape, IOK_F64, 0);
@@ -273,6 +282,16 @@ size_t iok_tape_fill(struct iok_tape *tape, struct iok_span piece)
         tape->fill_cap -= n;
     }
     tape->fill_left -= n;
+    return n;
+}
+
+size_t iok_tape_memory(const struct iok_tape *tape)
+{
+    size_t n = tape->own_tokens ? tape->cap_tokens * sizeof(*tape->tokens) : 0;
+
+    for (const struct iok_buf *buf = tape->bufs; buf != NULL; buf = buf->next) {
+        n += buf->cap + sizeof(*buf);
+    }
     return n;
 }
 

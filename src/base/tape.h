@@ -51,6 +51,7 @@ void iok_tape_null(struct iok_tape *tape);
 void iok_tape_bool(struct iok_tape *tape, bool value);
 void iok_tape_i64(struct iok_tape *tape, int64_t value);
 void iok_tape_f64(struct iok_tape *tape, double value);
+void iok_tape_dropped(struct iok_tape *tape, int64_t messages);
 void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len); /* ARRAY, MAP, SET, PUSH, ATTR */
 /* A payload that is all here: type is BYTES, TEXT, DECIMAL or ERROR. Copied. */
 void iok_tape_copy(struct iok_tape *tape, enum iok_type type, uint16_t subtype, struct iok_span payload);
@@ -69,6 +70,9 @@ static inline int iok_tape_error(const struct iok_tape *tape)
 {
     return tape->error;
 }
+
+/* Bytes allocated for it, beyond the storage that its owner gave. */
+size_t iok_tape_memory(const struct iok_tape *tape);
 
 /* Index just past the value that starts at i (its children included); n if the tape ends before. */
 size_t iok_tape_skip(const struct iok_token *tokens, size_t n, size_t i);

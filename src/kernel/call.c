@@ -41,11 +41,9 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
 
     assert(call->state != IOK_CALL_ENDED);
     if (iok_node_linked(&call->node)) {
-        if (call->state == IOK_CALL_QUEUED && call->lease == NULL) {
-            service->n_queued--;
-        }
         iok_list_remove(&call->node);
     }
+    iok_service_dismiss(service, call);
     iok_timer_stop(&core->wheel, &call->deadline);
     call->state = IOK_CALL_ENDED;
     call->outcome = outcome;
@@ -87,20 +85,27 @@ static int classify(struct iok_call *call, struct iok_class *class, struct iok_e
                    class->why != NULL ? class->why : "not possible on a shared connection; use a lease");
 }
 
-static void set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
+uint64_t iok_call_deadline_at(const struct iok_call *call, int64_t block_ms)
 {
     uint64_t ns = call->service->config.timeout;
 
     if (call->timeout_ms > 0) {
         ns = (uint64_t)call->timeout_ms * IOK_NS_MS;
     } else if (call->timeout_ms < 0 || block_ms < 0) {
-        return; /* without end, as the program or the command says */
+        return 0; /* without end, as the program or the command says */
     } else {
         ns += (uint64_t)block_ms * IOK_NS_MS;
     }
-    call->deadline_ns = call->stamps.submitted + ns;
-    call->deadline.kind = IOK_TIMER_CALL;
-    iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
+    return call->stamps.submitted + ns;
+}
+
+static void set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
+{
+    call->deadline_ns = iok_call_deadline_at(call, block_ms);
+    if (call->deadline_ns != 0) {
+        call->deadline.kind = IOK_TIMER_CALL;
+        iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
+    }
 }
 
 void iok_call_take(struct iok_core *core, struct iok_call *call)
@@ -129,6 +134,10 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
             call->class_flags |= IOK_CLASS_REPEATABLE;
         }
         iok_budget_earn(&service->retry_budget);
+    }
+    if (iok_service_admit(service, call, &err) != 0) {
+        iok_call_end(core, call, IOK_NEVER_SENT, &err);
+        return;
     }
     set_deadline(core, call, class.block_ms);
     if (call->lease == NULL && (class.flags & IOK_CLASS_AUTO_LEASE) != 0) {
@@ -182,9 +191,12 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
 
 void iok_call_news(struct iok_core *core, struct iok_call *call, struct iok_message *message)
 {
-    bool pushed = iok_ring_push(&call->stream->ring, (uintptr_t)message);
+    bool pushed;
 
-    assert(pushed); /* the connection is not read while the ring is full */
+    message->memory = sizeof(*message) + iok_tape_memory(&message->tape);
+    iok_count_own_add(&call->stream->put, message->memory); /* before the program can take it */
+    pushed = iok_ring_push(&call->stream->ring, (uintptr_t)message);
+    assert(pushed); /* the kernel holds back before the ring is full */
     (void)pushed;
     if (iok_count_exchange(&call->stream->news_posted, 1) == 0) {
         to_port(core, call->port, iok_entry(call, IOK_CQ_NEWS));

@@ -27,6 +27,7 @@ enum iok_call_flags {
     IOK_CALL_READY = 1,      /* no request: ends when the service is usable */
     IOK_CALL_REPEATABLE = 2, /* the program says so */
     IOK_CALL_AUTO_LEASE = 4, /* kernel: its lease is the kernel's own, for this call only */
+    IOK_CALL_ADMITTED = 8,   /* kernel: counts among the calls that its service holds */
 };
 
 /* The application's notes. */
@@ -37,6 +38,8 @@ enum iok_call_app {
     IOK_APP_ABANDONED = 8, /* to be freed as soon as the kernel lets go */
     IOK_APP_WAITED = 16,   /* a thread waits for it: not for iok_poll */
     IOK_APP_STREAM = 32,   /* messages came: its stream is there */
+    IOK_APP_COUNTED = 64,  /* takes up room on its port, from the hand-over to the kernel until it is freed */
+    IOK_APP_PARKED = 128,  /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
 };
 
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
@@ -50,17 +53,30 @@ struct iok_peer {
 /* One message of a stream. Made by the kernel, freed by the application. */
 struct iok_message {
     struct iok_tape tape;
+    size_t memory; /* bytes that it takes, itself included; set when it is handed over */
     struct iok_token tokens[IOK_CALL_REPLY_TOKENS];
     uint8_t bytes[IOK_CALL_REPLY_BYTES];
 };
 
-#define IOK_STREAM_MESSAGES_MAX 1024u /* then the connection is not read until the program has taken half of them */
+/* Then the kernel holds back, by slow_consumer=, until the program has taken half of them; likewise with the bytes of
+ * max_stream_bytes=. */
+#define IOK_STREAM_MESSAGES_MAX 1024u
 
 struct iok_stream {
     struct iok_ring ring;         /* of struct iok_message *, kernel to application */
     struct iok_count news_posted; /* an IOK_CQ_NEWS is under way */
     struct iok_count stalled;     /* the kernel waits for credit */
+    struct iok_count put, taken;  /* bytes of all messages ever: what stands in between is the difference */
+    uint64_t bytes_max;           /* max_stream_bytes= */
 };
+
+/* Bytes that stand in the stream: exact for either side's own doing, and never less than what it has seen. */
+static inline uint64_t iok_stream_bytes(const struct iok_stream *stream)
+{
+    uint64_t taken = iok_count_get(&stream->taken);
+
+    return iok_count_get(&stream->put) - taken;
+}
 
 struct iok_call {
     /* the application's */
@@ -77,7 +93,7 @@ struct iok_call {
     struct iok_message *message;
 
     /* the kernel's, from submission to the end */
-    struct iok_node node; /* in a queue, or in its lease's list of calls under way */
+    struct iok_node node; /* in a queue, or in its lease's list of calls under way; before that, among the parked */
     struct iok_timer deadline;
     struct iok_conn *conn; /* while SENT or STREAMING */
     uint64_t seq;          /* of its flight */

@@ -88,12 +88,31 @@ static void release(struct iok_core *core, struct iok_port *port, struct iok_lea
 
 static void detach(struct iok_core *core, struct iok_port *port)
 {
-    (void)core;
+    iok_timer_stop(&core->wheel, &port->due);
     iok_list_remove(&port->node);
     if (iok_node_linked(&port->ring_node)) {
         iok_list_remove(&port->ring_node);
     }
     iok_port_set_detached(&port->link);
+}
+
+/* The program wants to be woken at a time: calls are parked on the port, and it is their deadline. */
+static void set_due(struct iok_core *core, struct iok_port *port)
+{
+    (void)iok_count_exchange(&port->due_posted, 0); /* before the time is read: a later one is posted again */
+    port->due.kind = IOK_TIMER_PORT;
+    iok_timer_set(&core->wheel, &port->due, iok_count_get(&port->due_at));
+}
+
+static void port_due(struct iok_core *core, struct iok_port *port)
+{
+    bool pushed = iok_ring_push(&port->link.cq, iok_entry(port, IOK_CQ_DUE));
+
+    assert(pushed);
+    (void)pushed;
+    if (!iok_node_linked(&port->ring_node)) {
+        iok_list_push(&core->to_ring, &port->ring_node);
+    }
 }
 
 static void close_service(struct iok_core *core, struct iok_service *service)
@@ -131,6 +150,7 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         struct iok_lease *lease = object;
 
         if (lease->conn != NULL) {
+            iok_flight_tell_dropped(lease->conn);
             iok_conn_resume(lease->conn);
         }
         return true;
@@ -144,6 +164,9 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         return true;
     case IOK_SQ_CLOSE:
         close_service(core, object);
+        return true;
+    case IOK_SQ_DUE:
+        set_due(core, port);
         return true;
     case IOK_SQ_DETACH:
         detach(core, port);
@@ -167,6 +190,9 @@ static void fire_timers(struct iok_core *core)
         case IOK_TIMER_ENDPOINT:
             iok_service_retry_due(iok_container(timer, struct iok_service, retry));
             break;
+        case IOK_TIMER_PORT:
+            port_due(core, iok_container(timer, struct iok_port, due));
+            break;
         }
     }
 }
@@ -187,9 +213,14 @@ static void pump_all(struct iok_core *core)
 
 static void flush_all(struct iok_core *core)
 {
+    struct iok_list round;
     struct iok_node *node;
 
+    iok_list_init(&round); /* what has much to send goes on in the next turn */
     while ((node = iok_list_pop(&core->dirty)) != NULL) {
+        iok_list_push(&round, node);
+    }
+    while ((node = iok_list_pop(&round)) != NULL) {
         iok_conn_flush(iok_container(node, struct iok_conn, dirty_node));
     }
 }
