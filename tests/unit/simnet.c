@@ -221,6 +221,7 @@ struct world *world_new(const char *url)
     iok_count_set(&w->kernel->refs, 1);
     w->kernel->generation = iok_generation();
     w->kernel->port_calls_max = 4096;
+    w->kernel->port_bytes_max = UINT64_C(1) << 30;
     w->kernel->net = &w->sim.net;
     iok_baton_init(&w->kernel->baton);
     iok_core_start(w->core, &w->sim.net);

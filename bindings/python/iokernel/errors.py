@@ -75,7 +75,7 @@ class Timeout(Error, TimeoutError):
 
 
 class Overloaded(NeverSent):
-    """Too many calls wait already."""
+    """Too many calls, or bytes of their arguments, wait already: the text names the bound."""
 
 
 class Unavailable(NeverSent):
