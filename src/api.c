@@ -611,7 +611,10 @@ int iok_submit(struct iok_call *call)
         return IOK_EINVAL;
     }
     call->stamps.submitted = iok_now_ns();
-    call->error_code = 0; /* of an earlier attempt */
+    if (call->error_code != 0) { /* of an earlier attempt */
+        call->error_code = 0;
+        iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
+    }
     if (port->n_counted >= port->calls_max || call->args.held_bytes > port->bytes_left || port->n_parked != 0) {
         rc = iok_port_at_bound(call, &err);
         if (rc != 0) {
