@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "../kit/net_kit.h"
 #include "simnet.h"
 
 #define URL "line://10.0.0.1:7000"
@@ -787,6 +788,33 @@ static void test_sending_leaves_others_their_turn(void **state)
     world_free(w);
 }
 
+/* Much to read on one connection: after a few reads of it the others have their turn. */
+static void test_reading_leaves_others_their_turn(void **state)
+{
+    const size_t size = 1000000;
+    uint8_t *bytes = make_bytes(size);
+    struct client client = {.out = bytes, .n_out = size, .space = 4096};
+    struct iok_net *net = net_start();
+    struct peer peer;
+    uint32_t most = 0;
+
+    (void)state;
+    peer_start(&peer, NULL, peer_echo, NULL);
+    client_open(&client, net, &peer.address, 1, NULL);
+    while (client.n_in < size) {
+        uint32_t before = client.reads;
+
+        iok_uv_turn(net, net->ops->now(net) + KIT_PATIENCE_NS);
+        most = client.reads - before > most ? client.reads - before : most;
+    }
+    assert_int_equal(most, 4); /* READS_MAX of link.c; never more, and with so much to read once at least so many */
+    client_close(&client);
+    client_free(&client);
+    free(bytes);
+    net_stop(net);
+    peer_stop(&peer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -808,6 +836,7 @@ int main(void)
         cmocka_unit_test(test_confirmations_are_not_dropped),
         cmocka_unit_test(test_stream_cancelled_while_held_back),
         cmocka_unit_test(test_sending_leaves_others_their_turn),
+        cmocka_unit_test(test_reading_leaves_others_their_turn),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
