@@ -89,9 +89,8 @@ PARKED = """
         waiting = [client.incr("n") for _ in range(10)]
         waiting[3].cancel()
         try:
-            async with asyncio.timeout(0.05):
-                await client.incr("n")
-        except TimeoutError:
+            await asyncio.wait_for(client.incr("n"), 0.05)
+        except asyncio.TimeoutError:
             pass
         assert client.stats()["calls"] == 4
         # An asyncio program and a thread have a port each.
