@@ -91,6 +91,8 @@ static void detach(struct iok_port *port)
             (void)sched_yield();
         }
     }
+    for (struct iok_call *none; iok_port_take(port, &none);) { /* services that were opened or closed since */
+    }
 }
 
 void iok_port_free(struct iok_port *port)
