@@ -173,10 +173,11 @@ void iok_drain_end(struct iok_port *port)
 
 void iok_call_set_error(struct iok_call *call, const struct iok_error *err)
 {
+    iok_call_begin(call, &call->port->owner->core.replies);
+    call->app |= IOK_APP_FAILED;
     call->error_code = err->code;
     call->error_line = err->line;
     call->error_file = err->file;
-    iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
     iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
 }
 
@@ -198,8 +199,8 @@ static bool reclaim(struct iok_port *port)
     switch (iok_entry_verb(entry)) {
     case IOK_SQ_SUBMIT:
         call = iok_entry_object(entry);
-        call->outcome = IOK_NEVER_SENT;
         iok_call_set_error(call, &err);
+        call->outcome = IOK_NEVER_SENT;
         (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
         break;
     case IOK_SQ_CANCEL:
@@ -237,6 +238,7 @@ static void really_free(struct iok_call *call)
         }
         iok_ring_deinit(&call->stream->ring);
         iok_free(call->stream);
+        call->stream = NULL;
     }
     iok_tape_deinit(&call->args);
     iok_tape_deinit(&call->reply);
@@ -476,18 +478,21 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
     if (node != NULL) {
         port->n_free--;
         call = iok_container(node, struct iok_call, all);
-    } else if ((call = iok_malloc(sizeof(*call))) == NULL) {
+    } else if ((call = iok_calloc_line(sizeof(*call))) == NULL) {
         iok_err(err, IOK_ENOMEM, "out of memory for a call");
         return NULL;
     }
-    memset(call, 0, offsetof(struct iok_call, args));
     call->port = port;
     call->service = service;
+    call->lease = NULL;
+    call->user = NULL;
+    call->timeout_ms = 0;
+    call->message = NULL;
+    call->flags = 0;
+    call->app = 0;
     iok_count_ref(&service->refs);
     iok_tape_init(&call->args, call->arg_tokens, IOK_CALL_ARG_TOKENS, call->arg_bytes, IOK_CALL_ARG_BYTES, SIZE_MAX,
                   &port->owner->core.arguments);
-    iok_tape_init(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS, call->reply_bytes, IOK_CALL_REPLY_BYTES,
-                  service->config.max_reply, &port->owner->core.replies);
     iok_list_push(&port->calls, &call->all);
     port->n_calls++;
     return call;
@@ -613,9 +618,9 @@ int iok_submit(struct iok_call *call)
         return IOK_EINVAL;
     }
     call->stamps.submitted = iok_now_ns();
-    if (call->error_code != 0) { /* of an earlier attempt */
-        call->error_code = 0;
-        iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
+    if ((call->app & IOK_APP_FAILED) != 0) { /* an earlier attempt */
+        call->app &= ~(uint32_t)IOK_APP_FAILED;
+        iok_tape_deinit(&call->reply);
     }
     if (port->n_counted >= port->calls_max || call->args.held_bytes > port->bytes_left || port->n_parked != 0) {
         rc = iok_port_at_bound(call, &err);
@@ -701,12 +706,12 @@ const struct iok_token *iok_call_reply(const struct iok_call *call, size_t *n)
 
 int iok_call_error(const struct iok_call *call, struct iok_error *err)
 {
-    bool under_way = (call->app & (IOK_APP_SUBMITTED | IOK_APP_ENDED)) == IOK_APP_SUBMITTED;
-    const struct iok_token *text = !under_way && call->reply.n_tokens > 0 ? &call->reply.tokens[0] : NULL;
+    const struct iok_token *text;
 
-    if (under_way || call->error_code == 0) {
+    if ((call->app & (IOK_APP_ENDED | IOK_APP_FAILED)) == 0 || call->error_code == 0) {
         return 0;
     }
+    text = call->reply.n_tokens > 0 ? &call->reply.tokens[0] : NULL;
     return iok_err_set(err, call->error_file, call->error_line, call->error_code, "%.*s",
                        text != NULL ? (int)text->len : 0, text != NULL ? (const char *)text->p : "");
 }

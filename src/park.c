@@ -127,9 +127,9 @@ void iok_parked_end(struct iok_call *call, const struct iok_error *err)
     struct iok_port *port = call->port;
 
     take_out(call);
+    iok_call_set_error(call, err);
     call->app |= IOK_APP_ENDED;
     call->outcome = IOK_NEVER_SENT;
-    iok_call_set_error(call, err);
     call->stamps.complete = call->stamps.picked_up = iok_now_ns();
     if ((call->app & IOK_APP_WAITED) == 0) {
         iok_list_push(&port->news, &call->pending);

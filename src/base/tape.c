@@ -8,17 +8,25 @@
 void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens, uint8_t *bytes,
                    uint32_t cap_bytes, size_t max_bytes, struct iok_account *account)
 {
-    *tape = (struct iok_tape){.tokens = tokens,
-                              .cap_tokens = cap_tokens,
-                              .bytes = bytes,
-                              .cap_bytes = cap_bytes,
-                              .max_bytes = max_bytes,
-                              .account = account};
-    tape->first_bytes = bytes;
-    tape->first_cap = cap_bytes;
+    /* Field by field: two of these are made for each call, and to clear all first would cost as much again. */
+    tape->tokens = tokens;
+    tape->n_tokens = 0;
+    tape->cap_tokens = cap_tokens;
+    tape->bufs = NULL;
+    tape->held_bytes = 0;
+    tape->error = 0;
+    tape->discard = tape->own_tokens = false;
+    tape->account = account;
+    tape->max_bytes = max_bytes;
+    tape->bytes = tape->first_bytes = bytes;
+    tape->n_bytes = 0;
+    tape->cap_bytes = tape->first_cap = cap_bytes;
+    tape->fill = NULL;
+    tape->fill_left = tape->fill_cap = 0;
+    tape->open = NULL;
 }
 
-void iok_tape_deinit(struct iok_tape *tape)
+void iok_tape_free(struct iok_tape *tape)
 {
     while (tape->bufs != NULL) {
         struct iok_buf *buf = tape->bufs;

@@ -20,24 +20,25 @@
 #include "buf.h"
 #include "span.h"
 
+/* Its first 64 bytes are all that a reader of a finished tape, and whoever frees it, looks at. */
 struct iok_tape {
     struct iok_token *tokens; /* n_tokens used of cap_tokens */
     uint32_t n_tokens, cap_tokens;
-    uint8_t *bytes; /* small payloads go to bytes + n_bytes */
-    uint32_t n_bytes, cap_bytes;
     struct iok_buf *bufs; /* buffers held, newest first */
     size_t held_bytes;    /* payload and tokens so far; bounded by max_bytes */
+    int error;            /* 0 or enum iok_errno */
+    bool discard;
+    bool own_tokens; /* tokens come from iok_malloc, not from the owner's storage */
+    struct iok_account *account;
     size_t max_bytes;
+    uint8_t *bytes; /* small payloads go to bytes + n_bytes */
+    uint32_t n_bytes, cap_bytes;
     uint8_t *fill;        /* where the open payload continues; NULL when none is open, or discarding */
     size_t fill_left;     /* bytes that it still lacks */
     size_t fill_cap;      /* bytes at fill that have memory */
     struct iok_buf *open; /* the buffer of a large open payload; NULL if it is small */
     uint8_t *first_bytes; /* the owner's storage, for reset */
     uint32_t first_cap;
-    int error; /* 0 or enum iok_errno */
-    bool discard;
-    bool own_tokens; /* tokens come from iok_malloc, not from the owner's storage */
-    struct iok_account *account;
 };
 
 /* Storage stays the caller's and outlives the tape. */
@@ -45,7 +46,13 @@ void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap
                    uint32_t cap_bytes, size_t max_bytes, struct iok_account *account);
 /* Frees what it holds and makes it empty, in the storage that it was given. */
 void iok_tape_reset(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens);
-void iok_tape_deinit(struct iok_tape *tape);
+void iok_tape_free(struct iok_tape *tape);
+static inline void iok_tape_deinit(struct iok_tape *tape)
+{
+    if (tape->bufs != NULL || tape->own_tokens) { /* most hold nothing, and are not to be fetched for it */
+        iok_tape_free(tape);
+    }
+}
 
 void iok_tape_null(struct iok_tape *tape);
 void iok_tape_bool(struct iok_tape *tape, bool value);

@@ -108,12 +108,27 @@ static void set_deadline(struct iok_core *core, struct iok_call *call, int64_t b
     }
 }
 
+void iok_call_begin(struct iok_call *call, struct iok_account *replies)
+{
+    call->conn = NULL;
+    call->deadline_ns = 0;
+    call->attempts = 0;
+    call->class_flags = 0;
+    call->error_code = 0;
+    call->outcome = IOK_PENDING;
+    call->peer.family = 0;
+    call->stamps = (struct iok_stamps){.submitted = call->stamps.submitted};
+    iok_tape_init(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS, call->reply_bytes, IOK_CALL_REPLY_BYTES,
+                  call->service->config.max_reply, replies);
+}
+
 void iok_call_take(struct iok_core *core, struct iok_call *call)
 {
     struct iok_service *service = call->service;
     struct iok_class class = {0};
     struct iok_error err;
 
+    iok_call_begin(call, &core->replies);
     call->stamps.taken = core->now > call->stamps.submitted ? core->now : call->stamps.submitted;
     call->state = IOK_CALL_QUEUED;
     iok_count_own_add(&core->calls, 1);

@@ -7,6 +7,8 @@
 #ifndef IOK_KERNEL_CALL_H
 #define IOK_KERNEL_CALL_H
 
+#include <stdalign.h>
+
 #include <iokernel.h>
 
 #include "../base/list.h"
@@ -39,6 +41,7 @@ enum iok_call_app {
     IOK_APP_WAITED = 16,   /* a thread waits for it: not for iok_poll */
     IOK_APP_STREAM = 32,   /* messages came: its stream is there */
     IOK_APP_COUNTED = 64,  /* takes up room on its port, from the hand-over to the kernel until it is freed */
+    IOK_APP_FAILED = 256,  /* it holds an error although the kernel never had it */
     IOK_APP_PARKED = 128,  /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
 };
 
@@ -78,22 +81,27 @@ static inline uint64_t iok_stream_bytes(const struct iok_stream *stream)
     return iok_count_get(&stream->put) - taken;
 }
 
+/* Two threads on two processors work on it in turn, and each cache line that both write costs a trip between them. So
+ * the fields stand by writer, a line each, and the kernel's part is made new by the kernel (iok_call_begin). */
 struct iok_call {
-    /* the application's */
-    struct iok_port *port;
+    /* the application's; the kernel reads the first line, and what the arguments take of their own */
+    alignas(IOK_CACHE_LINE) struct iok_port *port;
     struct iok_service *service;
     struct iok_lease *lease;
     void *user;
     int64_t timeout_ms;
     uint32_t flags; /* enum iok_call_flags */
     uint32_t app;   /* enum iok_call_app */
-    struct iok_stamps stamps;
+    struct iok_tape args;
     struct iok_node all;     /* in the port's list of calls, live or free */
     struct iok_node pending; /* in the port's list of news */
     struct iok_message *message;
+    alignas(IOK_CACHE_LINE) struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
+    uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
 
     /* the kernel's, from submission to the end */
-    struct iok_node node; /* in a queue, or in its lease's list of calls under way; before that, among the parked */
+    alignas(IOK_CACHE_LINE) struct iok_node node; /* in a queue, or in its lease's list of calls under way; before that,
+                                                     among the parked */
     struct iok_timer deadline;
     struct iok_conn *conn; /* while SENT or STREAMING */
     uint64_t seq;          /* of its flight */
@@ -101,21 +109,23 @@ struct iok_call {
     uint32_t attempts;
     uint32_t class_flags; /* enum iok_class_flags, and what the program said */
     enum iok_call_state state;
-    struct iok_stream *stream; /* made by the kernel, freed with the call */
-
-    /* how it ended */
-    enum iok_outcome outcome;
-    int error_code;
     int error_line;
     const char *error_file;
     struct iok_peer peer;
-    char peer_text[64]; /* "[ipv6%scope]:port", made when asked for */
 
-    struct iok_tape args, reply;
-    struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
-    struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
-    uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
-    uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
+    /* how it ended */
+    alignas(IOK_CACHE_LINE) struct iok_stamps stamps;
+    enum iok_outcome outcome;
+    int error_code;
+    struct iok_stream *stream; /* made by the kernel, freed with the call */
+    struct iok_tape reply;
+    alignas(IOK_CACHE_LINE) struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
+    alignas(IOK_CACHE_LINE) uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
+
+    char peer_text[64]; /* the application's: "[ipv6%scope]:port", made when asked for */
 };
+
+/* Makes the kernel's part of a call new: when the kernel takes it, or where it fails without the kernel. */
+void iok_call_begin(struct iok_call *call, struct iok_account *replies);
 
 #endif

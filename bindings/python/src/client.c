@@ -49,7 +49,7 @@ struct iok_call *caller_begin(struct py_caller *caller, struct py_port **port)
         port_reap(found);
     }
     *port = found;
-    struct iok_error err = {0};
+    struct iok_error err; /* filled in on failure only */
     struct iok_call *call = iok_call_new(found->port, caller->service, &err);
     if (UNLIKELY(call == NULL)) {
         fail_set(&err, IOK_NEVER_SENT, caller->service, "");
