@@ -273,6 +273,22 @@ static void picked_up(struct iok_call *call)
     }
 }
 
+/* The next completion's lines come from the kernel's processor while this one is dealt with. */
+static inline void fetch_ahead(const struct iok_port *port)
+{
+    const struct iok_call *call = iok_entry_object(iok_ring_ahead(&port->link.cq, 1));
+
+    if (call != NULL) {
+        __builtin_prefetch(&call->stamps);
+        __builtin_prefetch(&call->reply);
+        __builtin_prefetch(&call->reply_tokens);
+        __builtin_prefetch(&call->reply_bytes);
+        __builtin_prefetch(&call->port, 1); /* to be written by the next request */
+        __builtin_prefetch(&call->arg_tokens, 1);
+        __builtin_prefetch(&call->arg_bytes, 1);
+    }
+}
+
 bool iok_port_take(struct iok_port *port, struct iok_call **news)
 {
     uintptr_t entry;
@@ -283,6 +299,7 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         return iok_port_is_detached(&port->link) && reclaim(port);
     }
     call = iok_entry_object(entry);
+    fetch_ahead(port);
     switch ((unsigned)iok_entry_verb(entry)) {
     case IOK_CQ_ENDED:
         picked_up(call);

@@ -129,6 +129,21 @@ static void close_service(struct iok_core *core, struct iok_service *service)
     iok_service_drop(service); /* the message's own reference */
 }
 
+/* The next request's lines come from the program's processor while this one is dealt with. */
+static inline void fetch_ahead(const struct iok_port *port)
+{
+    const struct iok_call *call = iok_entry_object(iok_ring_ahead(&port->link.sq, 1));
+
+    if (call != NULL) {
+        __builtin_prefetch(&call->port);
+        __builtin_prefetch(&call->arg_tokens);
+        __builtin_prefetch(&call->arg_bytes);
+        __builtin_prefetch(&call->node, 1);
+        __builtin_prefetch(&call->stamps, 1);
+        __builtin_prefetch(&call->reply, 1);
+    }
+}
+
 /* true: the port may have more, or is gone. */
 static bool take_message(struct iok_core *core, struct iok_port *port)
 {
@@ -139,6 +154,7 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         return false;
     }
     object = iok_entry_object(entry);
+    fetch_ahead(port);
     switch (iok_entry_verb(entry)) {
     case IOK_SQ_SUBMIT:
         iok_call_take(core, object);
