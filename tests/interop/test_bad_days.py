@@ -220,6 +220,15 @@ def test_reply_over_the_limit(shared_redis: RedisServer) -> None:
         assert client.get("small") == b"x" * 1000
 
 
+def test_reply_over_the_limit_of_a_call_that_was_done() -> None:
+    """It was run: nothing that says so little as NeverSent, after which a program would repeat it."""
+    with WrongServer(b"x" * 4000 + b"\n") as server:
+        with sync.connect(f"line://127.0.0.1:{server.port}?max_reply=1024") as client:
+            with pytest.raises(iokernel.Error, match="larger than max_reply=1024") as caught:
+                client.call("once", timeout=20)
+    assert (type(caught.value), caught.value.outcome) == (iokernel.Error, "done")
+
+
 def test_calls_after_close(shared_redis: RedisServer) -> None:
     async def main() -> None:
         client = aio.connect(shared_redis.url)
