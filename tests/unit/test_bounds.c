@@ -146,6 +146,24 @@ static void test_service_waits(void **state)
     world_free(w);
 }
 
+/* A call that comes to the kernel after its deadline, since it was parked or the kernel busy, is not sent any more. */
+static void test_late_call_is_not_sent(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *late = world_submit(w, "late", 50, NULL), *in_time = world_submit(w, "in time", 51, NULL);
+
+    (void)state;
+    late->stamps.submitted = in_time->stamps.submitted = w->sim.now - 50 * SIM_MS;
+    world_run(w);
+    assert_string_equal(link->got, "in time\n");
+    world_expect(w, late, IOK_NEVER_SENT, IOK_ETIMEOUT, NULL);
+    sim_arrive(link, "I\n");
+    world_run(w);
+    world_expect(w, in_time, IOK_DONE, 0, "I");
+    world_free(w);
+}
+
 /* Calls that wait for a connection of their own count as all others do. */
 static void test_blocking_calls_are_bounded(void **state)
 {
@@ -820,6 +838,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_service_bytes),
         cmocka_unit_test(test_service_waits),
+        cmocka_unit_test(test_late_call_is_not_sent),
         cmocka_unit_test(test_blocking_calls_are_bounded),
         cmocka_unit_test(test_port_fails),
         cmocka_unit_test(test_port_bytes),
