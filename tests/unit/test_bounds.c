@@ -629,6 +629,30 @@ static void test_stream_drops(void **state)
     stop_listening(&l);
 }
 
+/* A message that is half received when the program has caught up is dropped as a whole, and counted in time. */
+static void test_dropped_message_in_pieces(void **state)
+{
+    const unsigned kept = IOK_STREAM_MESSAGES_MAX;
+    struct listening l;
+
+    (void)state;
+    listen_to(&l, REDIS "&slow_consumer=drop");
+    for (unsigned i = 0; i < kept + 10; i++) {
+        publish(&l, i, 8);
+    }
+    sim_arrive(l.link, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$8\r\n0000");
+    for (unsigned i = 0; i < kept; i++) {
+        assert_int_equal(take(&l), i);
+    }
+    assert_int_equal(take_notice(&l), 11);
+    sim_arrive(l.link, "1034\r\n");
+    publish(&l, 1035, 8);
+    assert_int_equal(take(&l), 1035);
+    assert_int_equal(stat_of(&l.w->service->dropped), 11);
+    iok_abandon(l.call);
+    stop_listening(&l);
+}
+
 static void test_stream_drops_by_bytes(void **state)
 {
     struct listening l;
@@ -850,6 +874,7 @@ int main(void)
         cmocka_unit_test(test_stream_bytes_pause),
         cmocka_unit_test(test_paused_stream_is_not_given_up),
         cmocka_unit_test(test_stream_drops),
+        cmocka_unit_test(test_dropped_message_in_pieces),
         cmocka_unit_test(test_stream_drops_by_bytes),
         cmocka_unit_test(test_lost_while_dropping),
         cmocka_unit_test(test_confirmations_are_not_dropped),
