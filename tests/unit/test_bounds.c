@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "../../src/base/mem.h"
 #include "../kit/net_kit.h"
 #include "simnet.h"
 
@@ -757,6 +758,24 @@ static void test_confirmations_are_not_dropped(void **state)
     world_free(w);
 }
 
+/* Without memory for a message the stream ends, rather than go on with a hole. */
+static void test_no_memory_for_a_message(void **state)
+{
+    struct listening l;
+
+    (void)state;
+    listen_to(&l, REDIS);
+    publish(&l, 1, 8);
+    iok_mem_fail_at(1);
+    publish(&l, 2, 8);
+    iok_mem_fail_at(0);
+    world_run(l.w);
+    assert_true(l.link->closed_by_us);
+    assert_int_equal(take(&l), 1);
+    world_expect(l.w, l.call, IOK_MAYBE_EXECUTED, IOK_ENOMEM, NULL);
+    stop_listening(&l);
+}
+
 /* A stream that ends while its connection stands still, or drops, leaves a lease that goes on. */
 static void test_stream_cancelled_while_held_back(void **state)
 {
@@ -878,6 +897,7 @@ int main(void)
         cmocka_unit_test(test_stream_drops_by_bytes),
         cmocka_unit_test(test_lost_while_dropping),
         cmocka_unit_test(test_confirmations_are_not_dropped),
+        cmocka_unit_test(test_no_memory_for_a_message),
         cmocka_unit_test(test_stream_cancelled_while_held_back),
         cmocka_unit_test(test_sending_leaves_others_their_turn),
         cmocka_unit_test(test_reading_leaves_others_their_turn),
