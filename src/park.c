@@ -100,7 +100,7 @@ int iok_port_at_bound(struct iok_call *call, struct iok_error *err)
 
 void iok_port_room(struct iok_port *port)
 {
-    while (port->n_parked != 0) {
+    while (port->n_parked != 0 && port->owner->generation == iok_generation()) {
         struct iok_call *call = iok_container(iok_list_first(&port->parked), struct iok_call, node);
 
         if (!has_room(port, call)) {
@@ -119,7 +119,6 @@ void iok_port_room(struct iok_port *port)
 void iok_unpark(struct iok_call *call)
 {
     take_out(call);
-    iok_port_room(call->port); /* it may have been the one that the others waited behind */
 }
 
 void iok_parked_end(struct iok_call *call, const struct iok_error *err)

@@ -45,7 +45,7 @@ void iok_call_set_error(struct iok_call *call, const struct iok_error *err);
 int iok_port_at_bound(struct iok_call *call, struct iok_error *err);
 /* Hands over the parked calls for which there is room by now. */
 void iok_port_room(struct iok_port *port);
-/* Takes a call out of the parked ones. */
+/* Takes a call out of the parked ones, to be freed. */
 void iok_unpark(struct iok_call *call);
 /* Ends a parked call as NEVER_SENT; it goes to iok_poll. Then iok_port_room is due. */
 void iok_parked_end(struct iok_call *call, const struct iok_error *err);

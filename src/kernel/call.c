@@ -155,6 +155,10 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
         return;
     }
     set_deadline(core, call, class.block_ms);
+    if (call->deadline_ns != 0 && call->deadline_ns <= core->now) { /* the timer would fire after it was sent */
+        iok_call_deadline(core, call);
+        return;
+    }
     if (call->lease == NULL && (class.flags & IOK_CLASS_AUTO_LEASE) != 0) {
         call->lease = iok_lease_auto(core, call);
         if (call->lease == NULL) {

@@ -96,8 +96,12 @@ static struct iok_tape *host_begin_push(struct iok_io *io)
 
     assert(io->tape == NULL);
     conn->open_push = true;
-    if (conn->stream != NULL && conn->notice == NULL) {
+    if (conn->stream != NULL && conn->notice != NULL) { /* counted now: at its end the notice may be out already */
+        conn->dropped++;
+        iok_count_own_add(&conn->service->dropped, 1);
+    } else if (conn->stream != NULL) {
         conn->push = iok_message_new(io->max_reply, &conn->service->core->replies);
+        conn->push_lost = conn->push == NULL;
     }
     io->tape = conn->push != NULL ? &conn->push->tape : discarding(conn);
     return io->tape;
@@ -162,11 +166,7 @@ static int end_push(struct iok_conn *conn)
     conn->open_push = false;
     conn->push = NULL;
     if (message == NULL) {
-        if (conn->notice != NULL) {
-            conn->dropped++;
-            iok_count_own_add(&conn->service->dropped, 1);
-        }
-        return 0;
+        return conn->push_lost ? iok_io_fail(&conn->io, IOK_ENOMEM, "out of memory for a pushed message") : 0;
     }
     error = iok_tape_error(&message->tape);
     if (conn->stream == NULL || error != 0 || iok_ring_room(&conn->stream->stream->ring) == 0) {

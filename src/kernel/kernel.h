@@ -153,6 +153,7 @@ struct iok_conn {
     uint32_t n_live;   /* flights that are not answered yet */
     uint64_t open_seq; /* the flight whose reply is open */
     bool open_push;
+    bool push_lost; /* there was no memory for it: a stream with a hole that nobody is told of must end */
 
     struct iok_io io;
     struct iok_out out;

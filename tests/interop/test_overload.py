@@ -67,7 +67,7 @@ def test_batch_beyond_the_port(shared_redis: RedisServer, option: str) -> None:
 
 
 PARKED = """
-    import asyncio, sys, time
+    import asyncio, sys, threading, time
     import iokernel
     from iokernel import asyncio as aio
     from iokernel import sync
@@ -105,6 +105,25 @@ PARKED = """
         client.close()
 
     asyncio.run(main())
+
+    # A thread that waits for room lets the others run; and its own deadline holds.
+    client = sync.connect(sys.argv[1] + "?overload=wait&timeout=60s")
+    batch = [("BLPOP", f"list{i}", 0) for i in range(4)] + [("PING",)]
+    got = []
+    thread = threading.Thread(target=lambda: got.extend(client.call_many(batch)))
+    thread.start()
+    while client.stats()["inflight"] < 4:
+        time.sleep(0.001)
+    assert client.stats()["calls"] == 4
+    for i in range(4):
+        client.rpush(f"list{i}", "y")
+    thread.join()
+    assert got == [[b"list%d" % i, b"y"] for i in range(4)] + ["PONG"]
+    got = client.call_many(batch, timeout=0.2)
+    assert [type(error).__name__ for error in got[:4]] == ["Timeout"] * 4
+    # There is room when those end, which may be just before its own deadline.
+    assert got[4] == "PONG" or (got[4].outcome, got[4].code) == ("never-sent", "IOK_ETIMEOUT")
+    client.close()
     print("well")
 """
 

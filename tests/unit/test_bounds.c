@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "../../src/base/mem.h"
 #include "../kit/net_kit.h"
 #include "simnet.h"
 
@@ -143,6 +144,24 @@ static void test_service_waits(void **state)
         world_expect(w, large[i], IOK_DONE, 0, "r");
     }
     assert_int_equal(stat_of(&w->service->overloaded), 0);
+    world_free(w);
+}
+
+/* A call that comes to the kernel after its deadline, since it was parked or the kernel busy, is not sent any more. */
+static void test_late_call_is_not_sent(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *late = world_submit(w, "late", 50, NULL), *in_time = world_submit(w, "in time", 51, NULL);
+
+    (void)state;
+    late->stamps.submitted = in_time->stamps.submitted = w->sim.now - 50 * SIM_MS;
+    world_run(w);
+    assert_string_equal(link->got, "in time\n");
+    world_expect(w, late, IOK_NEVER_SENT, IOK_ETIMEOUT, NULL);
+    sim_arrive(link, "I\n");
+    world_run(w);
+    world_expect(w, in_time, IOK_DONE, 0, "I");
     world_free(w);
 }
 
@@ -611,6 +630,30 @@ static void test_stream_drops(void **state)
     stop_listening(&l);
 }
 
+/* A message that is half received when the program has caught up is dropped as a whole, and counted in time. */
+static void test_dropped_message_in_pieces(void **state)
+{
+    const unsigned kept = IOK_STREAM_MESSAGES_MAX;
+    struct listening l;
+
+    (void)state;
+    listen_to(&l, REDIS "&slow_consumer=drop");
+    for (unsigned i = 0; i < kept + 10; i++) {
+        publish(&l, i, 8);
+    }
+    sim_arrive(l.link, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$8\r\n0000");
+    for (unsigned i = 0; i < kept; i++) {
+        assert_int_equal(take(&l), i);
+    }
+    assert_int_equal(take_notice(&l), 11);
+    sim_arrive(l.link, "1034\r\n");
+    publish(&l, 1035, 8);
+    assert_int_equal(take(&l), 1035);
+    assert_int_equal(stat_of(&l.w->service->dropped), 11);
+    iok_abandon(l.call);
+    stop_listening(&l);
+}
+
 static void test_stream_drops_by_bytes(void **state)
 {
     struct listening l;
@@ -713,6 +756,24 @@ static void test_confirmations_are_not_dropped(void **state)
     iok_lease_free(lease);
     world_run(w);
     world_free(w);
+}
+
+/* Without memory for a message the stream ends, rather than go on with a hole. */
+static void test_no_memory_for_a_message(void **state)
+{
+    struct listening l;
+
+    (void)state;
+    listen_to(&l, REDIS);
+    publish(&l, 1, 8);
+    iok_mem_fail_at(1);
+    publish(&l, 2, 8);
+    iok_mem_fail_at(0);
+    world_run(l.w);
+    assert_true(l.link->closed_by_us);
+    assert_int_equal(take(&l), 1);
+    world_expect(l.w, l.call, IOK_MAYBE_EXECUTED, IOK_ENOMEM, NULL);
+    stop_listening(&l);
 }
 
 /* A stream that ends while its connection stands still, or drops, leaves a lease that goes on. */
@@ -820,6 +881,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_service_bytes),
         cmocka_unit_test(test_service_waits),
+        cmocka_unit_test(test_late_call_is_not_sent),
         cmocka_unit_test(test_blocking_calls_are_bounded),
         cmocka_unit_test(test_port_fails),
         cmocka_unit_test(test_port_bytes),
@@ -831,9 +893,11 @@ int main(void)
         cmocka_unit_test(test_stream_bytes_pause),
         cmocka_unit_test(test_paused_stream_is_not_given_up),
         cmocka_unit_test(test_stream_drops),
+        cmocka_unit_test(test_dropped_message_in_pieces),
         cmocka_unit_test(test_stream_drops_by_bytes),
         cmocka_unit_test(test_lost_while_dropping),
         cmocka_unit_test(test_confirmations_are_not_dropped),
+        cmocka_unit_test(test_no_memory_for_a_message),
         cmocka_unit_test(test_stream_cancelled_while_held_back),
         cmocka_unit_test(test_sending_leaves_others_their_turn),
         cmocka_unit_test(test_reading_leaves_others_their_turn),
