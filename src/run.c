@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "net/chaos.h"
 #include "net/uv.h"
 #include "run.h"
 
@@ -45,6 +46,17 @@ uint64_t iok_now_ns(void)
 
 /* ---- the kernel thread ---- */
 
+/* The driver's turn; with chaos on top of it, that decides how long it may sleep. */
+static void net_turn(struct iok_kernel *kernel, uint64_t deadline)
+{
+    if (kernel->chaos != NULL) {
+        uint64_t due = iok_chaos_run(kernel->chaos);
+
+        deadline = due < deadline ? due : deadline;
+    }
+    iok_uv_turn(kernel->net, deadline);
+}
+
 /* One turn of the loop by whoever holds the baton; sleeps at most until limit. */
 static void turn(struct iok_kernel *kernel, uint64_t limit)
 {
@@ -60,10 +72,10 @@ static void turn(struct iok_kernel *kernel, uint64_t limit)
         deadline = iok_core_deadline(core);
         deadline = deadline < limit ? deadline : limit;
         iok_count_own_add(&core->polls_blocking, 1);
-        iok_uv_turn(kernel->net, deadline);
+        net_turn(kernel, deadline);
         iok_core_awake(core);
     } else {
-        iok_uv_turn(kernel->net, 0);
+        net_turn(kernel, 0);
     }
     iok_core_ring_ports(core);
 }
@@ -178,6 +190,9 @@ static void after_fork_child(void)
 {
     iok_count_set(&generation, iok_count_get(&generation) + 1);
     for (struct iok_kernel *kernel = kernels; kernel != NULL; kernel = kernel->next) {
+        if (kernel->chaos != NULL) {
+            iok_chaos_free(kernel->chaos);
+        }
         iok_uv_forget(kernel->net);
         iok_wake_deinit(&kernel->core.wake);
     }
@@ -205,6 +220,31 @@ static int start_thread(struct iok_kernel *kernel)
 #endif
     }
     return rc;
+}
+
+/* The driver, and chaos on top of it where that is asked for. Else < 0 with *err, and nothing is made. */
+static int start_net(struct iok_kernel *kernel, const struct iok_options *options, struct iok_error *err)
+{
+    kernel->net = iok_uv_new(kernel->core.wake.fd_read, woken, kernel, options->seed, err);
+    if (kernel->net == NULL) {
+        return IOK_ESYSTEM;
+    }
+    if (options->chaos != NULL && options->chaos[0] != '\0') {
+        kernel->chaos = iok_chaos_new(kernel->net, options->chaos, err);
+        if (kernel->chaos == NULL) {
+            iok_uv_free(kernel->net);
+            return IOK_EOPTION;
+        }
+    }
+    return 0;
+}
+
+static void stop_net(struct iok_kernel *kernel)
+{
+    iok_uv_free(kernel->net);
+    if (kernel->chaos != NULL) {
+        iok_chaos_free(kernel->chaos);
+    }
 }
 
 static void unlist(struct iok_kernel *kernel)
@@ -243,13 +283,12 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
     kernel->may_spin = usable_cpus() > 1;
     (void)snprintf(kernel->name, sizeof(kernel->name), "%s", chosen.name != NULL ? chosen.name : "iokernel");
     iok_baton_init(&kernel->baton);
-    kernel->net = iok_uv_new(kernel->core.wake.fd_read, woken, kernel, chosen.seed, err);
-    if (kernel->net == NULL) {
+    if (start_net(kernel, &chosen, err) != 0) {
         iok_core_deinit(&kernel->core);
         iok_free(kernel);
         return NULL;
     }
-    iok_core_start(&kernel->core, kernel->net);
+    iok_core_start(&kernel->core, kernel->chaos != NULL ? kernel->chaos : kernel->net);
     (void)pthread_mutex_lock(&kernels_lock);
     kernel->next = kernels;
     kernels = kernel;
@@ -257,7 +296,7 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
     if (start_thread(kernel) != 0) {
         iok_err(err, IOK_ESYSTEM, "the system refuses a thread more");
         unlist(kernel);
-        iok_uv_free(kernel->net);
+        stop_net(kernel);
         iok_core_deinit(&kernel->core);
         iok_free(kernel);
         return NULL;
@@ -280,7 +319,7 @@ void iok_kernel_free(struct iok_kernel *kernel)
         (void)iok_wake_ring(&kernel->core.wake);
         iok_baton_recall_if_free(&kernel->baton);
         (void)pthread_join(kernel->thread, NULL);
-        iok_uv_free(kernel->net);
+        stop_net(kernel);
         iok_core_deinit(&kernel->core);
     }
     iok_kernel_drop(kernel);
