@@ -96,7 +96,12 @@ class Proxy:
     @property
     def open(self) -> int:
         """Connections to the server that it has not closed yet, be they cut or not."""
-        return len(self._links) + len(self._drains)
+        return len(self._links) + self.draining
+
+    @property
+    def draining(self) -> int:
+        """Those that were cut: once it is 0, the server has acted on all that it got."""
+        return len(self._drains)
 
     def cut_next(self, *, up: int | None = None, down: int | None = None) -> None:
         """Cut the next connection when so many bytes went to the server, or to the client.
