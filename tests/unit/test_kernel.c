@@ -131,14 +131,17 @@ static void test_deadline_in_flight(void **state)
 static void test_cancel_before_send(void **state)
 {
     struct world *w = world_new(URL);
-    struct iok_call *waits = in_flight(w, "waits", 0);
-    struct iok_call *here = world_submit(w, "here", 0, NULL);
+    struct iok_call *waits = in_flight(w, "waits", 0), *here;
 
     (void)state;
+    assert_int_equal(count(&w->service->queued_now), 1);
     iok_cancel(waits);
-    iok_cancel(here); /* submitted and cancelled in one turn */
     world_run(w);
     world_expect(w, waits, IOK_NEVER_SENT, IOK_ECANCELLED, NULL);
+    assert_int_equal(count(&w->service->queued_now), 0);
+    here = world_submit(w, "here", 0, NULL);
+    iok_cancel(here); /* submitted and cancelled in one turn */
+    world_run(w);
     world_expect(w, here, IOK_NEVER_SENT, IOK_ECANCELLED, NULL);
     world_connect(w);
     assert_string_equal(sim_last(&w->sim)->got, "");
