@@ -247,6 +247,7 @@ static int host_end(struct iok_io *io, uint32_t flags)
     }
     if ((flight->host & IOK_FLIGHT_PING) != 0) {
         conn->pinged = false;
+        iok_conn_arm(conn); /* for the next ping; it was set to the answer's deadline */
     }
     iok_service_want_pump(service); /* a tombstone took room, too */
     if (call == NULL) {

@@ -584,6 +584,22 @@ static void test_ping(void **state)
     world_free(w);
 }
 
+/* Silence of 4 to 5 s brings one, however long its answer might have taken. */
+static void test_pings_go_on(void **state)
+{
+    struct world *w = world_new(URL "?ping=4s&ping_timeout=30s");
+    struct iok_link *link = world_connect(w);
+
+    (void)state;
+    for (unsigned i = 1; i <= 5; i++) {
+        world_advance(w, 5 * SIM_S);
+        assert_int_equal(count(&w->service->pings), i);
+        sim_arrive(link, "\n");
+        world_run(w);
+    }
+    world_free(w);
+}
+
 static void test_traffic_needs_no_ping(void **state)
 {
     struct world *w = world_new(URL "?ping=4s");
@@ -709,6 +725,7 @@ int main(void)
         cmocka_unit_test(test_reply_to_half_sent),
         cmocka_unit_test(test_blocked_peer),
         cmocka_unit_test(test_ping),
+        cmocka_unit_test(test_pings_go_on),
         cmocka_unit_test(test_traffic_needs_no_ping),
         cmocka_unit_test(test_peer_breaks_the_protocol),
         cmocka_unit_test(test_connect_timeout),
