@@ -1,8 +1,9 @@
 # The front door. `make help` lists what there is.
 #
-# Everything made goes below build/ (a directory per purpose: c, python, gcc, clang, asan, tsan, fuzz) and .venv/.
+# Everything made goes below build/ (a directory per purpose: c, python, gcc, clang, asan, tsan, fuzz, sim) and .venv/.
 
 FUZZ_SECONDS ?= 60
+SIM_SEEDS ?= 1000000
 PYTEST_ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -15,7 +16,7 @@ python_places = bindings tests bench examples tools
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-.PHONY: all help setup c python test check demo bench fuzz soak format docs clean
+.PHONY: all help setup c python test check demo bench fuzz soak soak-sim soak-planted format docs clean
 .PHONY: check-format check-python check-rules check-gcc check-clang check-asan check-tsan check-install
 
 ## all: the default: set-up, everything in C, the Python package into .venv
@@ -113,9 +114,18 @@ fuzz: setup
 		-Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined' -Dparts=fuzz
 	@tools/fuzz build/fuzz $(FUZZ_SECONDS)
 
-## soak: the tests that take long: IOK_SOAK=1 is set for them
-soak: all
+## soak: the tests that take long: IOK_SOAK=1 is set for them; the two below first
+soak: all soak-planted soak-sim
 	@IOK_SOAK=1 $(PYTHON) -m pytest --timeout=3600 $(PYTEST_ARGS)
+
+## soak-sim: SIM_SEEDS (1000000) seeds of the simulation, with assertions, on all CPUs; docs/simulation.md
+soak-sim: setup
+	@tools/build build/sim -Db_ndebug=false -Dparts=tests
+	@$(PYTHON) tools/soak_sim.py build/sim/tests/test_sim $(SIM_SEEDS)
+
+## soak-planted: plants bugs into copies of the tree, and shows how soon the simulation finds each
+soak-planted: setup
+	@$(PYTHON) tools/plant.py
 
 ## format: formats C and Python in place
 format: setup

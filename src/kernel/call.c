@@ -43,6 +43,9 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     if (iok_node_linked(&call->node)) {
         iok_list_remove(&call->node);
     }
+    if (outcome == IOK_NEVER_SENT && call->maybe_ran) {
+        outcome = IOK_MAYBE_EXECUTED; /* the repeat was not sent, but the first attempt was */
+    }
     iok_service_dismiss(service, call);
     iok_timer_stop(&core->wheel, &call->deadline);
     call->state = IOK_CALL_ENDED;
@@ -113,6 +116,7 @@ void iok_call_begin(struct iok_call *call, struct iok_account *replies)
     call->conn = NULL;
     call->deadline_ns = 0;
     call->attempts = 0;
+    call->maybe_ran = false;
     call->class_flags = 0;
     call->error_code = 0;
     call->outcome = IOK_PENDING;

@@ -112,6 +112,7 @@ struct iok_call {
     int error_line;
     const char *error_file;
     struct iok_peer peer;
+    bool maybe_ran; /* an earlier attempt was sent, and its connection lost */
 
     /* how it ended */
     alignas(IOK_CACHE_LINE) struct iok_stamps stamps;

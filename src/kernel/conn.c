@@ -507,6 +507,7 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
         iok_call_end(service->core, call, sent ? IOK_MAYBE_EXECUTED : IOK_NEVER_SENT, err);
         return;
     }
+    call->maybe_ran |= sent;
     iok_count_own_add(&service->retries, 1);
     iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
     call->stamps.sent = call->stamps.first_byte = 0;
