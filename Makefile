@@ -3,6 +3,7 @@
 # Everything made goes below build/ (a directory per purpose: c, python, gcc, clang, asan, tsan, fuzz) and .venv/.
 
 FUZZ_SECONDS ?= 60
+FUZZ ?=
 PYTEST_ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -107,11 +108,11 @@ demo: python
 bench: all
 	@$(PYTHON) bench/run.py
 
-## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers; corpora stay in build/fuzz/corpus
+## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers, or only FUZZ='redis url'; corpora stay in build/fuzz
 fuzz: setup
 	@CC=clang tools/build build/fuzz --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
 		-Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined' -Dparts=fuzz
-	@tools/fuzz build/fuzz $(FUZZ_SECONDS)
+	@tools/fuzz build/fuzz $(FUZZ_SECONDS) $(FUZZ)
 
 ## soak: the tests that take long: IOK_SOAK=1 is set for them
 soak: all

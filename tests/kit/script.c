@@ -524,3 +524,35 @@ bool kit_script_run(const char *script, enum kit_mode mode, uint64_t param, stru
     free(run);
     return result->problem[0] == '\0';
 }
+
+/* ---- transcripts as material -------------------------------------------------------------------------------------- */
+
+static void report_line(struct run *run, kit_step_fn *step, void *owner)
+{
+    struct kit_text bytes = {0};
+    char verb[32], url[512];
+    if (!take_word(run, verb, sizeof(verb)))
+        return;
+    if (strcmp(verb, "recv") == 0)
+        take_strings(run, &bytes);
+    else if (strcmp(verb, "call") == 0)
+        take_string(run, &bytes);
+    else if (strcmp(verb, "url") == 0 && take_word(run, url, sizeof(url)))
+        kit_text_put(&bytes, url, strlen(url));
+    step(owner, verb, iok_span(bytes.p, bytes.n));
+    kit_text_free(&bytes);
+}
+
+void kit_script_steps(const char *script, kit_step_fn *step, void *owner)
+{
+    struct run *run = calloc(1, sizeof(*run));
+    struct kit_result result = {0};
+    run->result = &result;
+    for (const char *line = script; line != NULL && *line != '\0';) {
+        run->at = line;
+        report_line(run, step, owner);
+        line = strchr(line, '\n');
+        line = line != NULL ? line + 1 : NULL;
+    }
+    free(run);
+}
