@@ -148,7 +148,7 @@ static void test_bad(void **state)
     assert_int_equal(iok_url_parse(&url, "redis://user:secret", &err), IOK_EURL);
     assert_null(strstr(err.text, "secret"));
     assert_int_equal(iok_url_parse(&url, "redis://h?a%0a%1b=1&a%0a%1b=2", &err), IOK_EOPTION);
-    assert_non_null(strstr(err.text, "'a??'")); /* one line, whatever it quotes */
+    assert_non_null(strstr(err.text, "'a?\?'")); /* one line, whatever it quotes */
     iok_mem_fail_at(1);
     assert_int_equal(iok_url_parse(&url, "redis://h", &err), IOK_ENOMEM);
     iok_mem_fail_at(0);
