@@ -276,10 +276,8 @@ void kit_host_open(struct kit_host *host, const struct iok_proto *proto, const c
     if (rc == 0 && proto->check != NULL)
         rc = proto->check(&host->url, &host->io.err);
     host->state = must(calloc(1, host->server ? proto->server->state_size : proto->state_size));
-    if (rc == 0) {
+    if (rc == 0)
         rc = host->server ? proto->server->open(host->state, &host->io) : proto->open(host->state, &host->io);
-        host->opened = rc == 0;
-    }
     if (rc < 0)
         close_by(host, rc);
     else if (proto->greet != NULL && !host->server)
@@ -411,9 +409,9 @@ void kit_host_eof(struct kit_host *host)
 
 bool kit_host_close(struct kit_host *host)
 {
-    if (host->opened && host->server)
+    if (host->state != NULL && host->server)
         host->proto->server->close(host->state);
-    else if (host->opened)
+    else if (host->state != NULL) /* also when it was not opened */
         host->proto->close(host->state);
     free(host->state);
     if (host->proto != NULL) {
