@@ -12,6 +12,8 @@ python_files = $(shell find bindings/python src include -name '*.[ch]' -o -name 
 c_files = $(shell find include src tests bindings examples bench fuzz -name '*.[ch]')
 python_places = bindings tests bench examples tools
 
+build_tsan = CC=clang tools/build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -90,7 +92,7 @@ check-asan: setup
 ## check-tsan: the C tests with the thread sanitizer, assertions on
 check-tsan: setup
 	@echo "== C tests with TSan"
-	@CC=clang tools/build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
+	@$(build_tsan)
 	@tools/meson_test build/tsan
 
 ## check-install: `pip install .` works in a clean virtual environment
@@ -108,10 +110,11 @@ demo: python
 bench: all
 	@$(PYTHON) bench/run.py
 
-## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers, or only FUZZ='redis url'; corpora stay in build/fuzz
+## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers, or only FUZZ='redis url ring'; corpora stay
 fuzz: setup
 	@CC=clang tools/build build/fuzz --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
 		-Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined' -Dparts=fuzz
+	@$(build_tsan)
 	@tools/fuzz build/fuzz $(FUZZ_SECONDS) $(FUZZ)
 
 ## soak: the tests that take long: IOK_SOAK=1 is set for them
