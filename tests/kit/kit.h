@@ -79,6 +79,7 @@ enum kit_mode {
     KIT_ABANDON, /* every request becomes a tombstone at once */
     KIT_FAIL,    /* allocation number param fails */
     KIT_CUT,     /* the connection is lost after param bytes */
+    KIT_ROUND, /* against the codec's own server role, in random pieces by the seed in param; nothing if it has none */
 };
 
 struct kit_result {
