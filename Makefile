@@ -4,6 +4,7 @@
 
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000000
+FUZZ ?=
 PYTEST_ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -11,6 +12,8 @@ python_files = $(shell find bindings/python src include -name '*.[ch]' -o -name 
 	$(shell find . -maxdepth 3 -name meson.build -not -path './build/*') meson_options.txt pyproject.toml tools/glob.py
 c_files = $(shell find include src tests bindings examples bench fuzz -name '*.[ch]')
 python_places = bindings tests bench examples tools
+
+build_tsan = CC=clang tools/build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -90,7 +93,7 @@ check-asan: setup
 ## check-tsan: the C tests with the thread sanitizer, assertions on
 check-tsan: setup
 	@echo "== C tests with TSan"
-	@CC=clang tools/build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
+	@$(build_tsan)
 	@tools/meson_test build/tsan
 
 ## check-install: `pip install .` works in a clean virtual environment
@@ -108,11 +111,12 @@ demo: python
 bench: all
 	@$(PYTHON) bench/run.py
 
-## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers; corpora stay in build/fuzz/corpus
+## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers, or only FUZZ='redis url ring'; corpora stay
 fuzz: setup
 	@CC=clang tools/build build/fuzz --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
 		-Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined' -Dparts=fuzz
-	@tools/fuzz build/fuzz $(FUZZ_SECONDS)
+	@$(build_tsan)
+	@tools/fuzz build/fuzz $(FUZZ_SECONDS) $(FUZZ)
 
 ## soak: the tests that take long: IOK_SOAK=1 is set for them; the two below first
 soak: all soak-planted soak-sim

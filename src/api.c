@@ -26,6 +26,7 @@ int iok_port_check(const struct iok_port *port, struct iok_error *err)
 struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
 {
     struct iok_port *port;
+    int rc;
 
     if (kernel->generation != iok_generation()) {
         iok_err(err, IOK_EFORKED, "this kernel belongs to the parent process: make a new one after fork");
@@ -40,8 +41,9 @@ struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
         iok_err(err, IOK_ENOMEM, "out of memory for a port");
         return NULL;
     }
-    if (iok_port_link_init(&port->link, kernel->port_calls_max, &kernel->core.wake) != 0) {
-        iok_err(err, IOK_ESYSTEM, "no memory or no descriptor left for a port");
+    rc = iok_port_link_init(&port->link, kernel->port_calls_max, &kernel->core.wake);
+    if (rc != 0) {
+        iok_err(err, rc, rc == IOK_ENOMEM ? "out of memory for a port" : "no descriptor left for a port");
         iok_free(port);
         return NULL;
     }

@@ -265,9 +265,10 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
 {
     struct iok_options chosen = options != NULL ? *options : (struct iok_options){0};
     struct iok_kernel *kernel = iok_calloc_line(sizeof(*kernel));
+    int rc = kernel == NULL ? IOK_ENOMEM : iok_core_init(&kernel->core);
 
-    if (kernel == NULL || iok_core_init(&kernel->core) != 0) {
-        iok_err(err, IOK_ENOMEM, "no memory or no descriptor left for a kernel");
+    if (rc != 0) {
+        iok_err(err, rc, rc == IOK_ENOMEM ? "out of memory for a kernel" : "no descriptor left for a kernel");
         if (kernel != NULL) {
             iok_core_deinit(&kernel->core);
         }
