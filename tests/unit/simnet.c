@@ -219,7 +219,7 @@ struct world *world_new(const char *url)
     w->core = &w->kernel->core;
     assert_int_equal(iok_core_init(w->core), 0);
     iok_count_set(&w->kernel->refs, 1);
-    w->kernel->generation = iok_generation();
+    iok_count_set(&w->kernel->generation, iok_count_get(&iok_generation));
     w->kernel->port_calls_max = 4096;
     w->kernel->net = &w->sim.net;
     iok_baton_init(&w->kernel->baton);
