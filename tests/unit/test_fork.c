@@ -311,6 +311,9 @@ static unsigned open_sockets(ino_t *inodes, unsigned max)
 static ino_t parents[16];
 static unsigned n_parents;
 
+/* The parent has threads: what is theirs is lost memory in a child. */
+static bool memory_of_threads;
+
 static bool shares_no_socket(void)
 {
     ino_t mine[16];
@@ -334,9 +337,11 @@ static bool use_and_free(void)
     iok_service_close(w.service, w.port);
     iok_service_unref(w.service);
     iok_port_free(w.port);
-    iok_kernel_stats(w.kernel, &stats);
+    do { /* the end of the kernel's turn frees the connections */
+        iok_kernel_stats(w.kernel, &stats);
+    } while (stats.objects != 0);
     iok_kernel_free(w.kernel);
-    return well && stats.objects == 0 && stats.buffer_bytes == 0 && leaks() == 0;
+    return well && stats.buffer_bytes == 0 && (memory_of_threads || leaks() == 0);
 }
 
 static void test_same_handles(void **state)
@@ -357,7 +362,7 @@ static void test_same_handles(void **state)
 static bool free_unused(void)
 {
     handles_free();
-    return shares_no_socket() && leaks() == 0;
+    return shares_no_socket() && (memory_of_threads || leaks() == 0);
 }
 
 static bool do_nothing(void)
@@ -571,6 +576,7 @@ static void test_port_of_another_thread(void **state)
 
     (void)state;
     world_new(NULL);
+    memory_of_threads = true;
     atomic_store(&ready, false);
     assert_int_equal(pthread_create(&thread, NULL, wait_for_long, &well), 0);
     while (!atomic_load(&ready)) {
@@ -583,6 +589,7 @@ static void test_port_of_another_thread(void **state)
         (void)usleep(1000);
     }
     assert_int_equal(pthread_join(thread, NULL), 0);
+    memory_of_threads = false;
     assert_true(well);
     world_free();
 }
@@ -645,11 +652,12 @@ static void fork_under_load(const struct iok_options *options, unsigned n_thread
     world_new(options);
     assert_true(echoes(w.port, "first"));
     n_parents = 0; /* connections come and go */
+    memory_of_threads = true;
     atomic_store(&enough, false);
     for (unsigned i = 0; i < n_threads; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, call_on, &names[i]), 0);
     }
-    for (unsigned i = 0; i < 24; i++) {
+    for (unsigned i = 0; i < 12; i++) {
         assert_true(is_well(fork_to(checks[i % 4])));
     }
     atomic_store(&enough, true);
@@ -657,6 +665,7 @@ static void fork_under_load(const struct iok_options *options, unsigned n_thread
         assert_int_equal(pthread_join(threads[i], &result), 0);
         assert_ptr_equal(result, &names[i]);
     }
+    memory_of_threads = false;
     assert_true(echoes(w.port, "last"));
     world_free();
 }
@@ -715,16 +724,17 @@ static bool without_descriptors(void)
 
 static bool freed_without_descriptors(void)
 {
-    struct rlimit limit;
+    struct rlimit limit, none;
     struct iok_error err = {0};
     bool well;
 
     (void)getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = 3;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = limit.rlim_max};
+    (void)setrlimit(RLIMIT_NOFILE, &none);
     well = iok_call_new(w.port, w.service, &err) == NULL && err.code == IOK_ESYSTEM;
     iok_abandon(held[0]);
     handles_free();
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
     return well && leaks() == 0;
 }
 
