@@ -15,6 +15,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -36,13 +37,15 @@ CALLS = 5
 
 
 def sockets() -> set[int]:
-    """The inode of each socket that this process has open."""
+    """The inode of each TCP socket that this process has open; an event loop has some of other families."""
     found = set()
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             about = os.fstat(int(number))
             if stat.S_ISSOCK(about.st_mode):
-                found.add(about.st_ino)
+                with socket.socket(fileno=os.dup(int(number))) as copy:
+                    if copy.family in (socket.AF_INET, socket.AF_INET6):
+                        found.add(about.st_ino)
     return found
 
 
@@ -102,7 +105,7 @@ class Storm:
             thread.start()
         for n in range(forks):
             if n % 100 == 0:
-                faulthandler.dump_traceback_later(4 * CHILD_S, exit=True)
+                signal.alarm(4 * CHILD_S)
             time.sleep(self.random.random() ** 4 * 0.02)
             self.fork(n)
             while len(self.children) >= CHILDREN_MAX:
@@ -118,6 +121,7 @@ class Storm:
     def fork(self, n: int) -> None:
         """One child, of one of several kinds."""
         before = sockets()
+        assert before, "the parent's connection"
         kind = self.random.random()
         pid = os.fork()
         if pid != 0:
@@ -125,7 +129,6 @@ class Storm:
             return
         status = FAILED
         try:
-            faulthandler.cancel_dump_traceback_later()
             signal.alarm(CHILD_S)
             status = SHARED if sockets() & before else self.child(n, kind)
             if sockets() & before:
@@ -176,6 +179,7 @@ def main() -> int:
     arguments = parser.parse_args()
     # Newer interpreters warn of each fork with threads, which is what this is about.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    faulthandler.register(signal.SIGALRM, chain=True)  # who hangs says where, and ends
     with contextlib.ExitStack() as stack:
         url = arguments.url or stack.enter_context(RedisServer()).url
         storm = Storm(url, arguments.seed)
