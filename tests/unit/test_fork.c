@@ -11,7 +11,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +25,7 @@
 
 #include <cmocka.h>
 
+#include "../../src/base/count.h"
 #include "../kit/net_kit.h"
 
 /* ThreadSanitizer's way to let a child have threads. */
@@ -534,7 +534,7 @@ static void test_leases(void **state)
 /* ---- other threads ----------------------------------------------------------------------------------------------- */
 
 static struct iok_port *others;
-static atomic_bool ready, enough;
+static struct iok_count ready, enough;
 
 static void *wait_for_long(void *arg)
 {
@@ -543,7 +543,7 @@ static void *wait_for_long(void *arg)
     others = iok_port_new(w.kernel, NULL);
     call = submit(others, NULL, "hold other");
     also = submit(others, NULL, "hold also");
-    atomic_store(&ready, true);
+    iok_count_publish(&ready, 1);
     *(bool *)arg = ends(call, IOK_DONE, 0, "hold other") && ends(also, IOK_DONE, 0, "hold also");
     iok_port_free(others);
     return NULL;
@@ -577,9 +577,9 @@ static void test_port_of_another_thread(void **state)
     (void)state;
     world_new(NULL);
     memory_of_threads = true;
-    atomic_store(&ready, false);
+    iok_count_set(&ready, 0);
     assert_int_equal(pthread_create(&thread, NULL, wait_for_long, &well), 0);
-    while (!atomic_load(&ready)) {
+    while (iok_count_published(&ready) == 0) {
         (void)usleep(1000);
     }
     assert_true(is_well(fork_to(others_port_is_lost)));
@@ -601,7 +601,7 @@ static void *call_on(void *arg)
     unsigned n = 0;
     bool well = true;
 
-    while (well && !atomic_load(&enough)) {
+    while (well && iok_count_published(&enough) == 0) {
         (void)snprintf(text, sizeof(text), "%p %u", arg, n++);
         well = echoes(port, text);
         if (n % 64 == 0) { /* services come and go meanwhile */
@@ -653,14 +653,14 @@ static void fork_under_load(const struct iok_options *options, unsigned n_thread
     assert_true(echoes(w.port, "first"));
     n_parents = 0; /* connections come and go */
     memory_of_threads = true;
-    atomic_store(&enough, false);
+    iok_count_set(&enough, 0);
     for (unsigned i = 0; i < n_threads; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, call_on, &names[i]), 0);
     }
     for (unsigned i = 0; i < 12; i++) {
         assert_true(is_well(fork_to(checks[i % 4])));
     }
-    atomic_store(&enough, true);
+    iok_count_publish(&enough, 1);
     for (unsigned i = 0; i < n_threads; i++) {
         assert_int_equal(pthread_join(threads[i], &result), 0);
         assert_ptr_equal(result, &names[i]);

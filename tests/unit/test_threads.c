@@ -5,7 +5,6 @@
 #include <iokernel.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,8 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+
+#include "../../src/base/count.h"
 
 #define THREADS 5
 #define CALLS 2000
@@ -190,7 +191,7 @@ static void test_stop_with_calls_in_flight(void **state)
 
 /* What a program lends is given back by a function of its own, which may wait for a lock: as long as it likes, since the
  * kernel goes on meanwhile. Here it waits for another thread's call. */
-static atomic_int given_back;
+static struct iok_count given_back;
 
 static void *call_meanwhile(void *arg)
 {
@@ -215,7 +216,7 @@ static void give_back(void *arg)
     if (pthread_create(&thread, NULL, call_meanwhile, arg) != 0 || pthread_join(thread, NULL) != 0) {
         abort();
     }
-    atomic_fetch_add(&given_back, 1);
+    iok_count_add(&given_back, 1);
 }
 
 static void test_giving_back_may_take_long(void **state)
@@ -228,7 +229,7 @@ static void test_giving_back_may_take_long(void **state)
     int listener = listen_somewhere(url, sizeof(url)), led = 0, n_lent = 0;
 
     (void)state;
-    atomic_store(&given_back, 0);
+    iok_count_set(&given_back, 0);
     assert_int_equal(pthread_create(&server, NULL, echo, &listener), 0);
     kernel = iok_kernel_new(&(struct iok_options){.handoff = IOK_HANDOFF_LEAD}, &err);
     port = iok_port_new(kernel, &err);
@@ -255,7 +256,7 @@ static void test_giving_back_may_take_long(void **state)
     iok_service_close(service, port);
     iok_service_unref(service);
     iok_port_free(port);
-    assert_int_equal(atomic_load(&given_back), n_lent);
+    assert_int_equal(iok_count_get(&given_back), n_lent);
     iok_kernel_free(kernel);
     (void)shutdown(listener, SHUT_RDWR);
     assert_int_equal(pthread_join(server, NULL), 0);
