@@ -118,6 +118,7 @@ enum iok_type {
     IOK_PUSH,      /* len elements follow: an out-of-band message of a stream */
     IOK_ATTR,      /* len pairs follow, then the value that they describe */
     IOK_ERROR,     /* p, len: an error that the server reports, as it words it */
+    IOK_DROPPED,   /* i: so many messages of a stream were dropped here, as the program was slow (slow_consumer=drop) */
 };
 
 /* One token. A tape is an array of tokens in pre-order: a container's children follow it. 16 bytes. */
@@ -147,7 +148,8 @@ enum iok_handoff {
 
 struct iok_options {
     const char *name;         /* of the thread, at most 15 bytes; NULL for "iokernel" */
-    uint32_t port_calls_max;  /* calls alive per port; 0 for 16384 */
+    uint32_t port_calls_max;  /* calls alive per port, and half as many leases; 0 for 16384 */
+    uint64_t port_bytes_max;  /* bytes of these calls' arguments; 0 for 1 GiB */
     enum iok_handoff handoff; /* 0 for AUTO */
     uint64_t seed;            /* of the jitter; 0 for one from the system */
 };
@@ -167,7 +169,7 @@ struct iok_kernel_stats {
     uint64_t port_wakeups;   /* times that the kernel woke a port */
     uint64_t calls;          /* calls taken */
     uint64_t bytes_in, bytes_out;
-    uint64_t objects;      /* live connections, leases and messages: 0 after all is closed */
+    uint64_t objects;      /* live connections, and leases of the kernel's own: 0 after all is closed */
     uint64_t buffer_bytes; /* held in buffers */
 };
 IOK_API void iok_kernel_stats(struct iok_kernel *kernel, struct iok_kernel_stats *out);
@@ -199,7 +201,7 @@ IOK_API struct iok_call *iok_poll(struct iok_port *port);
 /* Blocks until iok_poll would return something or timeout_ms passed (-1: for ever). 0, IOK_ETIMEOUT, or IOK_EINTR
  * as soon as the thread handled a signal. */
 IOK_API int iok_wait(struct iok_port *port, int64_t timeout_ms);
-/* Live calls of the port. */
+/* Live calls of the port, those included that are not submitted or wait for room. */
 IOK_API uint32_t iok_port_calls(const struct iok_port *port);
 
 /* ---- service ------------------------------------------------------------------------------------------------ */
@@ -226,18 +228,20 @@ struct iok_phase {
     uint64_t p50_ns, p99_ns, max_ns;
 };
 struct iok_service_stats {
-    uint64_t calls;     /* taken by the kernel */
-    uint64_t ended[5];  /* by enum iok_outcome */
-    uint64_t retries;   /* repeated by the kernel itself */
-    uint64_t cancelled; /* tombstones: replies that were or will be swallowed */
-    uint64_t connects;  /* connections that became ready */
+    uint64_t calls;      /* taken by the kernel */
+    uint64_t ended[5];   /* by enum iok_outcome */
+    uint64_t retries;    /* repeated by the kernel itself */
+    uint64_t cancelled;  /* tombstones: replies that were or will be swallowed */
+    uint64_t overloaded; /* refused at a bound, by the kernel or by a port */
+    uint64_t dropped;    /* messages of streams dropped, as the program was slow (slow_consumer=drop) */
+    uint64_t connects;   /* connections that became ready */
     uint64_t connect_failures;
     uint64_t disconnects; /* ready connections lost */
     uint64_t pings;
     uint64_t bytes_in, bytes_out;
     uint32_t connections;      /* ready now, leased ones included */
     uint32_t leased;           /* of these, leased */
-    uint32_t queued, inflight; /* calls now */
+    uint32_t queued, inflight; /* calls now: waiting for a connection or a lease; sent and not answered */
     struct iok_phase submit;   /* submitted -> taken by the kernel */
     struct iok_phase queue;    /* taken -> handed to the operating system */
     struct iok_phase service;  /* handed over -> complete reply: the network's and the server's own time */
@@ -253,7 +257,7 @@ IOK_API void iok_service_stats(struct iok_service *service, struct iok_service_s
 struct iok_call;
 struct iok_lease;
 
-/* A new call with an empty tape. NULL: IOK_EOVERLOAD at the port's limit, IOK_ENOMEM, IOK_ECLOSED, IOK_ETHREAD. */
+/* A new call with an empty tape. NULL: IOK_ENOMEM, IOK_ETHREAD, IOK_EFORKED. */
 IOK_API struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err);
 
 /* Append one argument. The first failure sticks and iok_submit returns it. */
@@ -281,7 +285,11 @@ IOK_API void iok_call_lease(struct iok_call *call, struct iok_lease *lease);
 IOK_API void iok_call_set_user(struct iok_call *call, void *user);
 IOK_API void *iok_call_user(const struct iok_call *call);
 
-/* Hands the call to the kernel: 0, or an error after which the call is still the caller's (free it). */
+/* Hands the call to the kernel: 0, or an error after which the call is still the caller's (free it, or submit it again
+ * later) and iok_call_error says why. At the port's bounds (port_calls_max, port_bytes_max) it depends on the service's
+ * overload=: with fail the error is IOK_EOVERLOAD at once; with wait the call is taken all the same, waits on the port
+ * in its turn, and is handed on when others have been freed, or ends at its deadline. As many may wait as the program
+ * makes. At the service's own bounds a call that was submitted ends as NEVER_SENT with IOK_EOVERLOAD, or waits. */
 IOK_API int iok_submit(struct iok_call *call);
 /* Asks to end it: it ends soon, as NEVER_SENT or MAYBE_EXECUTED with IOK_ECANCELLED, or as what had happened
  * already. It still arrives by iok_poll. Idempotent. */
@@ -295,7 +303,7 @@ IOK_API int iok_wait_call(struct iok_call *call, int64_t timeout_ms);
 IOK_API enum iok_outcome iok_call_outcome(const struct iok_call *call);
 /* The reply of a call that ended as DONE or REJECTED: *n tokens, borrowed until iok_call_free. NULL, *n = 0 if none. */
 IOK_API const struct iok_token *iok_call_reply(const struct iok_call *call, size_t *n);
-/* Why a call ended otherwise: fills *err and returns its code; 0 if it did not fail. */
+/* Why a call ended otherwise, or was not taken: fills *err and returns its code; 0 if it did not fail. */
 IOK_API int iok_call_error(const struct iok_call *call, struct iok_error *err);
 /* The address that served it, such as "127.0.0.1:6379"; "" if it met none. Borrowed until iok_call_free. */
 IOK_API const char *iok_call_endpoint(const struct iok_call *call);
@@ -310,7 +318,9 @@ IOK_API void iok_call_stamps(const struct iok_call *call, struct iok_stamps *out
 IOK_API void iok_call_free(struct iok_call *call);
 
 /* Streams: some commands (SUBSCRIBE, MONITOR) answer with messages without end. Their call stays pending and arrives
- * by iok_poll whenever messages wait; iok_call_message peeks at the oldest (borrowed until iok_call_next drops it). */
+ * by iok_poll whenever messages wait; iok_call_message peeks at the oldest (borrowed until iok_call_next drops it).
+ * When 1,024 of them or the service's max_stream_bytes= stand, the kernel holds back until half is taken: it reads no
+ * further (slow_consumer=pause), or drops what comes (drop) and then tells by a message of one token, IOK_DROPPED. */
 IOK_API const struct iok_token *iok_call_message(struct iok_call *call, size_t *n);
 IOK_API void iok_call_next(struct iok_call *call);
 /* As iok_wait_call, but also returns 0 when a message waits. */

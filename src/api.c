@@ -57,8 +57,11 @@ struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
     iok_list_init(&port->calls);
     iok_list_init(&port->leases);
     iok_list_init(&port->doomed);
+    iok_list_init(&port->parked);
     port->owner = kernel;
     port->calls_max = kernel->port_calls_max;
+    port->bytes_max = port->bytes_left = kernel->port_bytes_max;
+    port->due_ns = UINT64_MAX;
     iok_count_ref(&kernel->refs);
     iok_port_inbox_push(&kernel->core.inbox, &port->link);
     iok_kick(port);
@@ -95,6 +98,8 @@ static void detach(struct iok_port *port)
             iok_kick(port);
             (void)sched_yield();
         }
+    }
+    for (struct iok_call *none; iok_port_take(port, &none);) { /* services that were opened or closed since */
     }
 }
 
@@ -135,12 +140,19 @@ int iok_port_fd(struct iok_port *port)
     if (!port->link.armed) {
         port->link.armed = true;
         iok_wake_arm(&port->link.wake);
-        if (!iok_ring_empty(&port->link.cq)) {
-            iok_wake_write(&port->link.wake);
-            port->link.wake.owed = true;
+        if (!iok_ring_empty(&port->link.cq) || !iok_list_empty(&port->news)) {
+            iok_port_owe(port);
         }
     }
     return port->link.wake.fd_read;
+}
+
+void iok_port_owe(struct iok_port *port)
+{
+    if (!iok_wake_disarm(&port->link.wake)) { /* else a producer writes, or has written */
+        iok_wake_write(&port->link.wake);
+        port->link.wake.owed = true;
+    }
 }
 
 uint32_t iok_port_calls(const struct iok_port *port)
@@ -175,30 +187,40 @@ void iok_drain_end(struct iok_port *port)
     }
     iok_wake_arm(&port->link.wake);
     if (!iok_ring_empty(&port->link.cq) || !iok_list_empty(&port->news)) {
-        if (!iok_wake_disarm(&port->link.wake)) { /* else a producer writes, or has written */
-            iok_wake_write(&port->link.wake);
-            port->link.wake.owed = true;
-        }
+        iok_port_owe(port);
     }
+}
+
+void iok_call_set_error(struct iok_call *call, const struct iok_error *err)
+{
+    iok_call_begin(call, &call->port->owner->core.replies);
+    call->app |= IOK_APP_FAILED;
+    call->error_code = err->code;
+    call->error_line = err->line;
+    call->error_file = err->file;
+    iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
 }
 
 /* The kernel is gone, and with it the other side of the rings: what it did not take ends here. */
 static bool reclaim(struct iok_port *port)
 {
     uintptr_t entry;
+    struct iok_error err;
     struct iok_call *call;
 
+    iok_err(&err, IOK_ECLOSED, "the kernel was stopped");
     if (!iok_ring_pop(&port->link.sq, &entry)) {
-        return false;
+        if (port->n_parked == 0) {
+            return false;
+        }
+        iok_parked_end(iok_container(iok_list_first(&port->parked), struct iok_call, node), &err);
+        return true;
     }
     switch (iok_entry_verb(entry)) {
     case IOK_SQ_SUBMIT:
         call = iok_entry_object(entry);
+        iok_call_set_error(call, &err);
         call->outcome = IOK_NEVER_SENT;
-        call->error_code = IOK_ECLOSED;
-        call->error_file = __FILE__;
-        call->error_line = __LINE__;
-        iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of("the kernel was stopped"));
         (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
         break;
     case IOK_SQ_CANCEL:
@@ -213,6 +235,7 @@ static bool reclaim(struct iok_port *port)
         break;
     case IOK_SQ_CREDIT:
     case IOK_SQ_DETACH:
+    case IOK_SQ_DUE:
         break;
     }
     return true;
@@ -235,17 +258,25 @@ static void really_free(struct iok_call *call)
         }
         iok_ring_deinit(&call->stream->ring);
         iok_free(call->stream);
+        call->stream = NULL;
     }
     iok_tape_deinit(&call->args);
     iok_tape_deinit(&call->reply);
     iok_service_drop(call->service);
     iok_list_remove(&call->all);
     port->n_calls--;
+    if ((call->app & IOK_APP_COUNTED) != 0) {
+        port->n_counted--;
+        port->bytes_left += call->args.held_bytes;
+    }
     if (port->n_free < IOK_FREE_CALLS_MAX) {
         port->n_free++;
         iok_list_push_front(&port->free_calls, &call->all);
     } else {
         iok_free(call);
+    }
+    if (port->n_parked != 0) {
+        iok_port_room(port);
     }
 }
 
@@ -282,6 +313,22 @@ static void picked_up(struct iok_call *call)
     }
 }
 
+/* The next completion's lines come from the kernel's processor while this one is dealt with. */
+static inline void fetch_ahead(const struct iok_port *port)
+{
+    const struct iok_call *call = iok_entry_object(iok_ring_ahead(&port->link.cq, 1));
+
+    if (call != NULL) {
+        __builtin_prefetch(&call->stamps);
+        __builtin_prefetch(&call->reply);
+        __builtin_prefetch(&call->reply_tokens);
+        __builtin_prefetch(&call->reply_bytes);
+        __builtin_prefetch(&call->port, 1); /* to be written by the next request */
+        __builtin_prefetch(&call->arg_tokens, 1);
+        __builtin_prefetch(&call->arg_bytes, 1);
+    }
+}
+
 bool iok_port_take(struct iok_port *port, struct iok_call **news)
 {
     uintptr_t entry;
@@ -292,6 +339,7 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         return iok_port_is_detached(&port->link) && reclaim(port);
     }
     call = iok_entry_object(entry);
+    fetch_ahead(port);
     switch ((unsigned)iok_entry_verb(entry)) {
     case IOK_CQ_ENDED:
         picked_up(call);
@@ -321,6 +369,9 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         iok_free(lease);
         break;
     }
+    case IOK_CQ_DUE:
+        iok_parked_due(port);
+        break;
     default:
         assert(false);
     }
@@ -329,17 +380,18 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
 
 struct iok_call *iok_poll(struct iok_port *port)
 {
-    struct iok_node *node = iok_list_pop(&port->news);
     struct iok_call *call = NULL;
+    struct iok_node *node;
 
-    if (node != NULL) {
-        return iok_container(node, struct iok_call, pending);
-    }
-    if (!iok_kernel_is_here(port->owner) && iok_port_check(port, NULL) != 0) {
-        return NULL;
-    }
-    while (call == NULL && iok_port_take(port, &call)) {
-    }
+    do {
+        node = iok_list_pop(&port->news); /* what a waiter took, and what ended without the kernel */
+        if (node != NULL) {
+            return iok_container(node, struct iok_call, pending);
+        }
+        if (!iok_kernel_is_here(port->owner) && iok_port_check(port, NULL) != 0) {
+            return NULL;
+        }
+    } while (iok_port_take(port, &call) && call == NULL);
     return call;
 }
 
@@ -459,6 +511,8 @@ void iok_service_stats(struct iok_service *service, struct iok_service_stats *ou
         .leased = (uint32_t)iok_count_get(&service->leased_conns),
         .queued = (uint32_t)iok_count_get(&service->queued_now),
         .inflight = (uint32_t)iok_count_get(&service->inflight_now),
+        .overloaded = iok_count_get(&service->overloaded),
+        .dropped = iok_count_get(&service->dropped),
     };
     for (unsigned i = 0; i < 5; i++) {
         out->ended[i] = iok_count_get(&service->ended[i]);
@@ -481,26 +535,25 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
     if (iok_port_check(port, err) != 0) {
         return NULL;
     }
-    if (port->n_calls + port->n_leases >= port->calls_max) {
-        iok_err(err, IOK_EOVERLOAD, "%u calls are alive on this port (port_calls_max)", port->calls_max);
-        return NULL;
-    }
     node = iok_list_pop(&port->free_calls);
     if (node != NULL) {
         port->n_free--;
         call = iok_container(node, struct iok_call, all);
-    } else if ((call = iok_malloc(sizeof(*call))) == NULL) {
+    } else if ((call = iok_calloc_line(sizeof(*call))) == NULL) {
         iok_err(err, IOK_ENOMEM, "out of memory for a call");
         return NULL;
     }
-    memset(call, 0, offsetof(struct iok_call, args));
     call->port = port;
     call->service = service;
+    call->lease = NULL;
+    call->user = NULL;
+    call->timeout_ms = 0;
+    call->message = NULL;
+    call->flags = 0;
+    call->app = 0;
     iok_count_ref(&service->refs);
     iok_tape_init(&call->args, call->arg_tokens, IOK_CALL_ARG_TOKENS, call->arg_bytes, IOK_CALL_ARG_BYTES, SIZE_MAX,
                   &port->owner->core.arguments);
-    iok_tape_init(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS, call->reply_bytes, IOK_CALL_REPLY_BYTES,
-                  service->config.max_reply, &port->owner->core.replies);
     iok_list_push(&port->calls, &call->all);
     port->n_calls++;
     return call;
@@ -593,9 +646,26 @@ void *iok_call_user(const struct iok_call *call)
     return call->user;
 }
 
+bool iok_hand_over(struct iok_call *call)
+{
+    struct iok_port *port = call->port;
+
+    if (!iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
+        return false;
+    }
+    call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
+    port->n_counted++;
+    port->bytes_left -= call->args.held_bytes;
+    if (++port->link.unkicked >= IOK_KICK_EVERY || !port->link.bursting) {
+        iok_kick(port);
+    }
+    return true;
+}
+
 int iok_submit(struct iok_call *call)
 {
     struct iok_port *port = call->port;
+    struct iok_error err;
     int rc = iok_port_check(port, NULL);
 
     if (rc != 0) {
@@ -609,13 +679,25 @@ int iok_submit(struct iok_call *call)
         return IOK_EINVAL;
     }
     call->stamps.submitted = iok_now_ns();
-    call->app |= IOK_APP_SUBMITTED;
-    if (!iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
-        call->app &= ~(uint32_t)IOK_APP_SUBMITTED;
-        return IOK_EOVERLOAD;
+    if ((call->app & IOK_APP_FAILED) != 0) { /* an earlier attempt */
+        call->app &= ~(uint32_t)IOK_APP_FAILED;
+        iok_tape_deinit(&call->reply);
     }
-    if (++port->link.unkicked >= IOK_KICK_EVERY || !port->link.bursting) {
-        iok_kick(port);
+    if (port->n_counted >= port->calls_max || call->args.held_bytes > port->bytes_left || port->n_parked != 0) {
+        rc = iok_port_at_bound(call, &err);
+        if (rc != 0) {
+            if (rc < 0) {
+                iok_call_set_error(call, &err);
+                return rc;
+            }
+            call->app |= IOK_APP_SUBMITTED;
+            return 0;
+        }
+    }
+    if (!iok_hand_over(call)) {
+        iok_err(&err, IOK_EOVERLOAD, "the ring to the kernel is full");
+        iok_call_set_error(call, &err);
+        return IOK_EOVERLOAD;
     }
     return 0;
 }
@@ -623,10 +705,17 @@ int iok_submit(struct iok_call *call)
 void iok_cancel(struct iok_call *call)
 {
     struct iok_port *port = call->port;
+    struct iok_error err;
     bool pushed;
 
     if ((call->app & (IOK_APP_SUBMITTED | IOK_APP_CANCEL | IOK_APP_ENDED)) != IOK_APP_SUBMITTED ||
         check_owner(port, NULL) != 0) {
+        return;
+    }
+    if ((call->app & IOK_APP_PARKED) != 0) {
+        iok_err(&err, IOK_ECANCELLED, "cancelled");
+        iok_parked_end(call, &err);
+        iok_port_room(port);
         return;
     }
     call->app |= IOK_APP_CANCEL;
@@ -638,14 +727,16 @@ void iok_cancel(struct iok_call *call)
 
 void iok_abandon(struct iok_call *call)
 {
-    iok_cancel(call);
+    if ((call->app & IOK_APP_PARKED) == 0) {
+        iok_cancel(call);
+    }
     iok_call_free(call);
 }
 
 void iok_call_free(struct iok_call *call)
 {
     bool held =
-        (call->app & IOK_APP_SUBMITTED) != 0 && ((call->app & IOK_APP_ENDED) == 0 || (call->app & IOK_APP_CANCEL) != 0);
+        (call->app & IOK_APP_COUNTED) != 0 && ((call->app & IOK_APP_ENDED) == 0 || (call->app & IOK_APP_CANCEL) != 0);
 
     if (call->port->lost) {
         return; /* see fork.c */
@@ -656,6 +747,9 @@ void iok_call_free(struct iok_call *call)
             iok_list_remove(&call->pending);
         }
         return;
+    }
+    if ((call->app & IOK_APP_PARKED) != 0) {
+        iok_unpark(call);
     }
     really_free(call);
 }
@@ -675,11 +769,12 @@ const struct iok_token *iok_call_reply(const struct iok_call *call, size_t *n)
 
 int iok_call_error(const struct iok_call *call, struct iok_error *err)
 {
-    const struct iok_token *text = call->reply.n_tokens > 0 ? &call->reply.tokens[0] : NULL;
+    const struct iok_token *text;
 
-    if ((call->app & IOK_APP_ENDED) == 0 || call->error_code == 0) {
+    if ((call->app & (IOK_APP_ENDED | IOK_APP_FAILED)) == 0 || call->error_code == 0) {
         return 0;
     }
+    text = call->reply.n_tokens > 0 ? &call->reply.tokens[0] : NULL;
     return iok_err_set(err, call->error_file, call->error_line, call->error_code, "%.*s",
                        text != NULL ? (int)text->len : 0, text != NULL ? (const char *)text->p : "");
 }
@@ -743,10 +838,12 @@ void iok_call_next(struct iok_call *call)
     if (call->message == NULL) {
         return;
     }
+    iok_count_own_add(&stream->taken, call->message->memory);
     iok_message_free(call->message);
     call->message = NULL;
     /* The exchange is a fence too: either it sees the kernel's stall, or the kernel sees the room. */
-    if (iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 && call->lease != NULL && !call->lease->released &&
+    if (iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 &&
+        iok_stream_bytes(stream) <= stream->bytes_max / 2 && call->lease != NULL && !call->lease->released &&
         iok_count_exchange(&stream->stalled, 0) != 0) {
         (void)iok_ring_push(&call->port->link.sq, iok_entry(call->lease, IOK_SQ_CREDIT));
         iok_kick(call->port);
@@ -758,12 +855,15 @@ void iok_call_next(struct iok_call *call)
 struct iok_lease *iok_lease_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
 {
     struct iok_lease *lease;
+    uint32_t leases_max;
 
     if (iok_port_check(port, err) != 0) {
         return NULL;
     }
-    if (port->n_calls + port->n_leases >= port->calls_max) {
-        iok_err(err, IOK_EOVERLOAD, "%u calls and leases are alive on this port (port_calls_max)", port->calls_max);
+    leases_max = port->calls_max < 2 ? 1 : port->calls_max / 2;
+    if (port->n_leases >= leases_max) {
+        iok_err(err, IOK_EOVERLOAD, "%u leases are alive on this port (half of port_calls_max=%u)", port->n_leases,
+                port->calls_max);
         return NULL;
     }
     lease = iok_malloc(sizeof(*lease));
@@ -786,6 +886,9 @@ void iok_lease_free(struct iok_lease *lease)
         return;
     }
     lease->released = true;
+    if (lease->port->n_parked != 0) {
+        iok_parked_release(lease);
+    }
     pushed = iok_ring_push(&lease->port->link.sq, iok_entry(lease, IOK_SQ_RELEASE));
     assert(pushed); /* see port.h */
     (void)pushed;

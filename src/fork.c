@@ -92,6 +92,9 @@ static void after_fork_child(void)
         }
         if (!kernel->torn) {
             iok_core_leave_ports(core);
+            iok_list_each (&core->ports, node, after) {
+                iok_parked_forked(iok_container(node, struct iok_port, node));
+            }
         }
     }
     iok_count_set(&iok_generation, iok_count_get(&iok_generation) + 1);
@@ -141,7 +144,7 @@ void iok_kernel_settle(struct iok_kernel *kernel)
         struct iok_port *port = iok_container(node, struct iok_port, node);
 
         if (port->lost || port->left) {
-            iok_core_detach_port(port);
+            iok_core_detach_port(core, port);
         }
         if (port->left) {
             iok_list_push(&kernel->left, node);
@@ -223,7 +226,7 @@ bool iok_port_leave(struct iok_port *port)
     iok_fork_hold();
     port->left = !iok_kernel_is_here(port->owner) && iok_count_get(&port->owner->stop) == 0;
     if (port->left && port->owner->settled) { /* reviving has failed so far */
-        iok_core_detach_port(port);
+        iok_core_detach_port(&port->owner->core, port);
         iok_list_push(&port->owner->left, &port->node);
     }
     iok_fork_release();

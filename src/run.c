@@ -15,8 +15,9 @@
 #include "net/uv.h"
 #include "run.h"
 
-#define IOK_PORT_CALLS 16384u      /* calls alive per port: 4 rings' worth is 1 MB of slots */
-#define IOK_SPIN_NS 50000u         /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
+#define IOK_PORT_CALLS 16384u              /* calls alive per port: 4 rings' worth is 1 MB of slots */
+#define IOK_PORT_BYTES (UINT64_C(1) << 30) /* arguments of these: two of the largest values that Redis holds */
+#define IOK_SPIN_NS 50000u                 /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
 #define IOK_SPIN_INFLIGHT 1u       /* with more calls under way the hand-off is shared, and the CPU wanted by others */
 #define IOK_GRACE_NS 300000u       /* how long the kernel thread leaves the baton to waiters that come and go */
 #define IOK_LEAD_MAX_NS 2000000u   /* a slower reply is waited for asleep; also how late a signal is seen at most */
@@ -194,6 +195,7 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
     iok_list_init(&kernel->left);
     kernel->seed = chosen.seed;
     kernel->port_calls_max = chosen.port_calls_max == 0 ? IOK_PORT_CALLS : chosen.port_calls_max;
+    kernel->port_bytes_max = chosen.port_bytes_max == 0 ? IOK_PORT_BYTES : chosen.port_bytes_max;
     kernel->handoff = chosen.handoff;
     kernel->may_spin = usable_cpus() > 1;
     (void)snprintf(kernel->name, sizeof(kernel->name), "%s", chosen.name != NULL ? chosen.name : "iokernel");
@@ -337,7 +339,7 @@ static bool try_lead(struct goal *goal, uint64_t deadline)
     bool done = false;
 
     /* Only with no call of other threads under way: they would wait for this one to be scheduled. */
-    if (!leads(port->owner) || iok_count_get(&port->owner->core.inflight) > port->n_calls ||
+    if (!leads(port->owner) || iok_count_get(&port->owner->core.inflight) > port->n_counted ||
         port->quick_ns > IOK_LEAD_QUICK_NS) {
         return false;
     }
@@ -443,8 +445,7 @@ static int wait_for(struct goal *goal, int64_t timeout_ms)
     if (port->link.armed) { /* the program watches the descriptor, too */
         iok_wake_arm(&port->link.wake);
         if (!iok_ring_empty(&port->link.cq) || !iok_list_empty(&port->news)) {
-            iok_wake_write(&port->link.wake);
-            port->link.wake.owed = true;
+            iok_port_owe(port);
         }
     }
     return rc;

@@ -16,6 +16,7 @@ struct iok_kernel {
     struct iok_count generation; /* of the process that its thread runs in; else fork left it behind, see fork.c */
     uint64_t seed;
     uint32_t port_calls_max;
+    uint64_t port_bytes_max;
     enum iok_handoff handoff;
     bool may_spin; /* a second CPU is there */
     char name[16];
@@ -45,6 +46,12 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news);
 /* Frees the calls that iok_port_take kept while port->leading was set. */
 void iok_port_free_doomed(struct iok_port *port);
 void iok_port_free_now(struct iok_port *port);
+/* Makes the port's descriptor readable: iok_poll has something that no producer tells of. */
+void iok_port_owe(struct iok_port *port);
+/* Gives a submitted call to the kernel. false: the ring is full. */
+bool iok_hand_over(struct iok_call *call);
+/* Fills in why a call failed on the program's side. */
+void iok_call_set_error(struct iok_call *call, const struct iok_error *err);
 
 /* ---- fork.c ---- */
 extern struct iok_count iok_generation; /* forks since the program began; written in a child that has one thread */
@@ -69,5 +76,22 @@ void iok_kernel_settle(struct iok_kernel *kernel);
 void iok_kernel_free_left(struct iok_kernel *kernel);
 /* true: the port will be freed later, by the above. */
 bool iok_port_leave(struct iok_port *port);
+
+/* ---- park.c ---- */
+/* A call that is being submitted finds no room, or others waiting for it. 0: hand it over all the same; 1: it is
+ * parked; or the error. */
+int iok_port_at_bound(struct iok_call *call, struct iok_error *err);
+/* Hands over the parked calls for which there is room by now. */
+void iok_port_room(struct iok_port *port);
+/* Takes a call out of the parked ones, to be freed. */
+void iok_unpark(struct iok_call *call);
+/* Ends a parked call as NEVER_SENT; it goes to iok_poll. Then iok_port_room is due. */
+void iok_parked_end(struct iok_call *call, const struct iok_error *err);
+/* The time has come that was asked for: ends those whose deadline has passed. */
+void iok_parked_due(struct iok_port *port);
+/* In the child after fork, at once: ends all, which the parent may send. */
+void iok_parked_forked(struct iok_port *port);
+/* Ends those of a lease that is given back. */
+void iok_parked_release(struct iok_lease *lease);
 
 #endif

@@ -8,17 +8,25 @@
 void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens, uint8_t *bytes,
                    uint32_t cap_bytes, size_t max_bytes, struct iok_account *account)
 {
-    *tape = (struct iok_tape){.tokens = tokens,
-                              .cap_tokens = cap_tokens,
-                              .bytes = bytes,
-                              .cap_bytes = cap_bytes,
-                              .max_bytes = max_bytes,
-                              .account = account};
-    tape->first_bytes = bytes;
-    tape->first_cap = cap_bytes;
+    /* Field by field: two of these are made for each call, and to clear all first would cost as much again. */
+    tape->tokens = tokens;
+    tape->n_tokens = 0;
+    tape->cap_tokens = cap_tokens;
+    tape->bufs = NULL;
+    tape->held_bytes = 0;
+    tape->error = 0;
+    tape->discard = tape->own_tokens = false;
+    tape->account = account;
+    tape->max_bytes = max_bytes;
+    tape->bytes = tape->first_bytes = bytes;
+    tape->n_bytes = 0;
+    tape->cap_bytes = tape->first_cap = cap_bytes;
+    tape->fill = NULL;
+    tape->fill_left = tape->fill_cap = 0;
+    tape->open = NULL;
 }
 
-void iok_tape_deinit(struct iok_tape *tape)
+void iok_tape_free(struct iok_tape *tape)
 {
     while (tape->bufs != NULL) {
         struct iok_buf *buf = tape->bufs;
@@ -108,6 +116,15 @@ void iok_tape_i64(struct iok_tape *tape, int64_t value)
 
     if (token != NULL) {
         token->i = value;
+    }
+}
+
+void iok_tape_dropped(struct iok_tape *tape, int64_t messages)
+{
+    struct iok_token *token = add(tape, IOK_DROPPED, 0);
+
+    if (token != NULL) {
+        token->i = messages;
     }
 }
 
@@ -273,6 +290,16 @@ size_t iok_tape_fill(struct iok_tape *tape, struct iok_span piece)
         tape->fill_cap -= n;
     }
     tape->fill_left -= n;
+    return n;
+}
+
+size_t iok_tape_memory(const struct iok_tape *tape)
+{
+    size_t n = tape->own_tokens ? tape->cap_tokens * sizeof(*tape->tokens) : 0;
+
+    for (const struct iok_buf *buf = tape->bufs; buf != NULL; buf = buf->next) {
+        n += buf->cap + sizeof(*buf);
+    }
     return n;
 }
 

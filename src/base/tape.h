@@ -20,24 +20,25 @@
 #include "buf.h"
 #include "span.h"
 
+/* Its first 64 bytes are all that a reader of a finished tape, and whoever frees it, looks at. */
 struct iok_tape {
     struct iok_token *tokens; /* n_tokens used of cap_tokens */
     uint32_t n_tokens, cap_tokens;
-    uint8_t *bytes; /* small payloads go to bytes + n_bytes */
-    uint32_t n_bytes, cap_bytes;
     struct iok_buf *bufs; /* buffers held, newest first */
     size_t held_bytes;    /* payload and tokens so far; bounded by max_bytes */
+    int error;            /* 0 or enum iok_errno */
+    bool discard;
+    bool own_tokens; /* tokens come from iok_malloc, not from the owner's storage */
+    struct iok_account *account;
     size_t max_bytes;
+    uint8_t *bytes; /* small payloads go to bytes + n_bytes */
+    uint32_t n_bytes, cap_bytes;
     uint8_t *fill;        /* where the open payload continues; NULL when none is open, or discarding */
     size_t fill_left;     /* bytes that it still lacks */
     size_t fill_cap;      /* bytes at fill that have memory */
     struct iok_buf *open; /* the buffer of a large open payload; NULL if it is small */
     uint8_t *first_bytes; /* the owner's storage, for reset */
     uint32_t first_cap;
-    int error; /* 0 or enum iok_errno */
-    bool discard;
-    bool own_tokens; /* tokens come from iok_malloc, not from the owner's storage */
-    struct iok_account *account;
 };
 
 /* Storage stays the caller's and outlives the tape. */
@@ -45,12 +46,19 @@ void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap
                    uint32_t cap_bytes, size_t max_bytes, struct iok_account *account);
 /* Frees what it holds and makes it empty, in the storage that it was given. */
 void iok_tape_reset(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens);
-void iok_tape_deinit(struct iok_tape *tape);
+void iok_tape_free(struct iok_tape *tape);
+static inline void iok_tape_deinit(struct iok_tape *tape)
+{
+    if (tape->bufs != NULL || tape->own_tokens) { /* most hold nothing, and are not to be fetched for it */
+        iok_tape_free(tape);
+    }
+}
 
 void iok_tape_null(struct iok_tape *tape);
 void iok_tape_bool(struct iok_tape *tape, bool value);
 void iok_tape_i64(struct iok_tape *tape, int64_t value);
 void iok_tape_f64(struct iok_tape *tape, double value);
+void iok_tape_dropped(struct iok_tape *tape, int64_t messages);
 void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len); /* ARRAY, MAP, SET, PUSH, ATTR */
 /* A payload that is all here: type is BYTES, TEXT, DECIMAL or ERROR. Copied. */
 void iok_tape_copy(struct iok_tape *tape, enum iok_type type, uint16_t subtype, struct iok_span payload);
@@ -69,6 +77,9 @@ static inline int iok_tape_error(const struct iok_tape *tape)
 {
     return tape->error;
 }
+
+/* Bytes allocated for it, beyond the storage that its owner gave. */
+size_t iok_tape_memory(const struct iok_tape *tape);
 
 /* Index just past the value that starts at i (its children included); n if the tape ends before. */
 size_t iok_tape_skip(const struct iok_token *tokens, size_t n, size_t i);

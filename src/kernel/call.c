@@ -44,11 +44,9 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
         outcome = IOK_MAYBE_EXECUTED; /* not by us; but the parent may send it */
     }
     if (iok_node_linked(&call->node)) {
-        if (call->state == IOK_CALL_QUEUED && call->lease == NULL) {
-            service->n_queued--;
-        }
         iok_list_remove(&call->node);
     }
+    iok_service_dismiss(service, call);
     iok_timer_stop(&core->wheel, &call->deadline);
     call->state = IOK_CALL_ENDED;
     call->outcome = outcome;
@@ -90,20 +88,41 @@ static int classify(struct iok_call *call, struct iok_class *class, struct iok_e
                    class->why != NULL ? class->why : "not possible on a shared connection; use a lease");
 }
 
-static void set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
+uint64_t iok_call_deadline_at(const struct iok_call *call, int64_t block_ms)
 {
     uint64_t ns = call->service->config.timeout;
 
     if (call->timeout_ms > 0) {
         ns = (uint64_t)call->timeout_ms * IOK_NS_MS;
     } else if (call->timeout_ms < 0 || block_ms < 0) {
-        return; /* without end, as the program or the command says */
+        return 0; /* without end, as the program or the command says */
     } else {
         ns += (uint64_t)block_ms * IOK_NS_MS;
     }
-    call->deadline_ns = call->stamps.submitted + ns;
-    call->deadline.kind = IOK_TIMER_CALL;
-    iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
+    return call->stamps.submitted + ns;
+}
+
+static void set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
+{
+    call->deadline_ns = iok_call_deadline_at(call, block_ms);
+    if (call->deadline_ns != 0) {
+        call->deadline.kind = IOK_TIMER_CALL;
+        iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
+    }
+}
+
+void iok_call_begin(struct iok_call *call, struct iok_account *replies)
+{
+    call->conn = NULL;
+    call->deadline_ns = 0;
+    call->attempts = 0;
+    call->class_flags = 0;
+    call->error_code = 0;
+    call->outcome = IOK_PENDING;
+    call->peer.family = 0;
+    call->stamps = (struct iok_stamps){.submitted = call->stamps.submitted};
+    iok_tape_init(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS, call->reply_bytes, IOK_CALL_REPLY_BYTES,
+                  call->service->config.max_reply, replies);
 }
 
 void iok_call_take(struct iok_core *core, struct iok_call *call)
@@ -112,6 +131,7 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
     struct iok_class class = {0};
     struct iok_error err;
 
+    iok_call_begin(call, &core->replies);
     call->stamps.taken = core->now > call->stamps.submitted ? core->now : call->stamps.submitted;
     call->state = IOK_CALL_QUEUED;
     iok_count_own_add(&core->calls, 1);
@@ -137,7 +157,15 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
         }
         iok_budget_earn(&service->retry_budget);
     }
+    if (iok_service_admit(service, call, &err) != 0) {
+        iok_call_end(core, call, IOK_NEVER_SENT, &err);
+        return;
+    }
     set_deadline(core, call, class.block_ms);
+    if (call->deadline_ns != 0 && call->deadline_ns <= core->now) { /* the timer would fire after it was sent */
+        iok_call_deadline(core, call);
+        return;
+    }
     if (call->lease == NULL && (class.flags & IOK_CLASS_AUTO_LEASE) != 0) {
         call->lease = iok_lease_auto(core, call);
         if (call->lease == NULL) {
@@ -189,9 +217,12 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
 
 void iok_call_news(struct iok_core *core, struct iok_call *call, struct iok_message *message)
 {
-    bool pushed = iok_ring_push(&call->stream->ring, (uintptr_t)message);
+    bool pushed;
 
-    assert(pushed); /* the connection is not read while the ring is full */
+    message->memory = sizeof(*message) + iok_tape_memory(&message->tape);
+    iok_count_own_add(&call->stream->put, message->memory); /* before the program can take it */
+    pushed = iok_ring_push(&call->stream->ring, (uintptr_t)message);
+    assert(pushed); /* the kernel holds back before the ring is full */
     (void)pushed;
     if (iok_count_exchange(&call->stream->news_posted, 1) == 0) {
         to_port(core, call->port, iok_entry(call, IOK_CQ_NEWS));

@@ -7,6 +7,8 @@
 #ifndef IOK_KERNEL_CALL_H
 #define IOK_KERNEL_CALL_H
 
+#include <stdalign.h>
+
 #include <iokernel.h>
 
 #include "../base/list.h"
@@ -27,6 +29,7 @@ enum iok_call_flags {
     IOK_CALL_READY = 1,      /* no request: ends when the service is usable */
     IOK_CALL_REPEATABLE = 2, /* the program says so */
     IOK_CALL_AUTO_LEASE = 4, /* kernel: its lease is the kernel's own, for this call only */
+    IOK_CALL_ADMITTED = 8,   /* kernel: counts among the calls that its service holds */
 };
 
 /* The application's notes. */
@@ -37,6 +40,9 @@ enum iok_call_app {
     IOK_APP_ABANDONED = 8, /* to be freed as soon as the kernel lets go */
     IOK_APP_WAITED = 16,   /* a thread waits for it: not for iok_poll */
     IOK_APP_STREAM = 32,   /* messages came: its stream is there */
+    IOK_APP_COUNTED = 64,  /* takes up room on its port, from the hand-over to the kernel until it is freed */
+    IOK_APP_FAILED = 256,  /* it holds an error although the kernel never had it */
+    IOK_APP_PARKED = 128,  /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
 };
 
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
@@ -50,34 +56,52 @@ struct iok_peer {
 /* One message of a stream. Made by the kernel, freed by the application. */
 struct iok_message {
     struct iok_tape tape;
+    size_t memory; /* bytes that it takes, itself included; set when it is handed over */
     struct iok_token tokens[IOK_CALL_REPLY_TOKENS];
     uint8_t bytes[IOK_CALL_REPLY_BYTES];
 };
 
-#define IOK_STREAM_MESSAGES_MAX 1024u /* then the connection is not read until the program has taken half of them */
+/* Then the kernel holds back, by slow_consumer=, until the program has taken half of them; likewise with the bytes of
+ * max_stream_bytes=. */
+#define IOK_STREAM_MESSAGES_MAX 1024u
 
 struct iok_stream {
     struct iok_ring ring;         /* of struct iok_message *, kernel to application */
     struct iok_count news_posted; /* an IOK_CQ_NEWS is under way */
     struct iok_count stalled;     /* the kernel waits for credit */
+    struct iok_count put, taken;  /* bytes of all messages ever: what stands in between is the difference */
+    uint64_t bytes_max;           /* max_stream_bytes= */
 };
 
+/* Bytes that stand in the stream: exact for either side's own doing, and never less than what it has seen. */
+static inline uint64_t iok_stream_bytes(const struct iok_stream *stream)
+{
+    uint64_t taken = iok_count_get(&stream->taken);
+
+    return iok_count_get(&stream->put) - taken;
+}
+
+/* Two threads on two processors work on it in turn, and each cache line that both write costs a trip between them. So
+ * the fields stand by writer, a line each, and the kernel's part is made new by the kernel (iok_call_begin). */
 struct iok_call {
-    /* the application's */
-    struct iok_port *port;
+    /* the application's; the kernel reads the first line, and what the arguments take of their own */
+    alignas(IOK_CACHE_LINE) struct iok_port *port;
     struct iok_service *service;
     struct iok_lease *lease;
     void *user;
     int64_t timeout_ms;
     uint32_t flags; /* enum iok_call_flags */
     uint32_t app;   /* enum iok_call_app */
-    struct iok_stamps stamps;
+    struct iok_tape args;
     struct iok_node all;     /* in the port's list of calls, live or free */
     struct iok_node pending; /* in the port's list of news */
     struct iok_message *message;
+    alignas(IOK_CACHE_LINE) struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
+    uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
 
     /* the kernel's, from submission to the end */
-    struct iok_node node; /* in a queue, or in its lease's list of calls under way */
+    alignas(IOK_CACHE_LINE) struct iok_node node; /* in a queue, or in its lease's list of calls under way; before that,
+                                                     among the parked */
     struct iok_timer deadline;
     struct iok_conn *conn; /* while SENT or STREAMING */
     uint64_t seq;          /* of its flight */
@@ -85,21 +109,23 @@ struct iok_call {
     uint32_t attempts;
     uint32_t class_flags; /* enum iok_class_flags, and what the program said */
     enum iok_call_state state;
-    struct iok_stream *stream; /* made by the kernel, freed with the call */
-
-    /* how it ended */
-    enum iok_outcome outcome;
-    int error_code;
     int error_line;
     const char *error_file;
     struct iok_peer peer;
-    char peer_text[64]; /* "[ipv6%scope]:port", made when asked for */
 
-    struct iok_tape args, reply;
-    struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
-    struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
-    uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
-    uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
+    /* how it ended */
+    alignas(IOK_CACHE_LINE) struct iok_stamps stamps;
+    enum iok_outcome outcome;
+    int error_code;
+    struct iok_stream *stream; /* made by the kernel, freed with the call */
+    struct iok_tape reply;
+    alignas(IOK_CACHE_LINE) struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
+    alignas(IOK_CACHE_LINE) uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
+
+    char peer_text[64]; /* the application's: "[ipv6%scope]:port", made when asked for */
 };
+
+/* Makes the kernel's part of a call new: when the kernel takes it, or where it fails without the kernel. */
+void iok_call_begin(struct iok_call *call, struct iok_account *replies);
 
 #endif

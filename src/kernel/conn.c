@@ -10,6 +10,8 @@
 #define IOK_OUT_HIGH_BYTES (256u * 1024) /* unsent bytes above which calls rather wait in the queue, still NEVER_SENT */
 #define IOK_REST_MAX_BYTES (IOK_SCRATCH_BYTES / 2) /* what feed may leave: a line of 64 KiB and room */
 #define IOK_VECS 16                                /* pieces handed over at once */
+#define IOK_FLUSH_BYTES_MAX                                                                                            \
+    (4 * IOK_SCRATCH_BYTES) /* sent in one turn, as much as a link reads in one: the others wait */
 
 static const uint8_t allowed[] = {
     /* from: a bit for each state that may follow */
@@ -136,6 +138,10 @@ static void quiet(struct iok_conn *conn)
     uint64_t silence = core->now - conn->arrived_at;
     struct iok_error err;
 
+    if (conn->read_paused) { /* the silence is our own; TCP probes a peer whose window is closed */
+        iok_conn_arm(conn);
+        return;
+    }
     if (conn->pinged && silence >= config->ping_timeout) {
         iok_err(&err, IOK_ERESET, "no answer to a ping for %.3g s", (double)config->ping_timeout / 1e9);
         iok_conn_close(conn, &err);
@@ -228,7 +234,7 @@ static uint8_t *on_read_space(void *owner, size_t *n)
         memcpy(core->scratch, conn->rest, conn->n_rest);
     }
     *n = IOK_SCRATCH_BYTES - conn->n_front;
-    if (conn->stream != NULL) { /* no more than its messages have room, however small they are */
+    if (conn->stream != NULL && conn->notice == NULL) { /* no more than its messages have room, however small */
         size_t fits = iok_ring_room(&conn->stream->stream->ring) * IOK_PUSH_BYTES_MIN;
         *n = *n < fits ? *n : fits;
     }
@@ -426,23 +432,42 @@ static void stamp_sent(struct iok_conn *conn, uint64_t now)
     }
 }
 
+/* Cuts the pieces off after max bytes; gives how many are left, and their size. */
+static int limit(struct iovec *vec, int n, size_t max, size_t *size)
+{
+    *size = 0;
+    for (int i = 0; i < n; i++) {
+        if (vec[i].iov_len >= max - *size) {
+            vec[i].iov_len = max - *size;
+            *size = max;
+            return i + 1;
+        }
+        *size += vec[i].iov_len;
+    }
+    return n;
+}
+
 void iok_conn_flush(struct iok_conn *conn)
 {
     struct iok_service *service = conn->service;
     struct iok_core *core = service->core;
     struct iovec vec[IOK_VECS];
     bool full = iok_out_pending(&conn->out) >= IOK_OUT_HIGH_BYTES;
+    size_t left = IOK_FLUSH_BYTES_MAX;
 
     core->now = core->net->ops->now(core->net);
     while (iok_out_pending(&conn->out) != 0 && !conn->blocked && conn->link != NULL &&
            conn->state != IOK_CONN_CONNECTING) {
         int n = iok_out_peek(&conn->out, vec, IOK_VECS);
-        size_t size = 0;
+        size_t size;
         ptrdiff_t sent;
 
-        for (int i = 0; i < n; i++) {
-            size += vec[i].iov_len;
+        if (left == 0) {
+            mark_dirty(conn); /* goes on in the next turn */
+            break;
         }
+        n = limit(vec, n, left, &size);
+        left -= size;
         sent = core->net->ops->send(conn->link, vec, n);
         if (sent < 0) {
             return; /* closed follows */
@@ -526,6 +551,7 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
             orphan(conn, flight, &err);
         }
     }
+    iok_flight_tell_dropped(conn);
     if (conn->stream != NULL) { /* its flight was answered long ago */
         conn->stream->conn = NULL;
         iok_call_end(core, conn->stream, IOK_MAYBE_EXECUTED, &err);
@@ -563,7 +589,7 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
 
     call->conn = NULL;
     if (conn->stream == call) {
-        conn->stream = NULL;
+        iok_flight_end_stream(conn);
     }
     if (call->state == IOK_CALL_STREAMING) {
         return; /* the lease's end closes or resets the connection */
@@ -592,18 +618,19 @@ void iok_conn_resume(struct iok_conn *conn)
 {
     if (conn->read_paused && conn->link != NULL) {
         conn->read_paused = false;
+        conn->arrived_at = conn->service->core->now; /* the silence before was ours */
         conn->service->core->net->ops->want_read(conn->link, true);
     }
 }
 
-void iok_conn_reset(struct iok_conn *conn)
+void iok_conn_reset(struct iok_conn *conn, bool behind)
 {
     const struct iok_proto *proto = conn->service->proto;
     struct iok_error err;
 
     if (conn->n_live == 0 && !conn->dirty_state) {
         iok_conn_set_state(conn, IOK_CONN_READY);
-    } else if (conn->n_live == 0 && proto->reset != NULL && !conn->read_paused) {
+    } else if (conn->n_live == 0 && proto->reset != NULL && !behind) {
         iok_conn_set_state(conn, IOK_CONN_RESETTING);
         if (proto->reset(conn->codec, &conn->io) != 0) {
             iok_err(&err, 0, "cannot be made clean");
@@ -612,7 +639,7 @@ void iok_conn_reset(struct iok_conn *conn)
             mark_dirty(conn);
         }
     } else {
-        iok_err(&err, 0, "given back with calls under way");
+        iok_err(&err, 0, "given back with calls or messages under way");
         iok_conn_close(conn, &err);
     }
 }

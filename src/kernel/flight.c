@@ -96,27 +96,66 @@ static struct iok_tape *host_begin_push(struct iok_io *io)
 
     assert(io->tape == NULL);
     conn->open_push = true;
-    if (conn->stream != NULL) {
+    if (conn->stream != NULL && conn->notice != NULL) { /* counted now: at its end the notice may be out already */
+        conn->dropped++;
+        iok_count_own_add(&conn->service->dropped, 1);
+    } else if (conn->stream != NULL) {
         conn->push = iok_message_new(io->max_reply, &conn->service->core->replies);
+        conn->push_lost = conn->push == NULL;
     }
     io->tape = conn->push != NULL ? &conn->push->tape : discarding(conn);
     return io->tape;
 }
 
-/* Whether the stream can take a message more; reading stops before it is full. */
-static void pause_if_full(struct iok_conn *conn)
+static bool has_much(struct iok_stream *stream)
+{
+    return iok_ring_room(&stream->ring) <= IOK_STREAM_MESSAGES_MAX || iok_stream_bytes(stream) > stream->bytes_max;
+}
+
+/* Before the stream is full, either nothing more is read, or nothing more is kept, until the program has taken half
+ * of it. Confirmations of the stream's own request are never dropped, and without memory for the notice nothing is. */
+static void hold_back_if_full(struct iok_conn *conn)
 {
     struct iok_stream *stream = conn->stream->stream;
 
-    if (iok_ring_room(&stream->ring) > IOK_STREAM_MESSAGES_MAX / 2 || conn->read_paused) {
+    if (!has_much(stream) || conn->read_paused || conn->notice != NULL) {
         return;
     }
     (void)iok_count_exchange(&stream->stalled, 1); /* a fence: then look again, as the program may have taken all */
-    if (iok_ring_room(&stream->ring) > IOK_STREAM_MESSAGES_MAX && iok_count_exchange(&stream->stalled, 0) != 0) {
+    if (!has_much(stream) && iok_count_exchange(&stream->stalled, 0) != 0) {
         return;
     }
-    conn->read_paused = true;
-    conn->service->core->net->ops->want_read(conn->link, false);
+    if (conn->service->config.drops && conn->stream->state == IOK_CALL_STREAMING) {
+        conn->notice = iok_message_new(SIZE_MAX, &conn->service->core->replies);
+    }
+    if (conn->notice == NULL) {
+        conn->read_paused = true;
+        conn->service->core->net->ops->want_read(conn->link, false);
+    }
+}
+
+void iok_flight_tell_dropped(struct iok_conn *conn)
+{
+    struct iok_message *notice = conn->notice;
+
+    if (notice == NULL) {
+        return;
+    }
+    conn->notice = NULL;
+    if (conn->stream == NULL || conn->dropped == 0) {
+        iok_message_free(notice);
+    } else {
+        iok_tape_dropped(&notice->tape, (int64_t)conn->dropped); /* fits into the message */
+        iok_call_news(conn->service->core, conn->stream, notice);
+    }
+    conn->dropped = 0;
+}
+
+void iok_flight_end_stream(struct iok_conn *conn)
+{
+    conn->stream = NULL;
+    iok_flight_tell_dropped(conn); /* nobody: frees it */
+    iok_conn_resume(conn);
 }
 
 static int end_push(struct iok_conn *conn)
@@ -127,7 +166,7 @@ static int end_push(struct iok_conn *conn)
     conn->open_push = false;
     conn->push = NULL;
     if (message == NULL) {
-        return 0;
+        return conn->push_lost ? iok_io_fail(&conn->io, IOK_ENOMEM, "out of memory for a pushed message") : 0;
     }
     error = iok_tape_error(&message->tape);
     if (conn->stream == NULL || error != 0 || iok_ring_room(&conn->stream->stream->ring) == 0) {
@@ -135,7 +174,7 @@ static int end_push(struct iok_conn *conn)
         return error == 0 ? 0 : iok_io_fail(&conn->io, error, "a pushed message is larger than max_reply");
     }
     iok_call_news(conn->service->core, conn->stream, message);
-    pause_if_full(conn);
+    hold_back_if_full(conn);
     return 0;
 }
 
@@ -147,6 +186,7 @@ int iok_flight_stream(struct iok_conn *conn, struct iok_call *call)
         call->stream = NULL;
         return IOK_ENOMEM;
     }
+    call->stream->bytes_max = conn->service->config.max_stream_bytes;
     conn->stream = call;
     return 0;
 }
@@ -160,11 +200,12 @@ static void end_call(struct iok_conn *conn, struct iok_call *call, uint32_t flag
     call->stamps.complete = conn->arrived_at;
     if (call->stream != NULL && conn->stream == call && !refused && error == 0) {
         call->state = IOK_CALL_STREAMING;
+        iok_service_dismiss(conn->service, call);
         iok_timer_stop(&core->wheel, &call->deadline);
         return;
     }
     if (conn->stream == call) {
-        conn->stream = NULL;
+        iok_flight_end_stream(conn);
     }
     call->conn = NULL;
     if (error != 0) {

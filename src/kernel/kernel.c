@@ -86,13 +86,33 @@ static void release(struct iok_core *core, struct iok_port *port, struct iok_lea
     }
 }
 
-void iok_core_detach_port(struct iok_port *port)
+void iok_core_detach_port(struct iok_core *core, struct iok_port *port)
 {
+    iok_timer_stop(&core->wheel, &port->due);
     iok_list_remove(&port->node);
     if (iok_node_linked(&port->ring_node)) {
         iok_list_remove(&port->ring_node);
     }
     iok_port_set_detached(&port->link);
+}
+
+/* The program wants to be woken at a time: calls are parked on the port, and it is their deadline. */
+static void set_due(struct iok_core *core, struct iok_port *port)
+{
+    (void)iok_count_exchange(&port->due_posted, 0); /* before the time is read: a later one is posted again */
+    port->due.kind = IOK_TIMER_PORT;
+    iok_timer_set(&core->wheel, &port->due, iok_count_get(&port->due_at));
+}
+
+static void port_due(struct iok_core *core, struct iok_port *port)
+{
+    bool pushed = iok_ring_push(&port->link.cq, iok_entry(port, IOK_CQ_DUE));
+
+    assert(pushed);
+    (void)pushed;
+    if (!iok_node_linked(&port->ring_node)) {
+        iok_list_push(&core->to_ring, &port->ring_node);
+    }
 }
 
 static void close_service(struct iok_core *core, struct iok_service *service)
@@ -109,6 +129,21 @@ static void close_service(struct iok_core *core, struct iok_service *service)
     iok_service_drop(service); /* the message's own reference */
 }
 
+/* The next request's lines come from the program's processor while this one is dealt with. */
+static inline void fetch_ahead(const struct iok_port *port)
+{
+    const struct iok_call *call = iok_entry_object(iok_ring_ahead(&port->link.sq, 1));
+
+    if (call != NULL) {
+        __builtin_prefetch(&call->port);
+        __builtin_prefetch(&call->arg_tokens);
+        __builtin_prefetch(&call->arg_bytes);
+        __builtin_prefetch(&call->node, 1);
+        __builtin_prefetch(&call->stamps, 1);
+        __builtin_prefetch(&call->reply, 1);
+    }
+}
+
 /* true: the port may have more, or is gone. */
 static bool take_message(struct iok_core *core, struct iok_port *port)
 {
@@ -119,6 +154,7 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         return false;
     }
     object = iok_entry_object(entry);
+    fetch_ahead(port);
     switch (iok_entry_verb(entry)) {
     case IOK_SQ_SUBMIT:
         iok_call_take(core, object);
@@ -130,6 +166,7 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         struct iok_lease *lease = object;
 
         if (lease->conn != NULL) {
+            iok_flight_tell_dropped(lease->conn);
             iok_conn_resume(lease->conn);
         }
         return true;
@@ -144,8 +181,11 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
     case IOK_SQ_CLOSE:
         close_service(core, object);
         return true;
+    case IOK_SQ_DUE:
+        set_due(core, port);
+        return true;
     case IOK_SQ_DETACH:
-        iok_core_detach_port(port);
+        iok_core_detach_port(core, port);
         return false;
     }
     return false;
@@ -165,6 +205,9 @@ static void fire_timers(struct iok_core *core)
             break;
         case IOK_TIMER_ENDPOINT:
             iok_service_retry_due(iok_container(timer, struct iok_service, retry));
+            break;
+        case IOK_TIMER_PORT:
+            port_due(core, iok_container(timer, struct iok_port, due));
             break;
         }
     }
@@ -186,9 +229,14 @@ static void pump_all(struct iok_core *core)
 
 static void flush_all(struct iok_core *core)
 {
+    struct iok_list round;
     struct iok_node *node;
 
+    iok_list_init(&round); /* what has much to send goes on in the next turn */
     while ((node = iok_list_pop(&core->dirty)) != NULL) {
+        iok_list_push(&round, node);
+    }
+    while ((node = iok_list_pop(&round)) != NULL) {
         iok_conn_flush(iok_container(node, struct iok_conn, dirty_node));
     }
 }
@@ -274,7 +322,7 @@ void iok_core_detach_ports(struct iok_core *core)
     struct iok_node *node;
 
     while ((node = iok_list_first(&core->ports)) != NULL) {
-        iok_core_detach_port(iok_container(node, struct iok_port, node));
+        iok_core_detach_port(core, iok_container(node, struct iok_port, node));
     }
 }
 
@@ -310,8 +358,11 @@ void iok_core_settle(struct iok_core *core, uint64_t now)
         iok_service_forget_links(iok_container(at, struct iok_service, node));
     }
     iok_list_each (&core->ports, at, after) {
-        while (take_message(core, iok_container(at, struct iok_port, node))) {
+        struct iok_port *port = iok_container(at, struct iok_port, node);
+
+        while (take_message(core, port)) {
         }
+        iok_timer_stop(&core->wheel, &port->due);
     }
     while ((node = iok_list_pop(&core->services)) != NULL) {
         struct iok_service *service = iok_container(node, struct iok_service, node);

@@ -24,7 +24,7 @@
 #define IOK_NS_S UINT64_C(1000000000)
 
 /* Which timer fired: struct iok_timer.kind. */
-enum iok_timer_kind { IOK_TIMER_CALL = 0, IOK_TIMER_CONN, IOK_TIMER_ENDPOINT };
+enum iok_timer_kind { IOK_TIMER_CALL = 0, IOK_TIMER_CONN, IOK_TIMER_ENDPOINT, IOK_TIMER_PORT };
 
 struct iok_port {
     struct iok_port_link link;
@@ -37,9 +37,17 @@ struct iok_port {
     bool leading;
     bool lost; /* fork left its thread behind: nothing above can be trusted */
     bool left; /* freed in a child before its kernel was settled, which does it then: src/fork.c */
-    uint32_t n_calls, n_leases, n_free, calls_max;
+    uint32_t n_calls, n_leases, n_free;
     uint64_t quick_ns; /* how long waits of this port last, a moving average */
+    /* its bounds: calls that were handed over and are not freed yet, and the bytes of their arguments */
+    uint32_t n_counted, calls_max, n_parked;
+    uint64_t bytes_left, bytes_max;
+    struct iok_list parked; /* calls that wait for room, in their order */
+    uint64_t due_ns;        /* the deadline of parked calls that the kernel was asked to tell of; UINT64_MAX: none */
+    /* shared */
+    struct iok_count due_at, due_posted; /* the same for the kernel to read; an IOK_SQ_DUE is under way */
     /* the kernel's */
+    struct iok_timer due;
     struct iok_node node;
     struct iok_node ring_node; /* in core->to_ring: has completions that the application was not told of */
 };
@@ -66,8 +74,10 @@ struct iok_core {
 
 /* What a URL says beyond the protocol's own business. Durations in ns; the options' page is docs/urls.md. */
 struct iok_service_config {
-    uint64_t connections, leases, max_inflight, max_queued, max_reply, retries;
+    uint64_t connections, leases, max_inflight, max_queued, max_pending_bytes, max_reply, max_stream_bytes, retries;
     uint64_t timeout, connect_timeout, ping, ping_timeout, lease_idle;
+    bool overload_waits; /* overload=wait: at a bound a call waits until its deadline; else it ends at once */
+    bool drops;          /* slow_consumer=drop: what a full stream has no room for is dropped; else reading pauses */
     bool tls;
 };
 
@@ -86,10 +96,11 @@ struct iok_service {
     struct iok_core *core;
     struct iok_node node, pump_node;
     bool started, closed;
-    struct iok_list queue;      /* calls that wait for a shared connection */
-    struct iok_list lease_wait; /* leases that wait for a connection */
-    struct iok_list conns;      /* all, in the order they were opened */
-    uint32_t n_queued, n_inflight, n_shared, n_leased;
+    struct iok_list queue;                              /* calls that wait for a shared connection */
+    struct iok_list lease_wait;                         /* leases that wait for a connection */
+    struct iok_list conns;                              /* all, in the order they were opened */
+    uint32_t n_pending, n_inflight, n_shared, n_leased; /* pending: queued, waiting for a lease, or in flight */
+    uint64_t pending_bytes;                             /* arguments of these calls */
     struct iok_budget retry_budget;
 
     /* the endpoint: one per service until resolvers publish sets */
@@ -104,7 +115,8 @@ struct iok_service {
 
     /* figures: written by the core, read by anybody */
     struct iok_count calls, ended[5], retries, cancelled, connects, connect_failures, disconnects, pings;
-    struct iok_count bytes_in, bytes_out, ready_conns, leased_conns, queued_now, inflight_now;
+    struct iok_count bytes_in, bytes_out, ready_conns, leased_conns, queued_now, inflight_now, dropped;
+    struct iok_count overloaded; /* written by the ports, too: shared adds */
     struct iok_hist hist_submit, hist_queue, hist_service;
     struct iok_hist hist_pickup, hist_total; /* written by the ports: shared adds */
     struct iok_note last_failure;
@@ -131,8 +143,10 @@ struct iok_conn {
     bool read_paused;
     bool pinged; /* a ping is under way */
     struct iok_lease *lease;
-    struct iok_call *stream; /* where pushes go */
-    struct iok_timer timer;  /* sign-in deadline, ping, ping's deadline, idle end */
+    struct iok_call *stream;    /* where pushes go */
+    struct iok_message *notice; /* pushes are being dropped: what will tell the program how many; else NULL */
+    uint64_t dropped;           /* so many until now */
+    struct iok_timer timer;     /* sign-in deadline, ping, ping's deadline, idle end */
     struct iok_peer peer;
     uint64_t arrived_at; /* when bytes last came */
     uint64_t opened_at;
@@ -144,6 +158,7 @@ struct iok_conn {
     uint32_t n_live;   /* flights that are not answered yet */
     uint64_t open_seq; /* the flight whose reply is open */
     bool open_push;
+    bool push_lost; /* there was no memory for it: a stream with a hole that nobody is told of must end */
 
     struct iok_io io;
     struct iok_out out;
@@ -184,7 +199,7 @@ uint64_t iok_core_deadline(const struct iok_core *core);
 /* Ends every call, closes every connection, lets go of every port. The net driver may still hold dying links. */
 void iok_core_stop(struct iok_core *core);
 void iok_core_detach_ports(struct iok_core *core);
-void iok_core_detach_port(struct iok_port *port);
+void iok_core_detach_port(struct iok_core *core, struct iok_port *port);
 /* After fork, in the child. First, at once: no port shares a descriptor with the parent, and those of threads that are
  * not here are lost. The forking thread runs it. */
 void iok_core_leave_ports(struct iok_core *core);
@@ -202,6 +217,8 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
         iok_err(&failure_, (code), __VA_ARGS__);                                                                       \
         iok_call_end((core), (call), (outcome), &failure_);                                                            \
     } while (0)
+/* Monotonic ns by which it ends, if the server may hold its answer for block_ms on purpose; 0: never. Any thread. */
+uint64_t iok_call_deadline_at(const struct iok_call *call, int64_t block_ms);
 /* A call came from a port. */
 void iok_call_take(struct iok_core *core, struct iok_call *call);
 /* Ends a call early, wherever it is, with err (IOK_ETIMEOUT or IOK_ECANCELLED). */
@@ -231,6 +248,10 @@ void iok_service_retry_due(struct iok_service *service);
 void iok_service_failed(struct iok_service *service, const struct iok_error *err, bool ready);
 void iok_service_healthy(struct iok_service *service);
 void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front);
+/* Counts a call among those that the service holds; or says why it has no room for it. */
+int iok_service_admit(struct iok_service *service, struct iok_call *call, struct iok_error *err);
+/* It ended, or is a stream by now. Harmless when it was not admitted. */
+void iok_service_dismiss(struct iok_service *service, struct iok_call *call);
 
 /* ---- conn.c ---- */
 int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error *err);
@@ -245,7 +266,8 @@ void iok_conn_free(struct iok_conn *conn);
 /* The caller of this flight went away: its reply will be swallowed. */
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call);
 void iok_conn_resume(struct iok_conn *conn);
-void iok_conn_reset(struct iok_conn *conn);
+/* Makes it clean for the next lease, or closes it; behind: the answer would be long in coming. */
+void iok_conn_reset(struct iok_conn *conn, bool behind);
 void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state);
 void iok_conn_arm(struct iok_conn *conn);
 
@@ -257,6 +279,10 @@ struct iok_flight *iok_flight_at(struct iok_conn *conn, uint64_t seq);
 void iok_flight_drop_last(struct iok_conn *conn);
 /* Pushes of the connection go to this call from now on, and once it is accepted it stays. 0 or IOK_ENOMEM. */
 int iok_flight_stream(struct iok_conn *conn, struct iok_call *call);
+/* The program has taken half of what stood in the stream: tells it what was dropped meanwhile. */
+void iok_flight_tell_dropped(struct iok_conn *conn);
+/* The stream's call is gone: pushes go nowhere. */
+void iok_flight_end_stream(struct iok_conn *conn);
 enum iok_flight_flags { IOK_FLIGHT_PING = 1, IOK_FLIGHT_ANSWERED = 2 };
 
 /* ---- lease.c ---- */

@@ -83,6 +83,7 @@ void iok_lease_lost(struct iok_lease *lease, const struct iok_error *err)
 static void let_go(struct iok_core *core, struct iok_lease *lease)
 {
     struct iok_conn *conn = lease->conn;
+    bool behind = conn != NULL && conn->read_paused; /* much may stand before the answer to a reset */
     struct iok_error err;
 
     iok_err(&err, IOK_ECANCELLED, "the lease was given back before the reply came");
@@ -109,7 +110,7 @@ static void let_go(struct iok_core *core, struct iok_lease *lease)
     lease->conn = NULL;
     conn->lease = NULL;
     if (conn->state == IOK_CONN_LEASED) {
-        iok_conn_reset(conn);
+        iok_conn_reset(conn, behind);
     }
 }
 

@@ -9,10 +9,13 @@
 #define IOK_CONNECTIONS_MAX 1024u /* per service: more is a mistake, as calls are pipelined */
 #define IOK_CALLS_MAX 1000000u    /* in flight or queued per service: each may hold a kilobyte and more */
 
-static const char *const option_names[] = {"connections", "leases",     "max_inflight",    "max_queued", "max_reply",
-                                           "retries",     "timeout",    "connect_timeout", "ping",       "ping_timeout",
-                                           "lease_idle",  "tls_verify", "tls_ca",          "tls_cert",   "tls_key",
-                                           "tls_name",    NULL};
+#define IOK_BYTES_MIN (UINT64_C(64) << 10) /* of the bounds in bytes: what a small call or message always fits into */
+#define IOK_BYTES_MAX (UINT64_C(64) << 30) /* more is no bound */
+
+static const char *const option_names[] = {
+    "connections",   "leases",           "max_inflight", "max_queued", "max_pending_bytes", "overload", "max_reply",
+    "slow_consumer", "max_stream_bytes", "retries",      "timeout",    "connect_timeout",   "ping",     "ping_timeout",
+    "lease_idle",    "tls_verify",       "tls_ca",       "tls_cert",   "tls_key",           "tls_name", NULL};
 
 /* Every key must be known to the kernel or to the codec. */
 static int check_keys(const struct iok_url *url, const struct iok_proto *proto, struct iok_error *err)
@@ -48,6 +51,41 @@ static int check_keys(const struct iok_url *url, const struct iok_proto *proto, 
     return 0;
 }
 
+/* *second becomes true for the second of two words, false for the first, and stays without the option. */
+static int read_choice(const struct iok_url *url, const char *key, const char *const words[2], bool *second,
+                       struct iok_error *err)
+{
+    struct iok_span value;
+
+    if (!iok_url_option(url, key, &value)) {
+        return 0;
+    }
+    *second = iok_span_eq(value, iok_span_of(words[1]));
+    return *second || iok_span_eq(value, iok_span_of(words[0]))
+               ? 0
+               : iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected %s or %s", key, (int)value.n, (const char *)value.p,
+                         words[0], words[1]);
+}
+
+/* What is bounded, and what happens at the bounds. */
+static int read_bounds(struct iok_service_config *config, const struct iok_url *url, struct iok_error *err)
+{
+    static const char *const overload[] = {"fail", "wait"}, *const slow_consumer[] = {"pause", "drop"};
+    int rc;
+
+    if ((rc = iok_url_option_u64(url, "max_inflight", 1, IOK_CALLS_MAX, &config->max_inflight, err)) != 0 ||
+        (rc = iok_url_option_u64(url, "max_queued", 0, IOK_CALLS_MAX, &config->max_queued, err)) != 0 ||
+        (rc = iok_url_option_bytes(url, "max_pending_bytes", IOK_BYTES_MIN, IOK_BYTES_MAX, &config->max_pending_bytes,
+                                   err)) != 0 ||
+        (rc = iok_url_option_bytes(url, "max_reply", 1024, UINT64_C(4) << 30, &config->max_reply, err)) != 0 ||
+        (rc = iok_url_option_bytes(url, "max_stream_bytes", IOK_BYTES_MIN, IOK_BYTES_MAX, &config->max_stream_bytes,
+                                   err)) != 0 ||
+        (rc = read_choice(url, "overload", overload, &config->overload_waits, err)) != 0) {
+        return rc;
+    }
+    return read_choice(url, "slow_consumer", slow_consumer, &config->drops, err);
+}
+
 static int read_config(struct iok_service *service, struct iok_error *err)
 {
     struct iok_service_config *config = &service->config;
@@ -59,7 +97,9 @@ static int read_config(struct iok_service *service, struct iok_error *err)
         .leases = 16,
         .max_inflight = 10000,
         .max_queued = 100000,
-        .max_reply = UINT64_C(512) << 20, /* the largest value that Redis holds */
+        .max_pending_bytes = UINT64_C(1) << 30, /* two of the largest values that Redis holds */
+        .max_reply = UINT64_C(512) << 20,       /* one of them */
+        .max_stream_bytes = UINT64_C(16) << 20, /* 1,024 messages of 16 KiB */
         .retries = 2,
         .timeout = 5 * IOK_NS_S,
         .connect_timeout = 5 * IOK_NS_S,
@@ -71,9 +111,7 @@ static int read_config(struct iok_service *service, struct iok_error *err)
     if ((rc = check_keys(url, service->proto, err)) != 0 ||
         (rc = iok_url_option_u64(url, "connections", 1, IOK_CONNECTIONS_MAX, &config->connections, err)) != 0 ||
         (rc = iok_url_option_u64(url, "leases", 0, IOK_CONNECTIONS_MAX, &config->leases, err)) != 0 ||
-        (rc = iok_url_option_u64(url, "max_inflight", 1, IOK_CALLS_MAX, &config->max_inflight, err)) != 0 ||
-        (rc = iok_url_option_u64(url, "max_queued", 0, IOK_CALLS_MAX, &config->max_queued, err)) != 0 ||
-        (rc = iok_url_option_bytes(url, "max_reply", 1024, UINT64_C(4) << 30, &config->max_reply, err)) != 0 ||
+        (rc = read_bounds(config, url, err)) != 0 ||
         (rc = iok_url_option_u64(url, "retries", 0, 100, &config->retries, err)) != 0 ||
         (rc = iok_url_option_duration(url, "timeout", IOK_NS_MS, 86400 * IOK_NS_S, &config->timeout, err)) != 0 ||
         (rc = iok_url_option_duration(url, "connect_timeout", IOK_NS_MS, 3600 * IOK_NS_S, &config->connect_timeout,
@@ -251,19 +289,57 @@ void iok_service_forked(struct iok_service *service, const struct iok_error *why
 /* A call for a shared connection; front: it was taken off a lost connection, and keeps its turn. */
 void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front)
 {
-    /* Calls pass through the queue, so it may hold what could be in flight just now, and max_queued beyond. */
-    if (!front && (uint64_t)service->n_queued + service->n_inflight >=
-                      service->config.max_queued + service->config.max_inflight) {
-        iok_call_fail(service->core, call, IOK_NEVER_SENT, IOK_EOVERLOAD,
-                      "%u calls wait already (max_queued) behind %u in flight", service->n_queued, service->n_inflight);
-        return;
-    }
-    service->n_queued++;
     if (front) {
         iok_list_push_front(&service->queue, &call->node);
     } else {
         iok_list_push(&service->queue, &call->node);
     }
+}
+
+/* overload=wait: the calls wait here, whatever their number: it is bounded by the ports that they came from. */
+int iok_service_admit(struct iok_service *service, struct iok_call *call, struct iok_error *err)
+{
+    const struct iok_service_config *config = &service->config;
+    uint64_t bytes = call->args.held_bytes;
+    int rc = 0;
+
+    if (bytes > config->max_pending_bytes) {
+        return iok_err(err, IOK_ELIMIT, "arguments of %llu bytes are more than max_pending_bytes=%llu",
+                       (unsigned long long)bytes, (unsigned long long)config->max_pending_bytes);
+    }
+    /* Calls pass through the queue, so it may hold what could be in flight just now, and max_queued beyond. */
+    if (!config->overload_waits && service->n_pending >= config->max_queued + config->max_inflight) {
+        rc = iok_err(err, IOK_EOVERLOAD,
+                     "%u calls wait behind %u in flight (max_queued=%u, max_inflight=%u, "
+                     "overload=fail)",
+                     service->n_pending - service->n_inflight, service->n_inflight, (unsigned)config->max_queued,
+                     (unsigned)config->max_inflight);
+    } else if (!config->overload_waits && service->pending_bytes + bytes > config->max_pending_bytes) {
+        rc = iok_err(err, IOK_EOVERLOAD,
+                     "arguments of %llu bytes wait or are in flight, and %llu more are too many "
+                     "(max_pending_bytes=%llu, overload=fail)",
+                     (unsigned long long)service->pending_bytes, (unsigned long long)bytes,
+                     (unsigned long long)config->max_pending_bytes);
+    }
+    if (rc != 0) {
+        iok_count_add(&service->overloaded, 1);
+        return rc;
+    }
+    service->n_pending++;
+    service->pending_bytes += bytes;
+    call->flags |= IOK_CALL_ADMITTED;
+    return 0;
+}
+
+void iok_service_dismiss(struct iok_service *service, struct iok_call *call)
+{
+    if ((call->flags & IOK_CALL_ADMITTED) == 0) {
+        return;
+    }
+    call->flags &= ~(uint32_t)IOK_CALL_ADMITTED;
+    service->n_pending--;
+    service->pending_bytes -= call->args.held_bytes;
+    iok_service_want_pump(service); /* figures */
 }
 
 void iok_service_want_pump(struct iok_service *service)
@@ -309,7 +385,6 @@ void iok_service_pump(struct iok_service *service)
            (conn = least_busy(service)) != NULL) {
         struct iok_call *call = iok_container(iok_list_pop(&service->queue), struct iok_call, node);
 
-        service->n_queued--;
         iok_conn_send(conn, call);
     }
     while (!iok_list_empty(&service->lease_wait) && (conn = idle_lease_conn(service)) != NULL) {
@@ -321,7 +396,7 @@ void iok_service_pump(struct iok_service *service)
     if (service->fatal) {
         fail_lease_wait(service, &service->failure);
     }
-    iok_count_set(&service->queued_now, service->n_queued);
+    iok_count_set(&service->queued_now, service->n_pending - service->n_inflight);
     iok_count_set(&service->inflight_now, service->n_inflight);
     iok_service_fill(service);
 }

@@ -145,7 +145,7 @@ struct iok_proto {
     void (*close)(void *state);
     /* Optional: appends the cheapest request that shows life; the host keeps a flight for it, and drops the answer. */
     int (*ping)(void *state, struct iok_io *io, struct iok_flight *flight);
-    /* Optional: what kind of request this is. Without it all requests are shareable and none repeatable. */
+    /* Optional: what kind of request this is. Without it all requests are shareable and none repeatable. Any thread. */
     void (*classify)(const struct iok_token *args, size_t n, struct iok_class *out);
     /* Optional: makes a leased connection clean again; done when the codec calls host->ready. Without it, or on an
      * error, the connection is closed. */

@@ -4,15 +4,17 @@
 
 int iok_port_link_init(struct iok_port_link *link, uint32_t objects_max, struct iok_wake *kernel_wake)
 {
+    uint32_t entries = objects_max * IOK_PORT_VERBS;
     int rc;
 
+    entries = entries < IOK_PORT_ENTRIES_MIN ? IOK_PORT_ENTRIES_MIN : entries;
     *link = (struct iok_port_link){.kernel_wake = kernel_wake, .owner = pthread_self()};
     rc = iok_wake_init(&link->wake);
     if (rc == 0) {
-        rc = iok_ring_init(&link->sq, objects_max * IOK_PORT_VERBS);
+        rc = iok_ring_init(&link->sq, entries);
     }
     if (rc == 0) {
-        rc = iok_ring_init(&link->cq, objects_max * IOK_PORT_VERBS);
+        rc = iok_ring_init(&link->cq, entries);
     }
     if (rc != 0) {
         iok_port_link_deinit(link);

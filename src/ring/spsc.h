@@ -70,6 +70,14 @@ static inline bool iok_ring_pop(struct iok_ring *ring, uintptr_t *value)
     return true;
 }
 
+/* Consumer: what a later pop gives, ahead of the next one; 0 if that is not known to be there. */
+static inline uintptr_t iok_ring_ahead(const struct iok_ring *ring, uint32_t ahead)
+{
+    uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+
+    return ring->tail_seen - head > ahead ? ring->slots[(head + ahead) & ring->mask] : 0;
+}
+
 /* Consumer: how many pops are certain to succeed. */
 static inline uint32_t iok_ring_used(struct iok_ring *ring)
 {

@@ -220,6 +220,13 @@ def test_reply_over_the_limit(shared_redis: RedisServer) -> None:
         assert client.get("small") == b"x" * 1000
 
 
+@pytest.mark.parametrize("code", ["IOK_ELIMIT", "IOK_EOVERLOAD", "IOK_ERESET"])
+def test_a_done_call_never_looks_as_if_it_was_never_sent(code: str) -> None:
+    """Whatever was wrong with its reply: a program repeats what is NeverSent."""
+    error = iokernel.errors._failure(code, "done", "the reply is too large", "redis://host", "")
+    assert (type(error), error.outcome) == (iokernel.Error, "done")
+
+
 def test_calls_after_close(shared_redis: RedisServer) -> None:
     async def main() -> None:
         client = aio.connect(shared_redis.url)

@@ -64,7 +64,7 @@ static void print_token(struct kit_text *text, const struct iok_token *token)
         [IOK_NULL] = "null",           [IOK_BOOL] = "bool",   [IOK_I64] = "i64",         [IOK_F64] = "f64",
         [IOK_BYTES] = "bytes",         [IOK_TEXT] = "text",   [IOK_DECIMAL] = "decimal", [IOK_ARRAY] = "array",
         [IOK_TIMESTAMP] = "timestamp", [IOK_MAP] = "map",     [IOK_SET] = "set",         [IOK_PUSH] = "push",
-        [IOK_ATTR] = "attr",           [IOK_ERROR] = "error",
+        [IOK_ATTR] = "attr",           [IOK_ERROR] = "error", [IOK_DROPPED] = "dropped",
     };
     char number[32];
     if (token->type == 0 || token->type >= sizeof(names) / sizeof(*names))

@@ -221,6 +221,7 @@ struct world *world_new(const char *url)
     iok_count_set(&w->kernel->refs, 1);
     iok_count_set(&w->kernel->generation, iok_count_get(&iok_generation));
     w->kernel->port_calls_max = 4096;
+    w->kernel->port_bytes_max = UINT64_C(1) << 30;
     w->kernel->net = &w->sim.net;
     iok_baton_init(&w->kernel->baton);
     iok_core_start(w->core, &w->sim.net);
@@ -311,6 +312,18 @@ void world_hand_in(struct world *w, struct iok_call *call)
     call->stamps.submitted = w->sim.now; /* nobody else looks at it yet */
 }
 
+struct iok_link *world_sign_in(struct world *w)
+{
+    struct iok_link *link = world_connect(w);
+
+    for (const char *at = link->got; (at = strstr(at, "*")) != NULL; at++) {
+        sim_arrive(link, "+OK\r\n");
+    }
+    world_run(w);
+    sim_clear(link);
+    return link;
+}
+
 struct iok_call *world_submit(struct world *w, const char *text, int64_t timeout_ms, struct iok_lease *lease)
 {
     struct iok_call *call = iok_call_new(w->port, w->service, NULL);
@@ -341,8 +354,7 @@ struct iok_call *world_command(struct world *w, struct iok_lease *lease, const c
     return call;
 }
 
-/* Takes what the kernel pushed; other calls that ended keep their mark. */
-static void take_all(struct world *w)
+void world_take(struct world *w)
 {
     struct iok_call *news;
 
@@ -356,7 +368,7 @@ void world_expect(struct world *w, struct iok_call *call, enum iok_outcome outco
     const struct iok_token *tokens;
     size_t n;
 
-    take_all(w);
+    world_take(w);
     assert_string_equal(iok_outcome_name(iok_call_outcome(call)), iok_outcome_name(outcome));
     if (iok_call_error(call, &err) != code) {
         fail_msg("expected %s, but it is %s: %s", iok_errno_name(code), iok_errno_name(err.code), err.text);
@@ -368,11 +380,11 @@ void world_expect(struct world *w, struct iok_call *call, enum iok_outcome outco
         assert_memory_equal(tokens->p, reply, tokens->len);
     }
     iok_call_free(call);
-    take_all(w);
+    world_take(w);
 }
 
 void world_pending(struct world *w, struct iok_call *call)
 {
-    take_all(w);
+    world_take(w);
     assert_int_equal(iok_call_outcome(call), IOK_PENDING);
 }

@@ -75,6 +75,10 @@ void world_run(struct world *w);
 void world_advance(struct world *w, uint64_t ns);
 /* The last link connects, and the core gets to know. */
 struct iok_link *world_connect(struct world *w);
+/* The last link connects, and the peer accepts each step of Redis's sign-in. */
+struct iok_link *world_sign_in(struct world *w);
+/* Takes what the kernel pushed, as iok_poll would, but calls that ended only get their mark. */
+void world_take(struct world *w);
 /* A call of one text argument, submitted at the simulated time; not taken yet. timeout_ms as iok_call_timeout. */
 struct iok_call *world_submit(struct world *w, const char *text, int64_t timeout_ms, struct iok_lease *lease);
 /* As world_submit for several words, with turns of the core afterwards. Ends with NULL. */

@@ -139,7 +139,7 @@ static void peer_main(int listener)
 static struct {
     pid_t peer;
     struct sockaddr_in address;
-    char url[64];
+    char url[96];
     struct iok_kernel *kernel;
     struct iok_port *port;
     struct iok_service *service;
@@ -494,6 +494,48 @@ static void test_calls_under_way(void **state)
     }
 }
 
+static bool parked_end_here(void)
+{
+    bool well = true;
+
+    for (unsigned i = 0; i < 6; i++) {
+        well &= ends_as_parents(held[i]);
+    }
+    for (unsigned i = 0; i < 6; i++) { /* and here there is room for others */
+        held[i] = submit(w.port, NULL, "in turn");
+    }
+    for (unsigned i = 0; i < 6; i++) {
+        well &= ends(held[i], IOK_DONE, 0, "in turn");
+    }
+    return well && use_and_free();
+}
+
+/* Calls that wait for room on their port are the parent's, too: it hands them over, and nobody else. */
+static void test_parked_calls(void **state)
+{
+    struct iok_options options = {.port_calls_max = 2};
+
+    (void)state;
+    world_new(&options);
+    iok_service_close(w.service, w.port);
+    iok_service_unref(w.service);
+    (void)snprintf(w.url + strlen(w.url), sizeof(w.url) - strlen(w.url), "&overload=wait");
+    w.service = iok_service_new(w.port, w.url, NULL);
+    for (unsigned i = 0; i < 6; i++) {
+        held[i] = submit(w.port, NULL, "hold");
+        assert_non_null(held[i]);
+    }
+    assert_true(is_well(fork_to(parked_end_here)));
+    assert_true(is_well(fork_to(free_unused)));
+    for (unsigned i = 0; i < 6; i++) {
+        while (iok_wait_call(held[i], 20) == IOK_ETIMEOUT) {
+            peer_goes_on();
+        }
+        assert_true(ends(held[i], IOK_DONE, 0, "hold"));
+    }
+    world_free();
+}
+
 static bool leases_here(void)
 {
     bool well = ends_as_parents(held[0]) && ends(submit(w.port, bound, "x"), IOK_NEVER_SENT, IOK_EFORKED, NULL) &&
@@ -787,6 +829,7 @@ int main(void)
         cmocka_unit_test(test_unused),
         cmocka_unit_test(test_grandchildren),
         cmocka_unit_test(test_calls_under_way),
+        cmocka_unit_test(test_parked_calls),
         cmocka_unit_test(test_leases),
         cmocka_unit_test(test_port_of_another_thread),
         cmocka_unit_test(test_under_load),

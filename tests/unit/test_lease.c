@@ -24,19 +24,6 @@ static struct iok_lease *new_lease(struct world *w)
     return lease;
 }
 
-/* The last link connects, and the peer accepts each step of the sign-in. */
-static struct iok_link *sign_in(struct world *w)
-{
-    struct iok_link *link = world_connect(w);
-
-    for (const char *at = link->got; (at = strstr(at, "*")) != NULL; at++) {
-        sim_arrive(link, "+OK\r\n");
-    }
-    world_run(w);
-    sim_clear(link);
-    return link;
-}
-
 static void test_bind_and_release(void **state)
 {
     struct world *w = world_new(URL);
@@ -169,9 +156,9 @@ static void test_auto_lease(void **state)
     struct iok_link *own;
 
     (void)state;
-    sign_in(w);
+    world_sign_in(w);
     call = world_command(w, NULL, WORDS("BLPOP", "k", "0"));
-    own = sign_in(w);
+    own = world_sign_in(w);
     assert_int_equal(w->sim.n_links, 2);
     world_advance(w, 60 * SIM_S); /* 0 means for ever: neither a deadline nor a ping */
     world_pending(w, call);
@@ -191,19 +178,19 @@ static void test_auto_lease_ends_badly(void **state)
     struct iok_link *own;
 
     (void)state;
-    sign_in(w);
+    world_sign_in(w);
     call = world_command(w, NULL, WORDS("BLPOP", "k", "0"));
     iok_cancel(call); /* while it waits */
     world_run(w);
     world_expect(w, call, IOK_NEVER_SENT, IOK_ECANCELLED, NULL);
     call = world_command(w, NULL, WORDS("BLPOP", "k", "0"));
-    own = sign_in(w);
+    own = world_sign_in(w);
     iok_cancel(call); /* in flight: the connection may never answer */
     world_run(w);
     world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ECANCELLED, NULL);
     assert_true(own->closed_by_us);
     call = world_command(w, NULL, WORDS("BLPOP", "k", "0"));
-    own = sign_in(w);
+    own = world_sign_in(w);
     sim_fail(own, IOK_ERESET); /* lost */
     world_run(w);
     world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
@@ -217,14 +204,14 @@ static void test_auto_lease_cannot_encode(void **state)
     struct iok_call *call = iok_call_new(w->port, w->service, NULL);
 
     (void)state;
-    sign_in(w);
+    world_sign_in(w);
     iok_call_text(call, "BLPOP", 5);
     iok_call_array(call, 0);
     iok_call_text(call, "0", 1);
     world_hand_in(w, call);
     world_run(w);
     if (w->sim.n_links == 2) {
-        sign_in(w);
+        world_sign_in(w);
     }
     world_expect(w, call, IOK_NEVER_SENT, IOK_ETYPE, NULL);
     world_free(w);
@@ -253,9 +240,9 @@ static void test_dirty_is_made_clean(void **state)
     struct iok_link *own;
 
     (void)state;
-    sign_in(w);
+    world_sign_in(w);
     watch = world_command(w, lease, WORDS("WATCH", "k"));
-    own = sign_in(w);
+    own = world_sign_in(w);
     sim_arrive(own, "+OK\r\n");
     world_run(w);
     world_expect(w, watch, IOK_DONE, 0, "OK");
@@ -284,9 +271,9 @@ static void test_stream(void **state)
     size_t n;
 
     (void)state;
-    sign_in(w);
+    world_sign_in(w);
     call = world_command(w, lease, WORDS("SUBSCRIBE", "news"));
-    own = sign_in(w);
+    own = world_sign_in(w);
     sim_arrive(own, "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
     world_run(w);
     world_pending(w, call);
@@ -318,9 +305,9 @@ static void test_stream_lost_unanswered(void **state)
     struct iok_call *call;
 
     (void)state;
-    sign_in(w);
+    world_sign_in(w);
     call = world_command(w, lease, WORDS("SUBSCRIBE", "news"));
-    sim_fail(sign_in(w), 0);
+    sim_fail(world_sign_in(w), 0);
     world_run(w);
     world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
     iok_lease_free(lease);

@@ -18,7 +18,10 @@ Argument: TypeAlias = str | bytes | bytearray | memoryview | int | float
 version: str
 
 def configure(
-    *, handoff: Literal["auto", "wake", "spin", "lead"] = "auto", port_calls_max: int = 0
+    *,
+    handoff: Literal["auto", "wake", "spin", "lead"] = "auto",
+    port_calls_max: int = 0,
+    port_bytes_max: int = 0,
 ) -> None: ...
 def stats() -> dict[str, int]: ...
 def task_type() -> type[asyncio.Task[Any]]: ...

@@ -350,7 +350,7 @@ class Redis(RedisCommands, Client):
         return Watch(self, keys)
 
     def subscribe(self, *channels: Argument, gaps: bool = False) -> Subscription:
-        """Iterate over messages; ``gaps=True`` also tells when some may have been missed."""
+        """Iterate over messages; ``gaps=True`` also tells where some were, or may be, missed."""
         return Subscription(self, "SUBSCRIBE", channels, gaps)
 
     def psubscribe(self, *patterns: Argument, gaps: bool = False) -> Subscription:

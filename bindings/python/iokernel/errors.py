@@ -75,7 +75,7 @@ class Timeout(Error, TimeoutError):
 
 
 class Overloaded(NeverSent):
-    """Too many calls wait already."""
+    """Too many calls, or bytes of their arguments, wait already: the text names the bound."""
 
 
 class Unavailable(NeverSent):
@@ -172,10 +172,10 @@ def _failure(code: str, outcome: str, text: str, service: str, endpoint: str) ->
     """Make the exception for a failure of the core; called by it."""
     kind = _BY_CODE.get(code)
     if kind is None:
-        if outcome == "maybe-executed":
-            kind = MaybeExecuted
-        else:
+        if outcome == "never-sent":
             kind = _BY_CODE_NEVER_SENT.get(code, NeverSent)
+        else:  # done: it was run, and only its reply is missing
+            kind = MaybeExecuted if outcome == "maybe-executed" else Error
     place = "" if service and text.startswith(service) else _place(service, endpoint)
     message = f"{place}{text.rstrip('.')}{'' if text.endswith('?') else '.'}"
     if service and kind is not URLError:

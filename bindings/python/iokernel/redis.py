@@ -611,7 +611,9 @@ def raise_first(results: Sequence[Any]) -> None:
 class Message(NamedTuple):
     """What a subscription yields.
 
-    ``kind`` is ``"message"``, ``"pmessage"``, ``"smessage"`` or ``"gap"``; ``pattern`` is set for
+    ``kind`` is ``"message"``, ``"pmessage"``, ``"smessage"``, or with ``gaps=True`` also ``"gap"``
+    (the connection was lost here) or ``"dropped"`` (``data`` messages were dropped here, as the
+    program was slow and the URL says ``slow_consumer=drop``). ``pattern`` is set for
     ``"pmessage"``.
     """
 
@@ -634,7 +636,7 @@ def _word(value: Any) -> str:
 class SubscriptionState:
     """What a subscription knows whichever way it waits: channels, and messages not taken."""
 
-    __slots__ = ("_channels", "_command", "_gap_messages", "_ready", "gaps")
+    __slots__ = ("_channels", "_command", "_gap_messages", "_ready", "dropped", "gaps")
 
     def __init__(self, command: str, channels: tuple[Argument, ...], gaps: bool) -> None:
         if not channels:
@@ -645,6 +647,8 @@ class SubscriptionState:
         self._ready: list[Message] = []
         self.gaps = 0
         """How often the connection was lost, and with it perhaps messages."""
+        self.dropped = 0
+        """How many messages were dropped until here, as the program was slow."""
 
     @property
     def channels(self) -> list[Argument]:
@@ -653,7 +657,7 @@ class SubscriptionState:
 
     def _confirms(self, push: Any) -> bool:
         """Whether it says that a channel was subscribed."""
-        return bool(push) and _word(push[0]) == self._command.lower()
+        return isinstance(push, list) and bool(push) and _word(push[0]) == self._command.lower()
 
     def _message(self, push: Any) -> Message | None:
         """The message in a push; None for confirmations."""
@@ -667,6 +671,11 @@ class SubscriptionState:
         return None
 
     def _keep(self, push: Any) -> None:
+        if isinstance(push, int):
+            self.dropped += push
+            if self._gap_messages:
+                self._ready.append(Message("dropped", None, push))
+            return
         message = self._message(push)
         if message is not None:
             self._ready.append(message)

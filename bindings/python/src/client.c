@@ -60,7 +60,7 @@ struct iok_call *caller_begin(struct py_caller *caller, struct py_port **port)
         port_reap(found);
     }
     *port = found;
-    struct iok_error err = {0};
+    struct iok_error err; /* filled in on failure only */
     struct iok_call *call = iok_call_new(found->port, caller->service, &err);
     if (UNLIKELY(call == NULL)) {
         fail_set(&err, IOK_NEVER_SENT, caller->service, "");
@@ -600,11 +600,11 @@ static PyObject *client_stats(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     struct iok_service_stats s = {0};
     iok_service_stats(self->service, &s);
-    PyObject *dict =
-        Py_BuildValue("{sKsKsKsKsKsKsKsKsKsIsIsIsI}", "calls", s.calls, "retries", s.retries, "cancelled", s.cancelled,
-                      "connects", s.connects, "connect_failures", s.connect_failures, "disconnects", s.disconnects,
-                      "pings", s.pings, "bytes_in", s.bytes_in, "bytes_out", s.bytes_out, "connections", s.connections,
-                      "leased", s.leased, "queued", s.queued, "inflight", s.inflight);
+    PyObject *dict = Py_BuildValue(
+        "{sKsKsKsKsKsKsKsKsKsKsKsIsIsIsI}", "calls", s.calls, "retries", s.retries, "cancelled", s.cancelled,
+        "overloaded", s.overloaded, "dropped", s.dropped, "connects", s.connects, "connect_failures",
+        s.connect_failures, "disconnects", s.disconnects, "pings", s.pings, "bytes_in", s.bytes_in, "bytes_out",
+        s.bytes_out, "connections", s.connections, "leased", s.leased, "queued", s.queued, "inflight", s.inflight);
     if (dict == NULL) {
         return NULL;
     }

@@ -167,10 +167,11 @@ static int handoff_of(const char *name, enum iok_handoff *out)
 
 static PyObject *core_configure(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
-    static const char *names[] = {"handoff", "port_calls_max", NULL};
+    static const char *names[] = {"handoff", "port_calls_max", "port_bytes_max", NULL};
     const char *handoff = "auto";
     unsigned long calls = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$sk:configure", (char **)names, &handoff, &calls)) {
+    unsigned long long bytes = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$skK:configure", (char **)names, &handoff, &calls, &bytes)) {
         return NULL;
     }
     if (core.kernel != NULL) {
@@ -186,6 +187,7 @@ static PyObject *core_configure(PyObject *Py_UNUSED(module), PyObject *args, PyO
         return NULL;
     }
     options.port_calls_max = (uint32_t)calls;
+    options.port_bytes_max = bytes;
     core.options = options;
     Py_RETURN_NONE;
 }
@@ -202,7 +204,7 @@ static PyObject *core_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unu
                          s.buffer_bytes);
 }
 
-PyDoc_STRVAR(configure_doc, "configure(*, handoff='auto', port_calls_max=0)\n--\n\n"
+PyDoc_STRVAR(configure_doc, "configure(*, handoff='auto', port_calls_max=0, port_bytes_max=0)\n--\n\n"
                             "Set options of the process's kernel, before the first connect().");
 PyDoc_STRVAR(stats_doc, "stats()\n--\n\nCounters of the process's kernel; all 0 before the first connect().");
 PyDoc_STRVAR(command_doc, "command(*words, min=0, max=-1, form=None, doc=None)\n--\n\n"

@@ -243,7 +243,8 @@ static void stream_dealloc(PyObject *op)
 
 static PyMethodDef stream_methods[] = {
     {"next", (PyCFunction)(void (*)(void))stream_next, METH_VARARGS | METH_KEYWORDS,
-     "next(timeout=None)\n--\n\nThe next message as a list; on an event loop a Reply of it."},
+     "next(timeout=None)\n--\n\nThe next message as a list; on an event loop a Reply of it.\n\nAn int in its place "
+     "says that so many messages were dropped here, which only slow_consumer=drop allows."},
     {"close", stream_close, METH_NOARGS, "close()\n--\n\nEnd it; again is harmless."},
     {NULL, NULL, 0, NULL},
 };

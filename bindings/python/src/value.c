@@ -257,6 +257,7 @@ static PyObject *walk_value(struct walk *w)
     case IOK_BOOL:
         return PyBool_FromLong(t->i != 0);
     case IOK_I64:
+    case IOK_DROPPED: /* in the place of a message, which is a list */
         return PyLong_FromLongLong(t->i);
     case IOK_F64:
         return PyFloat_FromDouble(t->f);
