@@ -18,8 +18,11 @@
  * owner: the thread that made it, see iok_port_adopt). Services and kernels may be used from any thread. Functions
  * never block unless their comment says so. No function may be called from a signal handler.
  *
- * After fork() everything here belongs to the parent: in the child each function returns IOK_EFORKED (or NULL with
- * it); make a new kernel there.
+ * fork() is a non-event. The parent goes on. In the child kernels, services, and the ports of the forking thread work as
+ * before, on a thread and connections of the child's own, which are made at the first use. Calls that were under way
+ * end there as IOK_MAYBE_EXECUTED with IOK_EFORKED, since the parent may run them; so does every call on a lease that had
+ * a connection, as IOK_NEVER_SENT. Ports of other threads return IOK_EFORKED; they can be freed. In the child of a fork by
+ * a signal handler that interrupted one of these functions, as ever with threads, only exec and _exit are safe.
  *
  * Errors: 0 is success, a positive value an expected outcome, a negative value one of enum iok_errno. */
 #ifndef IOKERNEL_H
@@ -156,8 +159,7 @@ struct iok_options {
 /* Starts the kernel thread. options may be NULL. Returns NULL with *err filled in. The thread blocks all signals. */
 IOK_API struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_error *err);
 /* Stops the thread: ends every call, closes every connection, then frees. Blocks until the thread is gone (it needs
- * nothing of the program, so milliseconds). Ports stay valid for picking up and freeing until iok_port_free. After
- * fork, in the child: frees what is safe to free and touches no descriptor of the parent's connections. */
+ * nothing of the program, so milliseconds). Ports stay valid for picking up and freeing until iok_port_free. */
 IOK_API void iok_kernel_free(struct iok_kernel *kernel);
 
 /* Counters since the start. Any thread. */
@@ -185,7 +187,8 @@ IOK_API void iok_port_adopt(struct iok_port *port);
  * needs to let go (milliseconds). */
 IOK_API void iok_port_free(struct iok_port *port);
 /* A descriptor that polls readable when iok_poll has something, from the first call of this function on. Belongs to the
- * port. Drain between iok_drain_begin and iok_drain_end. */
+ * port, and has the same number in a child of fork(), where poll and epoll have to be told of it anew. Drain between
+ * iok_drain_begin and iok_drain_end. -1 only in a child that has no descriptor left. */
 IOK_API int iok_port_fd(struct iok_port *port);
 /* Tells a sleeping kernel about submitted calls. iok_submit does it by itself for the first and every 32nd call of a
  * burst; call this at the end of a burst, or wait, which includes it. */

@@ -10,15 +10,23 @@
 #define IOK_KICK_EVERY 32u       /* submissions of a burst between two looks at whether the kernel sleeps */
 #define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: about 2.5 MB */
 
-int iok_port_check(const struct iok_port *port, struct iok_error *err)
+/* 0, IOK_EFORKED, IOK_ETHREAD. */
+static int check_owner(const struct iok_port *port, struct iok_error *err)
 {
-    if (port->owner->generation != iok_generation()) {
-        return iok_err(err, IOK_EFORKED, "this handle belongs to the parent process: connect again after fork");
+    if (port->lost) {
+        return iok_err(err, IOK_EFORKED, "this port belongs to a thread of the parent process: make one here");
     }
     if (!pthread_equal(port->link.owner, pthread_self())) {
         return iok_err(err, IOK_ETHREAD, "this port belongs to another thread: use one port for each thread");
     }
     return 0;
+}
+
+int iok_port_check(struct iok_port *port, struct iok_error *err)
+{
+    int rc = check_owner(port, err);
+
+    return rc != 0 || iok_kernel_is_here(port->owner) ? rc : iok_kernel_revive(port->owner, err);
 }
 
 /* ---- ports ---- */
@@ -28,8 +36,7 @@ struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
     struct iok_port *port;
     int rc;
 
-    if (kernel->generation != iok_generation()) {
-        iok_err(err, IOK_EFORKED, "this kernel belongs to the parent process: make a new one after fork");
+    if (!iok_kernel_is_here(kernel) && iok_kernel_revive(kernel, err) != 0) {
         return NULL;
     }
     if (iok_count_get(&kernel->stop) != 0) {
@@ -51,6 +58,7 @@ struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
     iok_list_init(&port->news);
     iok_list_init(&port->calls);
     iok_list_init(&port->leases);
+    iok_list_init(&port->doomed);
     iok_list_init(&port->parked);
     port->owner = kernel;
     port->calls_max = kernel->port_calls_max;
@@ -99,11 +107,17 @@ static void detach(struct iok_port *port)
 
 void iok_port_free(struct iok_port *port)
 {
-    bool forked = port->owner->generation != iok_generation();
+    port->link.owner = pthread_self();
+    if (iok_kernel_is_here(port->owner) || !iok_port_leave(port)) {
+        iok_port_free_now(port);
+    }
+}
+
+void iok_port_free_now(struct iok_port *port)
+{
     struct iok_node *node;
 
-    port->link.owner = pthread_self();
-    if (!forked) {
+    if (!port->lost) {
         iok_list_each (&port->calls, at, after) {
             iok_abandon(iok_container(at, struct iok_call, all));
         }
@@ -111,9 +125,9 @@ void iok_port_free(struct iok_port *port)
             iok_lease_free(iok_container(at, struct iok_lease, app_node));
         }
         detach(port);
-    }
-    while ((node = iok_list_pop(&port->free_calls)) != NULL) {
-        free_call_memory(iok_container(node, struct iok_call, all));
+        while ((node = iok_list_pop(&port->free_calls)) != NULL) {
+            free_call_memory(iok_container(node, struct iok_call, all));
+        }
     }
     iok_port_link_deinit(&port->link);
     iok_kernel_drop(port->owner);
@@ -122,6 +136,9 @@ void iok_port_free(struct iok_port *port)
 
 int iok_port_fd(struct iok_port *port)
 {
+    if (!iok_kernel_is_here(port->owner) && iok_kernel_revive(port->owner, NULL) != 0) {
+        return -1;
+    }
     if (!port->link.armed) {
         port->link.armed = true;
         iok_wake_arm(&port->link.wake);
@@ -155,6 +172,9 @@ void iok_flush(struct iok_port *port)
 void iok_drain_begin(struct iok_port *port)
 {
     port->link.bursting = true;
+    if (iok_port_check(port, NULL) != 0) {
+        return;
+    }
     if (port->link.armed && iok_wake_disarm(&port->link.wake)) {
         iok_wake_drain(&port->link.wake);
     }
@@ -164,7 +184,7 @@ void iok_drain_end(struct iok_port *port)
 {
     port->link.bursting = false;
     iok_flush(port);
-    if (!port->link.armed) {
+    if (!port->link.armed || iok_port_check(port, NULL) != 0) {
         return; /* nobody watches the descriptor */
     }
     iok_wake_arm(&port->link.wake);
@@ -262,6 +282,26 @@ static void really_free(struct iok_call *call)
     }
 }
 
+/* The kernel has let go of it, and so had the program. Whoever leads frees it later: what its arguments refer to is given
+ * back by the program's own function, which may wait for a lock, and until it returned the core would stand still. */
+static void free_abandoned(struct iok_call *call)
+{
+    if (call->port->leading) {
+        iok_list_push(&call->port->doomed, &call->pending);
+    } else {
+        really_free(call);
+    }
+}
+
+void iok_port_free_doomed(struct iok_port *port)
+{
+    struct iok_node *node;
+
+    while ((node = iok_list_pop(&port->doomed)) != NULL) {
+        really_free(iok_container(node, struct iok_call, pending));
+    }
+}
+
 static void picked_up(struct iok_call *call)
 {
     struct iok_service *service = call->service;
@@ -308,7 +348,7 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         if ((call->app & IOK_APP_ABANDONED) == 0) {
             *news = (call->app & IOK_APP_WAITED) != 0 ? NULL : call;
         } else if ((call->app & IOK_APP_CANCEL) == 0) {
-            really_free(call);
+            free_abandoned(call);
         }
         break;
     case IOK_CQ_NEWS:
@@ -319,7 +359,7 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
     case IOK_CQ_CANCELLED:
         call->app &= ~(uint32_t)IOK_APP_CANCEL;
         if ((call->app & IOK_APP_ABANDONED) != 0) {
-            really_free(call);
+            free_abandoned(call);
         }
         break;
     case IOK_CQ_RELEASED: {
@@ -342,7 +382,6 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
 
 struct iok_call *iok_poll(struct iok_port *port)
 {
-    bool forked = port->owner->generation != iok_generation();
     struct iok_call *call = NULL;
     struct iok_node *node;
 
@@ -351,7 +390,10 @@ struct iok_call *iok_poll(struct iok_port *port)
         if (node != NULL) {
             return iok_container(node, struct iok_call, pending);
         }
-    } while (!forked && iok_port_take(port, &call) && call == NULL);
+        if (!iok_kernel_is_here(port->owner) && iok_port_check(port, NULL) != 0) {
+            return NULL;
+        }
+    } while (iok_port_take(port, &call) && call == NULL);
     return call;
 }
 
@@ -385,7 +427,9 @@ static int load_tls(struct iok_service *service, struct iok_net *net, struct iok
                    ? 0
                    : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
     }
+    iok_fork_hold(); /* or a child might inherit a lock of OpenSSL that nobody would open */
     service->tls = net->ops->tls_new(config, err);
+    iok_fork_release();
     service->tls_free = net->ops->tls_free;
     return service->tls == NULL ? err->code : 0;
 }
@@ -418,12 +462,12 @@ struct iok_service *iok_service_new(struct iok_port *port, const char *url, stru
 
 void iok_service_close(struct iok_service *service, struct iok_port *port)
 {
-    if (iok_port_check(port, NULL) != 0) {
+    if (check_owner(port, NULL) != 0) {
         return;
     }
     iok_count_ref(&service->refs); /* the message's */
     while (!iok_ring_push(&port->link.sq, iok_entry(service, IOK_SQ_CLOSE))) {
-        if (iok_port_is_detached(&port->link)) { /* the kernel has closed all */
+        if (iok_port_check(port, NULL) != 0 || iok_port_is_detached(&port->link)) { /* the kernel has closed all */
             iok_service_drop(service);
             return;
         }
@@ -667,7 +711,7 @@ void iok_cancel(struct iok_call *call)
     bool pushed;
 
     if ((call->app & (IOK_APP_SUBMITTED | IOK_APP_CANCEL | IOK_APP_ENDED)) != IOK_APP_SUBMITTED ||
-        iok_port_check(port, NULL) != 0) {
+        check_owner(port, NULL) != 0) {
         return;
     }
     if ((call->app & IOK_APP_PARKED) != 0) {
@@ -693,10 +737,12 @@ void iok_abandon(struct iok_call *call)
 
 void iok_call_free(struct iok_call *call)
 {
-    bool held = (call->app & IOK_APP_COUNTED) != 0 &&
-                ((call->app & IOK_APP_ENDED) == 0 || (call->app & IOK_APP_CANCEL) != 0) &&
-                call->port->owner->generation == iok_generation();
+    bool held =
+        (call->app & IOK_APP_COUNTED) != 0 && ((call->app & IOK_APP_ENDED) == 0 || (call->app & IOK_APP_CANCEL) != 0);
 
+    if (call->port->lost) {
+        return; /* see fork.c */
+    }
     if (held) { /* the kernel still has it */
         call->app |= IOK_APP_ABANDONED;
         if (iok_node_linked(&call->pending)) {
@@ -838,7 +884,7 @@ void iok_lease_free(struct iok_lease *lease)
 {
     bool pushed;
 
-    if (lease->released || lease->port->owner->generation != iok_generation()) {
+    if (lease->released || lease->port->lost) {
         return;
     }
     lease->released = true;

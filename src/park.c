@@ -100,7 +100,7 @@ int iok_port_at_bound(struct iok_call *call, struct iok_error *err)
 
 void iok_port_room(struct iok_port *port)
 {
-    while (port->n_parked != 0 && port->owner->generation == iok_generation()) {
+    while (port->n_parked != 0 && iok_kernel_is_here(port->owner)) {
         struct iok_call *call = iok_container(iok_list_first(&port->parked), struct iok_call, node);
 
         if (!has_room(port, call)) {
@@ -159,6 +159,20 @@ void iok_parked_due(struct iok_port *port)
     iok_port_room(port); /* those in front may have been the large ones */
     if (next != UINT64_MAX) {
         ask(port, next > now + IOK_PARK_GRAIN_NS ? next : now + IOK_PARK_GRAIN_NS);
+    }
+}
+
+void iok_parked_forked(struct iok_port *port)
+{
+    struct iok_error err;
+
+    port->due_ns = UINT64_MAX;
+    iok_err(&err, IOK_EFORKED, "it waited for room at fork(), and belongs to the parent process");
+    while (!port->lost && port->n_parked != 0) {
+        struct iok_call *call = iok_container(iok_list_first(&port->parked), struct iok_call, node);
+
+        iok_parked_end(call, &err);
+        call->outcome = IOK_MAYBE_EXECUTED; /* not by us; but the parent may send it */
     }
 }
 

@@ -1,4 +1,4 @@
-/* run.c - who runs the core, and when: the kernel thread, waiters that lead it for a moment, and what fork does.
+/* run.c - who runs the core, and when: the kernel thread, and waiters that lead it for a moment. fork.c has what fork does.
  *
  * A waiting thread has three ways to learn that its call has ended, tried in this order (docs/performance.md has the
  * figures): it leads (runs the loop itself, when no other thread's call is under way), it spins on its completion
@@ -26,15 +26,7 @@
 #define IOK_PAUSES 16u             /* between two looks: under a microsecond (a pause takes 10 to 50 ns) */
 #define IOK_WANT_SPINS 32u         /* looks at the baton while the kernel thread lets go: about 20 us */
 
-static pthread_mutex_t kernels_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct iok_kernel *kernels;
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-static struct iok_count generation; /* written in a child with one thread only */
-
-uint64_t iok_generation(void)
-{
-    return iok_count_get(&generation);
-}
+static _Thread_local const struct iok_kernel *led; /* by this thread, just now */
 
 uint64_t iok_now_ns(void)
 {
@@ -160,51 +152,6 @@ static unsigned usable_cpus(void)
     return n;
 }
 
-/* Before fork: the core stands still, so that the child finds it whole. */
-static void before_fork(void)
-{
-    (void)pthread_mutex_lock(&kernels_lock);
-    for (struct iok_kernel *kernel = kernels; kernel != NULL; kernel = kernel->next) {
-        uint64_t give_up = iok_now_ns() + IOK_NS_S; /* where there is no baton; a turn takes microseconds */
-
-        iok_baton_want(&kernel->baton);
-        while (!(kernel->paused = iok_baton_try_take(&kernel->baton)) && iok_now_ns() < give_up) {
-            (void)iok_wake_ring(&kernel->core.wake);
-            (void)sched_yield();
-        }
-        iok_baton_unwant(&kernel->baton);
-    }
-}
-
-static void after_fork_parent(void)
-{
-    for (struct iok_kernel *kernel = kernels; kernel != NULL; kernel = kernel->next) {
-        if (kernel->paused) {
-            iok_baton_give(&kernel->baton, true);
-        }
-    }
-    (void)pthread_mutex_unlock(&kernels_lock);
-}
-
-static void after_fork_child(void)
-{
-    iok_count_set(&generation, iok_count_get(&generation) + 1);
-    for (struct iok_kernel *kernel = kernels; kernel != NULL; kernel = kernel->next) {
-        if (kernel->chaos != NULL) {
-            iok_chaos_free(kernel->chaos);
-        }
-        iok_uv_forget(kernel->net);
-        iok_wake_deinit(&kernel->core.wake);
-    }
-    kernels = NULL;
-    (void)pthread_mutex_unlock(&kernels_lock);
-}
-
-static void register_fork(void)
-{
-    (void)pthread_atfork(before_fork, after_fork_parent, after_fork_child);
-}
-
 static int start_thread(struct iok_kernel *kernel)
 {
     sigset_t all, old;
@@ -223,17 +170,18 @@ static int start_thread(struct iok_kernel *kernel)
 }
 
 /* The driver, and chaos on top of it where that is asked for. Else < 0 with *err, and nothing is made. */
-static int start_net(struct iok_kernel *kernel, const struct iok_options *options, struct iok_error *err)
+static int start_net(struct iok_kernel *kernel, uint64_t seed, struct iok_error *err)
 {
-    kernel->net = iok_uv_new(kernel->core.wake.fd_read, woken, kernel, options->seed, err);
+    kernel->net = iok_uv_new(kernel->core.wake.fd_read, woken, kernel, seed, err);
     if (kernel->net == NULL) {
-        return IOK_ESYSTEM;
+        return err->code;
     }
-    if (options->chaos != NULL && options->chaos[0] != '\0') {
-        kernel->chaos = iok_chaos_new(kernel->net, options->chaos, err);
+    if (kernel->chaos_options != NULL) {
+        kernel->chaos = iok_chaos_new(kernel->net, kernel->chaos_options, err);
         if (kernel->chaos == NULL) {
             iok_uv_free(kernel->net);
-            return IOK_EOPTION;
+            kernel->net = NULL;
+            return err->code;
         }
     }
     return 0;
@@ -245,28 +193,34 @@ static void stop_net(struct iok_kernel *kernel)
     if (kernel->chaos != NULL) {
         iok_chaos_free(kernel->chaos);
     }
+    kernel->net = kernel->chaos = NULL;
 }
 
-static void unlist(struct iok_kernel *kernel)
+int iok_kernel_start(struct iok_kernel *kernel, uint64_t seed, struct iok_error *err)
 {
-    struct iok_kernel **at = &kernels;
+    struct iok_core *core = &kernel->core;
 
-    (void)pthread_mutex_lock(&kernels_lock);
-    while (*at != NULL && *at != kernel) {
-        at = &(*at)->next;
+    iok_baton_init(&kernel->baton);
+    if (start_net(kernel, seed, err) != 0) {
+        return err->code;
     }
-    if (*at != NULL) {
-        *at = kernel->next;
+    iok_core_start(core, kernel->chaos != NULL ? kernel->chaos : kernel->net);
+    if (start_thread(kernel) != 0) {
+        stop_net(kernel);
+        core->net = NULL;
+        return iok_err(err, IOK_ESYSTEM, "the system refuses a thread more");
     }
-    (void)pthread_mutex_unlock(&kernels_lock);
+    return 0;
 }
 
 struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_error *err)
 {
     struct iok_options chosen = options != NULL ? *options : (struct iok_options){0};
     struct iok_kernel *kernel = iok_calloc_line(sizeof(*kernel));
+    struct iok_error local;
     int rc = kernel == NULL ? IOK_ENOMEM : iok_core_init(&kernel->core);
 
+    err = err == NULL ? &local : err;
     if (rc != 0) {
         iok_err(err, rc, rc == IOK_ENOMEM ? "out of memory for a kernel" : "no descriptor left for a kernel");
         if (kernel != NULL) {
@@ -275,54 +229,62 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
         iok_free(kernel);
         return NULL;
     }
-    (void)pthread_once(&fork_once, register_fork);
     iok_count_set(&kernel->refs, 1);
-    kernel->generation = iok_generation();
+    iok_count_set(&kernel->generation, iok_count_get(&iok_generation));
+    iok_list_init(&kernel->left);
+    kernel->seed = chosen.seed;
     kernel->port_calls_max = chosen.port_calls_max == 0 ? IOK_PORT_CALLS : chosen.port_calls_max;
     kernel->port_bytes_max = chosen.port_bytes_max == 0 ? IOK_PORT_BYTES : chosen.port_bytes_max;
     kernel->handoff = chosen.handoff;
     kernel->may_spin = usable_cpus() > 1;
     (void)snprintf(kernel->name, sizeof(kernel->name), "%s", chosen.name != NULL ? chosen.name : "iokernel");
-    iok_baton_init(&kernel->baton);
-    if (start_net(kernel, &chosen, err) != 0) {
+    if (chosen.chaos != NULL && chosen.chaos[0] != '\0') {
+        kernel->chaos_options = iok_strndup(chosen.chaos, strlen(chosen.chaos));
+        rc = kernel->chaos_options == NULL ? iok_err(err, IOK_ENOMEM, "out of memory for a kernel") : 0;
+    }
+    if (rc != 0 || iok_kernel_start(kernel, kernel->seed, err) != 0) {
+        iok_free(kernel->chaos_options);
         iok_core_deinit(&kernel->core);
         iok_free(kernel);
         return NULL;
     }
-    iok_core_start(&kernel->core, kernel->chaos != NULL ? kernel->chaos : kernel->net);
-    (void)pthread_mutex_lock(&kernels_lock);
-    kernel->next = kernels;
-    kernels = kernel;
-    (void)pthread_mutex_unlock(&kernels_lock);
-    if (start_thread(kernel) != 0) {
-        iok_err(err, IOK_ESYSTEM, "the system refuses a thread more");
-        unlist(kernel);
-        stop_net(kernel);
-        iok_core_deinit(&kernel->core);
-        iok_free(kernel);
-        return NULL;
-    }
+    iok_fork_enlist(kernel);
     return kernel;
 }
 
 void iok_kernel_drop(struct iok_kernel *kernel)
 {
     if (iok_count_unref(&kernel->refs)) {
+        iok_free(kernel->chaos_options);
         iok_free(kernel);
     }
 }
 
+static void stop_thread(struct iok_kernel *kernel)
+{
+    iok_count_set(&kernel->stop, 1);
+    (void)iok_wake_ring(&kernel->core.wake);
+    iok_baton_recall_if_free(&kernel->baton);
+    (void)pthread_join(kernel->thread, NULL);
+    stop_net(kernel);
+}
+
 void iok_kernel_free(struct iok_kernel *kernel)
 {
-    if (kernel->generation == iok_generation()) {
-        unlist(kernel);
-        iok_count_set(&kernel->stop, 1);
-        (void)iok_wake_ring(&kernel->core.wake);
-        iok_baton_recall_if_free(&kernel->baton);
-        (void)pthread_join(kernel->thread, NULL);
-        stop_net(kernel);
+    iok_fork_hold(); /* no child gets a kernel that is half stopped */
+    iok_fork_unlist(kernel);
+    if (!kernel->torn) {
+        if (iok_kernel_is_here(kernel)) {
+            stop_thread(kernel);
+        } else {
+            iok_kernel_settle(kernel);
+            iok_count_set(&kernel->stop, 1);
+            iok_core_detach_ports(&kernel->core);
+        }
         iok_core_deinit(&kernel->core);
     }
+    iok_fork_release();
+    iok_kernel_free_left(kernel);
     iok_kernel_drop(kernel);
 }
 
@@ -386,6 +348,8 @@ static bool lead(struct goal *goal, uint64_t deadline)
     bool done;
 
     iok_count_add(&kernel->core.leads, 1);
+    led = kernel;
+    goal->port->leading = true;
     for (;;) {
         turn(kernel, kernel->core.now < spin_end ? 0 : end);
         done = reached(goal);
@@ -393,8 +357,16 @@ static bool lead(struct goal *goal, uint64_t deadline)
             break;
         }
     }
+    led = NULL;
     iok_baton_give(&kernel->baton, !done || iok_count_get(&kernel->core.inflight) != 0);
+    goal->port->leading = false;
+    iok_port_free_doomed(goal->port);
     return done;
+}
+
+bool iok_is_leading(const struct iok_kernel *kernel)
+{
+    return led == kernel;
 }
 
 static inline void pause_cpu(void)

@@ -37,6 +37,17 @@ static inline void iok_count_set(struct iok_count *c, uint64_t n)
     atomic_store_explicit(&c->n, n, memory_order_relaxed);
 }
 
+/* A number that says that something is ready: whoever reads it sees all that was written before it was published. */
+static inline void iok_count_publish(struct iok_count *c, uint64_t n)
+{
+    atomic_store_explicit(&c->n, n, memory_order_release);
+}
+
+static inline uint64_t iok_count_published(const struct iok_count *c)
+{
+    return atomic_load_explicit(&c->n, memory_order_acquire);
+}
+
 static inline uint64_t iok_count_exchange(struct iok_count *c, uint64_t n)
 {
     return atomic_exchange_explicit(&c->n, n, memory_order_seq_cst);

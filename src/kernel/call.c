@@ -40,6 +40,9 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     struct iok_service *service = call->service;
 
     assert(call->state != IOK_CALL_ENDED);
+    if (core->forked != NULL && outcome == IOK_NEVER_SENT) {
+        outcome = IOK_MAYBE_EXECUTED; /* not by us; but the parent may send it */
+    }
     if (iok_node_linked(&call->node)) {
         iok_list_remove(&call->node);
     }
@@ -142,6 +145,10 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
     iok_count_own_add(&service->calls, 1);
     iok_count_add(&core->inflight, 1);
     iok_service_start(core, service);
+    if (core->forked != NULL) {
+        iok_call_end(core, call, IOK_NEVER_SENT, core->forked);
+        return;
+    }
     if (core->stopping || service->closed) {
         iok_call_fail(core, call, IOK_NEVER_SENT, IOK_ECLOSED, "%s is closed", service->name);
         return;

@@ -89,7 +89,7 @@ static void release(struct iok_core *core, struct iok_port *port, struct iok_lea
     }
 }
 
-static void detach(struct iok_core *core, struct iok_port *port)
+void iok_core_detach_port(struct iok_core *core, struct iok_port *port)
 {
     iok_timer_stop(&core->wheel, &port->due);
     iok_list_remove(&port->node);
@@ -188,7 +188,7 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         set_due(core, port);
         return true;
     case IOK_SQ_DETACH:
-        detach(core, port);
+        iok_core_detach_port(core, port);
         return false;
     }
     return false;
@@ -317,7 +317,64 @@ void iok_core_stop(struct iok_core *core)
     }
     reap(core);
     iok_core_ring_ports(core);
+    iok_core_detach_ports(core);
+}
+
+void iok_core_detach_ports(struct iok_core *core)
+{
+    struct iok_node *node;
+
     while ((node = iok_list_first(&core->ports)) != NULL) {
-        detach(core, iok_container(node, struct iok_port, node));
+        iok_core_detach_port(core, iok_container(node, struct iok_port, node));
     }
+}
+
+/* ---- the core in the child of a fork ---- */
+
+void iok_core_leave_ports(struct iok_core *core)
+{
+    meet_ports(core);
+    iok_list_each (&core->ports, node, after) {
+        struct iok_port *port = iok_container(node, struct iok_port, node);
+
+        port->lost |= !pthread_equal(port->link.owner, pthread_self());
+        /* The number stays only where the program may have noted it. Elsewhere there is none until it is needed: a
+         * child that becomes a daemon may close all numbers, and use them for files of its own. */
+        if (port->lost || !port->link.armed || iok_wake_renew(&port->link.wake) != 0) {
+            iok_wake_deinit(&port->link.wake);
+        }
+        (void)iok_wake_disarm(&port->link.wake);
+        port->link.wake.owed = false;
+    }
+}
+
+void iok_core_settle(struct iok_core *core, uint64_t now)
+{
+    struct iok_error err;
+    struct iok_node *node;
+
+    iok_err(&err, IOK_EFORKED, "it was under way at fork(), and belongs to the parent process");
+    core->now = now;
+    core->stopping = true; /* nothing is opened, nothing is repeated */
+    core->forked = &err;
+    iok_list_each (&core->services, at, after) {
+        iok_service_forget_links(iok_container(at, struct iok_service, node));
+    }
+    iok_list_each (&core->ports, at, after) {
+        struct iok_port *port = iok_container(at, struct iok_port, node);
+
+        while (take_message(core, port)) {
+        }
+        iok_timer_stop(&core->wheel, &port->due);
+    }
+    while ((node = iok_list_pop(&core->services)) != NULL) {
+        struct iok_service *service = iok_container(node, struct iok_service, node);
+
+        iok_service_forked(service, &err);
+        iok_service_drop(service);
+    }
+    reap(core);
+    iok_core_ring_ports(core); /* none is armed: only empties the list */
+    core->stopping = false;
+    core->forked = NULL;
 }

@@ -33,6 +33,10 @@ struct iok_port {
     struct iok_list free_calls;    /* for reuse */
     struct iok_list news;          /* calls that wait for iok_poll, taken out of the ring by a waiter */
     struct iok_list calls, leases; /* all that are alive */
+    struct iok_list doomed;        /* calls to free when this thread no longer leads, as freeing may call the program */
+    bool leading;
+    bool lost; /* fork left its thread behind: nothing above can be trusted */
+    bool left; /* freed in a child before its kernel was settled, which does it then: src/fork.c */
     uint32_t n_calls, n_leases, n_free;
     uint64_t quick_ns; /* how long waits of this port last, a moving average */
     /* its bounds: calls that were handed over and are not freed yet, and the bytes of their arguments */
@@ -62,6 +66,7 @@ struct iok_core {
     uint32_t unrung;         /* completions since to_ring was last served */
     uint8_t *scratch;        /* where reads go */
     bool stopping;
+    const struct iok_error *forked; /* while iok_core_settle runs: with what calls end */
     struct iok_account replies, arguments, output;
     struct iok_count objects, rounds, wakeups, polls_blocking, leads, port_wakeups, calls, bytes_in, bytes_out;
     struct iok_count inflight; /* calls that the core holds now */
@@ -177,6 +182,7 @@ struct iok_lease {
     struct iok_conn *conn;
     struct iok_call *auto_call; /* the kernel's own lease, for this call */
     bool lost, release_wanted, stamped;
+    bool forked; /* how it was lost */
 };
 
 /* ---- kernel.c ---- */
@@ -192,6 +198,14 @@ void iok_core_awake(struct iok_core *core);
 uint64_t iok_core_deadline(const struct iok_core *core);
 /* Ends every call, closes every connection, lets go of every port. The net driver may still hold dying links. */
 void iok_core_stop(struct iok_core *core);
+void iok_core_detach_ports(struct iok_core *core);
+void iok_core_detach_port(struct iok_core *core, struct iok_port *port);
+/* After fork, in the child. First, at once: no port shares a descriptor with the parent, and those of threads that are
+ * not here are lost. The forking thread runs it. */
+void iok_core_leave_ports(struct iok_core *core);
+/* Then, when the driver is forgotten: ends all that the parent had under way. Services stay, and start anew at their next
+ * call. Neither driver nor descriptor is used. */
+void iok_core_settle(struct iok_core *core, uint64_t now);
 void iok_core_ring_ports(struct iok_core *core);
 
 /* ---- call.c ---- */
@@ -220,6 +234,10 @@ struct iok_service *iok_service_make(const char *url, struct iok_error *err);
 void iok_service_drop(struct iok_service *service); /* one reference */
 void iok_service_start(struct iok_core *core, struct iok_service *service);
 void iok_service_stop(struct iok_service *service, const struct iok_error *why);
+/* After fork. First: its driver is gone, and with it the links and look-ups. Then: as iok_service_stop, and as if it had
+ * not been started yet. */
+void iok_service_forget_links(struct iok_service *service);
+void iok_service_forked(struct iok_service *service, const struct iok_error *why);
 /* Moves queued calls to connections that have room, and opens connections that are lacking. */
 void iok_service_pump(struct iok_service *service);
 void iok_service_want_pump(struct iok_service *service);

@@ -13,6 +13,11 @@ void iok_lease_init(struct iok_lease *lease, struct iok_port *port, struct iok_s
 
 static void end_lost(struct iok_core *core, const struct iok_lease *lease, struct iok_call *call)
 {
+    if (lease->forked) {
+        iok_call_fail(core, call, IOK_NEVER_SENT, IOK_EFORKED,
+                      "the lease was in use before fork(), and belongs to the parent process");
+        return;
+    }
     iok_call_fail(core, call, IOK_NEVER_SENT, IOK_ECLOSED, "the lease has %s",
                   lease->release_wanted ? "been given back" : "lost its connection");
 }
@@ -59,6 +64,7 @@ void iok_lease_lost(struct iok_lease *lease, const struct iok_error *err)
     struct iok_node *node;
 
     lease->lost = true;
+    lease->forked = core->forked != NULL;
     if (lease->conn != NULL) {
         lease->conn->lease = NULL;
         lease->conn = NULL;

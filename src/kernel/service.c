@@ -268,6 +268,24 @@ void iok_service_stop(struct iok_service *service, const struct iok_error *why)
     iok_timer_stop(&core->wheel, &service->retry);
 }
 
+void iok_service_forget_links(struct iok_service *service)
+{
+    service->query = NULL;
+    iok_list_each (&service->conns, node, after) {
+        iok_container(node, struct iok_conn, node)->link = NULL;
+    }
+}
+
+void iok_service_forked(struct iok_service *service, const struct iok_error *why)
+{
+    iok_service_stop(service, why);
+    assert(service->n_queued == 0 && service->n_inflight == 0 && service->n_shared == 0 && service->n_leased == 0);
+    iok_count_set(&service->queued_now, 0);
+    iok_count_set(&service->inflight_now, 0);
+    iok_service_healthy(service);
+    service->started = service->closed = false;
+}
+
 /* A call for a shared connection; front: it was taken off a lost connection, and keeps its turn. */
 void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front)
 {

@@ -113,7 +113,7 @@ static void link_bury(struct iok_link *link)
         iok_sock_close(link->sock);
         link->sock = NULL;
     }
-    if (link->tls != NULL) {
+    if (link->tls != NULL && !link->net->forgotten) {
         iok_tls_stream_free(link->tls);
         link->tls = NULL;
     }
@@ -513,7 +513,7 @@ void iok_link_want_read(struct iok_link *link, bool on)
 void iok_link_close(struct iok_link *link)
 {
     assert(link->state != LINK_CLOSED);
-    if (link->tls != NULL && link->state == LINK_OPEN && !link->net->forked) {
+    if (link->tls != NULL && link->state == LINK_OPEN && !link->net->forgotten) {
         iok_tls_stream_shutdown(link->tls);
         link_flush(link);
     }
@@ -525,7 +525,12 @@ void iok_links_reap(struct iok_uv *net)
     struct iok_node *node;
 
     while (node = iok_list_pop(&net->dead), node != NULL) {
-        iok_free(iok_container(node, struct iok_link, node));
+        struct iok_link *link = iok_container(node, struct iok_link, node);
+
+        if (link->tls != NULL) {
+            iok_tls_stream_free(link->tls);
+        }
+        iok_free(link);
         net->objects--;
     }
 }

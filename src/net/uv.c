@@ -262,7 +262,6 @@ static void close_all(struct iok_uv *net)
 {
     iok_links_close(net);
     iok_queries_cancel(net);
-    iok_links_reap(net);
     uv_close((uv_handle_t *)&net->deadline, NULL);
     if (net->wake.data != NULL) {
         uv_close((uv_handle_t *)&net->wake, NULL);
@@ -271,7 +270,7 @@ static void close_all(struct iok_uv *net)
     iok_free(net->dns_servers);
 }
 
-static void free_closed(struct iok_uv *net)
+static void close_loop(struct iok_uv *net)
 {
     int rc;
 
@@ -280,6 +279,11 @@ static void free_closed(struct iok_uv *net)
     rc = uv_loop_close(&net->loop);
     assert(rc == 0); /* a handle is still open */
     (void)rc;
+}
+
+static void free_closed(struct iok_uv *net)
+{
+    iok_links_reap(net);
     assert(net->objects == 0);
     iok_free(net);
 }
@@ -289,6 +293,7 @@ void iok_uv_free(struct iok_net *base)
     struct iok_uv *net = (struct iok_uv *)base;
 
     close_all(net);
+    close_loop(net);
     free_closed(net);
 }
 
@@ -299,18 +304,28 @@ uint32_t iok_uv_objects(const struct iok_net *base)
 
 /* The child shares its parent's epoll set: closing a handle here would take the parent's socket out of it. uv_loop_fork
  * first closes our descriptor of that set, without touching the set, and makes a new one; then everything can be closed
- * as usual. Links are told by net->forked that no close_notify may go out; close() of an inherited socket is harmless,
- * as the parent still holds it. */
+ * as usual. Links are told by net->forgotten that no close_notify may go out, and keep their TLS memory, as another
+ * thread of the parent may have held a lock of OpenSSL; close() of an inherited socket is harmless, as the parent still
+ * holds it. */
 void iok_uv_forget(struct iok_net *base)
 {
     struct iok_uv *net = (struct iok_uv *)base;
-    int rc;
 
-    net->forked = true;
-    rc = uv_loop_fork(&net->loop);
+    net->forgotten = true;
+    net->stuck = uv_loop_fork(&net->loop) != 0;
     close_all(net);
-    if (rc == 0) {
-        free_closed(net);
+    if (!net->stuck) {
+        close_loop(net);
     }
-    /* Else (no descriptor for a new set) the loop cannot run, and its memory and its handles' are lost: some KiB. */
+}
+
+void iok_uv_free_forgotten(struct iok_net *base)
+{
+    struct iok_uv *net = (struct iok_uv *)base;
+
+    if (net->stuck) {
+        iok_links_reap(net);
+        return; /* no descriptor was left for a new set: the loop cannot run, and its and its handles' memory is lost */
+    }
+    free_closed(net);
 }

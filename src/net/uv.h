@@ -17,8 +17,11 @@ void iok_uv_turn(struct iok_net *net, uint64_t deadline_ns);
 int iok_uv_backend_fd(struct iok_net *net);
 /* Links and queries alive, those being closed included. */
 uint32_t iok_uv_objects(const struct iok_net *net);
-/* In the child after fork: forgets everything without touching a shared descriptor or TLS state; frees memory. The
- * parent must have forked between two turns, or while a turn slept. */
+/* In the child after fork: closes the child's copies of all descriptors, without a word to any peer and without
+ * touching what the parent watches with. Calls neither OpenSSL nor any event. The parent must have forked between two
+ * turns, or while a turn slept. All that can be done with the driver then is to free its memory, at any later time, by
+ * iok_uv_free_forgotten. */
 void iok_uv_forget(struct iok_net *net);
+void iok_uv_free_forgotten(struct iok_net *net);
 
 #endif

@@ -51,7 +51,8 @@ struct iok_uv {
     char *dns_servers;                     /* of the environment; NULL: as the system says */
     bool running;                          /* inside uv_run */
     bool unflushed;                        /* a watcher changed, and libuv has not told epoll yet */
-    bool forked;                           /* being forgotten: the peers must not hear of it */
+    bool forgotten;                        /* after fork: the peers must not hear of the end */
+    bool stuck;                            /* forgotten, and libuv's part could not be closed */
     int outer_fd, outer_timer_fd;          /* see iok_uv_backend_fd */
     bool outer_armed;                      /* that timer is set */
     uint8_t scratch[IOK_UV_SCRATCH_BYTES]; /* for the moment: TLS bytes just read */

@@ -42,6 +42,27 @@ void iok_wake_deinit(struct iok_wake *wake)
     wake->fd_read = wake->fd_write = -1;
 }
 
+int iok_wake_renew(struct iok_wake *wake)
+{
+    int fd_read = wake->fd_read, fd_write = wake->fd_write;
+    struct iok_wake fresh;
+    int rc = iok_wake_init(&fresh);
+
+    if (rc != 0) {
+        iok_wake_deinit(wake);
+    } else if (fd_read >= 0) {
+        (void)dup3(fresh.fd_read, fd_read, O_CLOEXEC); /* cannot fail: both are open */
+        if (fd_write != fd_read) {
+            (void)dup3(fresh.fd_write, fd_write, O_CLOEXEC);
+        }
+        iok_wake_deinit(&fresh);
+        fresh.fd_read = fd_read;
+        fresh.fd_write = fd_write;
+    }
+    *wake = fresh;
+    return rc;
+}
+
 void iok_wake_drain(struct iok_wake *wake)
 {
     uint64_t buffer[8]; /* an eventfd gives 8 bytes; of a pipe the next drain reads what is left */

@@ -24,6 +24,9 @@ struct iok_wake {
 /* 0, or IOK_ESYSTEM when out of descriptors (errno says). */
 int iok_wake_init(struct iok_wake *wake);
 void iok_wake_deinit(struct iok_wake *wake);
+/* In the child after fork, where the descriptor is the parent's too: disarmed, with a new one of the same number (if it
+ * had any). As init; on failure it has none. */
+int iok_wake_renew(struct iok_wake *wake);
 
 /* Consumer: from now on producers write the descriptor, once. Look at the rings again afterwards. */
 static inline void iok_wake_arm(struct iok_wake *wake)

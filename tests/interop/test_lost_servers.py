@@ -11,7 +11,7 @@ import iokernel
 import pytest
 from iokernel import asyncio as aio
 from iokernel import sync
-from kit.help import auntil, run_program, until
+from kit.help import auntil, until
 from kit.servers import RedisServer
 
 
@@ -152,77 +152,3 @@ def test_lease_ends_with_its_connection(redis_server: RedisServer) -> None:
             lease.ping()
         with client.lease() as another:
             assert another.client_id() != number
-
-
-FORK = """
-    import os, sys, threading
-    import iokernel
-    from iokernel import sync
-
-    client = sync.connect(sys.argv[1])
-    lease = client.lease()
-    lease.set("who", "parent")
-    blocked = threading.Thread(target=lambda: client.call("BLPOP", "list", 0, timeout=20))
-    blocked.start()
-    while client.stats()["leased"] < 2: pass
-    child = os.fork()
-    if child == 0:
-        for caller in (client, lease):
-            try:
-                caller.ping()
-            except iokernel.Forked as error:
-                assert error.outcome == "never-sent"
-            else:
-                os._exit(3)
-        fresh = sync.connect(sys.argv[1])
-        assert fresh.set("who", "child") == "OK"
-        fresh.close()
-        lease.close()
-        client.close()
-        del client, lease, fresh
-        os._exit(0) if sys.argv[2] == "_exit" else sys.exit(0)
-    pid, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, status
-    assert client.get("who") == b"child" and lease.get("who") == b"child"
-    assert client.stats()["connects"] == 3 and client.stats()["disconnects"] == 0
-    client.rpush("list", "x")
-    blocked.join()
-    print("ok")
-"""
-
-
-@pytest.mark.parametrize("way", ["_exit", "exit"])
-def test_fork(redis_server: RedisServer, way: str) -> None:
-    assert run_program(FORK, redis_server.url, way) == "ok\n"
-
-
-def test_fork_inside_a_loop(redis_server: RedisServer) -> None:
-    source = """
-        import asyncio, os, sys
-        import iokernel
-        from iokernel.asyncio import connect
-
-        async def parent():
-            client = connect(sys.argv[1])
-            calls = [client.incr("n") for _ in range(100)]
-            if (child := os.fork()) == 0:
-                return client, calls
-            assert len(set(await asyncio.gather(*calls))) == 100
-            os.waitpid(child, 0)
-            return child, await client.get("n")
-
-        async def child(client):
-            try:
-                await client.ping()
-            except iokernel.Forked:
-                async with connect(sys.argv[1]) as fresh:
-                    await fresh.incr("n", timeout=10)
-                    os._exit(0)
-
-        loop = asyncio.new_event_loop()
-        first, second = loop.run_until_complete(parent())
-        if not isinstance(first, int):
-            asyncio.run(child(first))
-        print(second.decode())
-    """
-    assert run_program(source, redis_server.url) == "101\n"

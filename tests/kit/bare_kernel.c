@@ -13,7 +13,7 @@ struct iok_kernel *bare_kernel_new(struct iok_net *net, uint32_t port_calls_max)
         return NULL;
     }
     iok_count_set(&kernel->refs, 1);
-    kernel->generation = iok_generation();
+    iok_count_set(&kernel->generation, iok_count_get(&iok_generation));
     kernel->port_calls_max = port_calls_max;
     kernel->port_bytes_max = BYTES_MAX;
     kernel->net = net;

@@ -843,6 +843,7 @@ static void test_fork(void **state)
     child = fork();
     if (child == 0) {
         iok_uv_forget(net);
+        iok_uv_free_forgotten(net);
         net = net_start(); /* a fresh driver works here */
         resolve(net, &lookup, "localhost");
         until(net, lookup.done && iok_uv_objects(net) == 0);

@@ -677,6 +677,7 @@ static void test_fork(void **state)
     child = fork();
     if (child == 0) {
         iok_uv_forget(net);
+        iok_uv_free_forgotten(net);
         _exit(client.closed ? 1 : leaks());
     }
     check_status(child);

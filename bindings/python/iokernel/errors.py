@@ -90,8 +90,10 @@ class WrongThread(NeverSent):
     """It belongs to another thread or event loop."""
 
 
-class Forked(NeverSent):
-    """It was made before fork() and belongs to the parent process."""
+class Forked(Error, ConnectionError):
+    """It was under way at fork() and belongs to the parent process; its outcome says whether the
+    parent may run it.
+    """
 
 
 class Unsafe(NeverSent, ValueError):
@@ -135,6 +137,7 @@ _BY_CODE: dict[str, type[Error]] = {
     "IOK_EURL": URLError,
     "IOK_EOPTION": URLError,
     "IOK_ETIMEOUT": Timeout,
+    "IOK_EFORKED": Forked,
 }
 # These only if the call was never sent: the same failure after sending leaves the outcome open.
 _BY_CODE_NEVER_SENT: dict[str, type[Error]] = {
@@ -150,7 +153,6 @@ _BY_CODE_NEVER_SENT: dict[str, type[Error]] = {
     "IOK_ETYPE": TypeRefused,
     "IOK_ECLOSED": Closed,
     "IOK_ETHREAD": WrongThread,
-    "IOK_EFORKED": Forked,
 }
 _ENDINGS = {
     "done": "The call was done.",

@@ -7,7 +7,23 @@
 
 /* ---- Caller ------------------------------------------------------------------------------------------------- */
 
-int caller_check_open(const struct py_caller *caller)
+int caller_check_forked(struct py_caller *caller)
+{
+    if (caller->generation == core.generation) {
+        return 0;
+    }
+    if (caller->port != NULL) {
+        fail_code(IOK_EFORKED, "the lease was made before fork() and belongs to the parent process", caller->service);
+        return -1;
+    }
+    caller->generation = core.generation;
+    if (caller->client != NULL) {
+        ((struct py_caller *)caller->client)->generation = core.generation;
+    }
+    return 0;
+}
+
+int caller_check_open(struct py_caller *caller)
 {
     if (UNLIKELY(caller->closed)) {
         fail_code(IOK_ECLOSED,
@@ -17,12 +33,7 @@ int caller_check_open(const struct py_caller *caller)
                   caller->service);
         return -1;
     }
-    if (UNLIKELY(caller->generation != core.generation)) {
-        fail_code(IOK_EFORKED,
-                  "it was made before fork() and belongs to the parent process; connect again in the child", NULL);
-        return -1;
-    }
-    return 0;
+    return caller_check_forked(caller);
 }
 
 static struct py_port *caller_port(struct py_caller *caller)
@@ -373,13 +384,13 @@ static void caller_close_dropped(struct py_caller *caller)
     PyErr_Restore(type, value, traceback);
 }
 
-/* Gives the service back. The parent's is left alone: its kernel is not here to let go of it. */
+/* Gives the service back. One that a child has not used is not open there. */
 static void caller_drop_service(struct py_caller *caller)
 {
-    if (caller->service == NULL || caller->generation != core.generation) {
+    if (caller->service == NULL) {
         return;
     }
-    if (!caller->closed && !core.ending && caller->client == NULL &&
+    if (!caller->closed && !core.ending && caller->client == NULL && caller->generation == core.generation &&
         PyObject_TypeCheck((PyObject *)caller, &client_type)) {
         caller_close_dropped(caller);
     }
@@ -520,7 +531,7 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static PyObject *client_close(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct py_caller *self = (struct py_caller *)op;
-    if (self->closed || self->client != NULL || self->generation != core.generation || core.ending) {
+    if (self->closed || self->client != NULL || core.ending) {
         self->closed = true; /* only the client that made the service closes it */
         Py_RETURN_NONE;
     }
@@ -583,8 +594,8 @@ static PyObject *stats_ended(const struct iok_service_stats *s)
 static PyObject *client_stats(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct py_caller *self = (struct py_caller *)op;
-    if (self->generation != core.generation || core.ending) {
-        fail_code(self->generation != core.generation ? IOK_EFORKED : IOK_ECLOSED, "its kernel is gone", NULL);
+    if (core.ending) {
+        fail_code(IOK_ECLOSED, "its kernel is gone", NULL);
         return NULL;
     }
     struct iok_service_stats s = {0};

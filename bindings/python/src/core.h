@@ -31,11 +31,11 @@
 /* ---- the process-wide state (module.c) ---------------------------------------------------------------------- */
 
 struct core {
-    struct iok_kernel *kernel; /* NULL before the first use, after fork and at exit */
+    struct iok_kernel *kernel; /* NULL before the first use and at exit */
     struct iok_options options;
     bool ending;         /* the interpreter exits: no new kernel */
     bool at_exit;        /* core_end is registered with atexit */
-    uint32_t generation; /* forks since the start; what was made under another number is the parent's */
+    uint32_t generation; /* forks since the start, in this process and those before it */
     /* from asyncio */
     PyCFunction running_loop; /* asyncio.get_running_loop */
     PyObject *running_loop_self, *running_loop_object;
@@ -78,7 +78,8 @@ struct py_port {
     struct iok_port *port; /* NULL once closed */
     PyObject *loop;        /* NULL: the port of a thread */
     unsigned long thread;  /* the owner */
-    uint32_t generation;
+    uint32_t
+        generation; /* another than the core's: the parent's; a thread's port goes on in the child at its next use */
     bool draining;
     struct py_reply *pending; /* references: replies whose calls are under way */
     struct port_grave *graves;
@@ -118,10 +119,10 @@ struct py_caller {
         client; /* of leases, and of clients that share another's service: a reference, as that one closes it when dropped */
     PyObject *queue; /* of queues: a list */
     PyObject *weakrefs;
-    uint32_t generation;
-    uint8_t mode; /* enum caller_mode */
-    bool decode;  /* bytes of replies become str */
-    bool scalars; /* the protocol's arguments are bytes, text and numbers: refuse others at once */
+    uint32_t generation; /* of leases: made then, and the parent's in a child; of clients: last used then */
+    uint8_t mode;        /* enum caller_mode */
+    bool decode;         /* bytes of replies become str */
+    bool scalars;        /* the protocol's arguments are bytes, text and numbers: refuse others at once */
     bool closed;
 };
 
@@ -142,8 +143,10 @@ int caller_submit(struct py_caller *caller, struct iok_call *call);
 #define LOOK_MS_MAX 1000
 /* Waits for a submitted call. 0, or -1 with an exception after the call was abandoned. */
 int caller_wait(struct iok_call *call);
-/* 0, or -1 with the exception for a closed or forked one. */
-int caller_check_open(const struct py_caller *caller);
+/* 0, or -1 with the exception for a closed one, and for a lease of the parent's. */
+int caller_check_open(struct py_caller *caller);
+/* The same for the latter alone. A client is noted to be in use in this process. */
+int caller_check_forked(struct py_caller *caller);
 int client_init_types(PyObject *module);
 int lease_init_type(PyObject *module);
 int queue_init_type(PyObject *module);

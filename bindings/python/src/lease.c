@@ -19,7 +19,7 @@ static PyObject *lease_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     port_reap(port);
-    self->generation = client->generation;
+    self->generation = core.generation;
     self->mode = client->mode;
     self->decode = client->decode;
     self->scalars = client->scalars;

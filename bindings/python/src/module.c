@@ -80,10 +80,9 @@ int core_need_errors(void)
 
 /* ---- the kernel --------------------------------------------------------------------------------------------- */
 
-/* In the child: the parent's kernel, ports and calls are not ours to touch; their handles notice by the generation. */
+/* In the child: the kernel and the clients go on here; what was under way is the parent's, and notices by the generation. */
 static void core_forked(void)
 {
-    core.kernel = NULL;
     core.generation++;
 }
 

@@ -15,7 +15,7 @@ static _Thread_local struct {
     uint64_t thread_epoch, loop_epoch;
 } last;
 
-/* Grows whenever a port dies or the process forked: what threads remember of earlier epochs is looked up again. */
+/* Grows whenever a port dies, and in the child of a fork: what threads remember of earlier epochs is looked up again. */
 static uint64_t epoch = 1;
 static uint32_t epoch_generation;
 static struct py_port *loop_ports; /* all that are not deallocated */
@@ -41,7 +41,12 @@ bool port_usable(const struct py_port *port)
 void port_refuse(const struct py_port *port)
 {
     if (port->generation != core.generation) {
-        fail_code(IOK_EFORKED, "it was made before fork() and belongs to the parent process", NULL);
+        fail_code(IOK_EFORKED,
+                  port->loop != NULL
+                      ? "its event loop was in use before fork(), and its descriptors are the parent process's too; "
+                        "run a new loop in the child, as asyncio.run() does"
+                      : "it was made before fork() and belongs to the parent process",
+                  NULL);
     } else if (port->port == NULL) {
         fail_code(IOK_ECLOSED, "its event loop or thread has ended", NULL);
     } else {
@@ -107,7 +112,13 @@ static void port_close(struct py_port *self)
     }
     self->port = NULL;
     epoch++;
-    if (self->generation == core.generation) {
+    if (self->generation != core.generation) {
+        /* A loop's: its memory stays, as its descriptor's number, which the loop watches, may have another use by now. A
+         * thread's: it is not here any more, and nothing is waited for. */
+        if (self->loop == NULL) {
+            iok_port_free(port);
+        }
+    } else {
         bool mine = port_is_mine(self);
         /* At exit a daemon thread may stand inside a wait on its port for ever: its memory stays. */
         if (mine || !core.ending) {
@@ -221,6 +232,9 @@ static struct py_port *port_of_thread_slow(void)
     }
     static const char key[] = "iokernel.port";
     struct py_port *port = (struct py_port *)PyDict_GetItemString(dict, key);
+    if (port != NULL && port->generation != core.generation && port_is_mine(port)) {
+        port->generation = core.generation; /* this thread has forked: its port goes on */
+    }
     if (port == NULL || !port_usable(port)) {
         port = port_make(NULL);
         if (port == NULL) {
@@ -296,7 +310,7 @@ static int port_watch(struct py_port *port)
 static struct py_port *port_find(PyObject *loop)
 {
     for (struct py_port *port = loop_ports; port != NULL; port = port->next) {
-        if (port->loop == loop && port->port != NULL && port->generation == core.generation) {
+        if (port->loop == loop && port->port != NULL) {
             return port;
         }
     }
@@ -321,6 +335,9 @@ static struct py_port *port_of_loop_slow(PyObject *loop)
             return NULL;
         }
         Py_DECREF(port); /* the loop's reader keeps it */
+    } else if (port->generation != core.generation) {
+        port_refuse(port);
+        return NULL;
     } else if (!port_is_mine(port)) {
         iok_port_adopt(port->port); /* the loop runs in another thread now */
         port->thread = PyThread_get_thread_ident();
@@ -413,7 +430,8 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
             break;
         }
         result = port_deliver(call, resume);
-        if (UNLIKELY(self->port == NULL)) {
+        if (UNLIKELY(self->port == NULL ||
+                     self->generation != core.generation)) { /* a task closed the loop, or forked */
             break;
         }
     }

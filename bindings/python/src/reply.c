@@ -417,11 +417,13 @@ static PyObject *reply_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     if (self->state != REPLY_PENDING) {
         Py_RETURN_FALSE;
     }
-    if (self->port != NULL && !port_usable(self->port)) {
+    struct iok_call *call = self->call;
+    if (self->port != NULL && self->port->generation != core.generation) {
+        call = NULL; /* the parent's: it ends here alone, as when a task of the inherited loop is cancelled */
+    } else if (self->port != NULL && !port_usable(self->port)) {
         port_refuse(self->port);
         return NULL;
     }
-    struct iok_call *call = self->call;
     self->state = REPLY_CANCELLED;
     self->result = Py_NewRef(message);
     bool held = reply_unlink(self);

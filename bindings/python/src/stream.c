@@ -72,6 +72,9 @@ int stream_news(PyObject *op, struct iok_call *Py_UNUSED(call), bool inline_task
 
 static int stream_check(struct py_stream *self)
 {
+    if (caller_check_forked(self->caller) < 0) {
+        return -1;
+    }
     if (!port_usable(self->port)) {
         port_refuse(self->port);
         return -1;
