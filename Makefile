@@ -1,8 +1,10 @@
 # The front door. `make help` lists what there is.
 #
-# Everything made goes below build/ (a directory per purpose: c, python, gcc, clang, asan, tsan, fuzz) and .venv/.
+# Everything made goes below build/ (a directory per purpose: c, python, gcc, clang, asan, tsan, fuzz, sim) and .venv/.
 
 FUZZ_SECONDS ?= 60
+SIM_SEEDS ?= 1000000
+FUZZ ?=
 PYTEST_ARGS ?=
 
 PYTHON := .venv/bin/python
@@ -11,11 +13,13 @@ python_files = $(shell find bindings/python src include -name '*.[ch]' -o -name 
 c_files = $(shell find include src tests bindings examples bench fuzz -name '*.[ch]')
 python_places = bindings tests bench examples tools
 
+build_tsan = CC=clang tools/build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-.PHONY: all help setup c python test check demo bench fuzz soak format docs clean
+.PHONY: all help setup c python test check demo bench fuzz soak soak-sim soak-planted format docs clean
 .PHONY: check-format check-python check-rules check-gcc check-clang check-asan check-tsan check-install
 
 ## all: the default: set-up, everything in C, the Python package into .venv
@@ -89,7 +93,7 @@ check-asan: setup
 ## check-tsan: the C tests with the thread sanitizer, assertions on
 check-tsan: setup
 	@echo "== C tests with TSan"
-	@CC=clang tools/build build/tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dparts=tests
+	@$(build_tsan)
 	@tools/meson_test build/tsan
 
 ## check-install: `pip install .` works in a clean virtual environment
@@ -107,15 +111,25 @@ demo: python
 bench: all
 	@$(PYTHON) bench/run.py
 
-## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers; corpora stay in build/fuzz/corpus
+## fuzz: every fuzzer for FUZZ_SECONDS (60) with all sanitizers, or only FUZZ='redis url ring'; corpora stay
 fuzz: setup
 	@CC=clang tools/build build/fuzz --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
 		-Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined' -Dparts=fuzz
-	@tools/fuzz build/fuzz $(FUZZ_SECONDS)
+	@$(build_tsan)
+	@tools/fuzz build/fuzz $(FUZZ_SECONDS) $(FUZZ)
 
-## soak: the tests that take long: IOK_SOAK=1 is set for them
-soak: all
+## soak: the tests that take long: IOK_SOAK=1 is set for them; the two below first
+soak: all soak-planted soak-sim
 	@IOK_SOAK=1 $(PYTHON) -m pytest --timeout=3600 $(PYTEST_ARGS)
+
+## soak-sim: SIM_SEEDS (1000000) seeds of the simulation, with assertions, on all CPUs; docs/simulation.md
+soak-sim: setup
+	@tools/build build/sim -Db_ndebug=false -Dparts=tests
+	@$(PYTHON) tools/soak_sim.py build/sim/tests/test_sim $(SIM_SEEDS)
+
+## soak-planted: plants bugs into copies of the tree, and shows how soon the simulation finds each
+soak-planted: setup
+	@$(PYTHON) tools/plant.py
 
 ## format: formats C and Python in place
 format: setup

@@ -1,28 +1,48 @@
 /* fuzz_codec.c - one fuzzer for all codecs.
  *
- * Invariants: whatever the peer sends, a codec reads no byte that it was not given, keeps the contract of proto.h (the
- * kit's host stops at each breach), ends in success or in a clear error, and leaves nothing alive. What it does, to
- * the program and to the peer, does not depend on how the bytes were cut: each input is run whole and in pieces, and
- * both logs have to be the same.
+ * Invariants: whatever the peer sends and the program asks for, a codec reads no byte that it was not given, keeps the
+ * contract of proto.h (the kit's host stops at each breach), ends in success or in a clear error, and leaves nothing
+ * alive, also when an allocation fails. What it does, to the program and to the peer, does not depend on how the bytes
+ * were cut: each input is run whole, in random pieces and byte by byte, and all logs have to be the same.
  *
- * Input:  [codec][limits][seed of the cutting] then the peer's bytes, in which 0xff makes the next byte an action of
- * the program: a call from the list below, a cancelled caller, a ping, a reset, or the end of the connection. The
- * sign-in is answered by the fuzzer when bit 0 of limits is set, so that it gets beyond. */
+ * Input:  [target][flags][seed of the cutting][failing allocation] then the peer's bytes, in which 0xff makes the next
+ * byte an action: a call from the list below or one that is spelled out, a cancelled caller, a ping, a reset, the end of
+ * the connection, or 0xff itself. Of a server's role, requests are answered at once.
+ *
+ *     fuzz_codec CODEC [options of libFuzzer] [corpus]     the targets of one codec
+ *     fuzz_codec codecs                                    their names
+ *     fuzz_codec seeds CODEC DIRECTORY TRANSCRIPT...       writes each connection of the transcripts as a first corpus */
+#include <stdio.h>
 #include <stdlib.h>
 
-#include "../tests/kit/kit.c" /* by its source: no library of the fuzzers holds the kit */
+#include "../src/base/mem.h"
+#include "../tests/kit/kit.h"
 
 #define ESCAPE 0xffu
+#define HEADER 4u
 #define PARTS_MAX 4u
+#define INPUT_MAX 4096u  /* as tools/fuzz tells libFuzzer: byte by byte the cost grows by the square */
+#define SMALL_REPLY 300u /* a limit that inputs of some hundred bytes can cross */
 
-static const struct {
-    const char *url;
+enum flags {
+    FLAG_SIGNED_IN = 1, /* the fuzzer itself answers the sign-in, so that it gets beyond */
+    FLAG_ABANDON = 2,
+    FLAG_SMALL = 4, /* replies are limited to SMALL_REPLY */
+};
+
+static const struct target {
+    const char *codec, *url;
+    bool server;
     const char *signed_in; /* what a server says to the sign-in */
 } targets[] = {
-    {"line://h:1", ""},
-    {"redis://u:pw@h/3?client_name=n", "%0\r\n+OK\r\n+OK\r\n+OK\r\n"},
-    {"redis://h?protocol=2", "+PONG\r\n+OK\r\n+OK\r\n"},
+    {"line", "line://h:1", false, ""},
+    {"line", "line://h:1", true, ""},
+    {"redis", "redis://u:pw@h/3?client_name=n", false, "%0\r\n+OK\r\n+OK\r\n+OK\r\n"},
+    {"redis", "redis://u:pw@h/3?protocol=2", false, "+OK\r\n+OK\r\n+OK\r\n+OK\r\n"},
+    {"redis", "redis://h", false, "%0\r\n+OK\r\n+OK\r\n"},
+    {"redis", "redis://h?protocol=2", false, "+PONG\r\n+OK\r\n+OK\r\n"},
 };
+#define TARGETS (sizeof(targets) / sizeof(*targets))
 
 static const char *const calls[][PARTS_MAX] = {
     {"GET", "k"},
@@ -30,16 +50,19 @@ static const char *const calls[][PARTS_MAX] = {
     {"SUBSCRIBE", "a", "b"},
     {"UNSUBSCRIBE", "a"},
     {"PSUBSCRIBE", "a"},
+    {"PUNSUBSCRIBE", "a"},
+    {"SSUBSCRIBE", "a"},
     {"SUNSUBSCRIBE", "a"},
     {"MONITOR"},
     {"MULTI"},
     {"EXEC"},
+    {"DISCARD"},
     {"RESET"},
     {"EVAL", "return", "0"},
     {"PING"},
     {"SUBSCRIBE"},
     {""},
-    {"SSUBSCRIBE", "a"},
+    {"CLIENT", "NO-EVICT", "on"},
 };
 
 enum action {
@@ -47,8 +70,25 @@ enum action {
     ACTION_PING,
     ACTION_RESET,
     ACTION_EOF,
+    ACTION_BYTE, /* 0xff from the peer */
+    ACTION_CALL, /* its arguments follow, as take_args reads them */
     ACTIONS,
 };
+
+static unsigned first_target, n_targets; /* of the codec that was chosen */
+
+/* ---- a run ------------------------------------------------------------------------------------------------------ */
+
+/* The kernel asks these about every call before it is encoded. */
+static void ask(struct kit_host *host, const struct iok_token *args, size_t n)
+{
+    struct iok_class class = {0};
+    char text[40];
+    if (host->proto->classify != NULL)
+        host->proto->classify(args, n, &class);
+    if (host->proto->describe != NULL && host->proto->describe(args, n, text, sizeof(text)) > sizeof(text))
+        abort();
+}
 
 static void call(struct kit_host *host, const char *const parts[PARTS_MAX])
 {
@@ -57,24 +97,36 @@ static void call(struct kit_host *host, const char *const parts[PARTS_MAX])
     for (; n < PARTS_MAX && parts[n] != NULL; n++)
         args[n] =
             (struct iok_token){.type = IOK_TEXT, .len = (uint32_t)strlen(parts[n]), .p = (const uint8_t *)parts[n]};
+    ask(host, args, n);
     kit_host_call(host, args, n);
 }
 
-static void act(struct kit_host *host, unsigned action)
+/* [number] and for each argument [type and length] and its bytes. What is short is shorter then. */
+static size_t take_args(struct iok_span *in, struct iok_token args[PARTS_MAX])
 {
-    if (action < ACTION_CANCEL)
-        call(host, calls[action]);
-    else if (action == ACTION_CANCEL)
-        kit_host_cancel(host);
-    else if (action == ACTION_PING)
-        kit_host_ping(host);
-    else if (action == ACTION_RESET && host->proto->reset != NULL)
-        kit_host_reset(host);
-    else if (action == ACTION_EOF)
-        kit_host_eof(host);
+    static const enum iok_type types[] = {IOK_TEXT, IOK_BYTES, IOK_I64,   IOK_F64,
+                                          IOK_BOOL, IOK_NULL,  IOK_ARRAY, IOK_MAP};
+    size_t n = in->n > 0 ? in->p[0] % (PARTS_MAX + 1) : 0;
+    *in = iok_span_skip(*in, in->n > 0);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t head = in->n > 0 ? in->p[0] : 0;
+        size_t length = head >> 3;
+        *in = iok_span_skip(*in, in->n > 0);
+        length = length < in->n ? length : in->n;
+        args[i] = (struct iok_token){.type = (uint8_t)types[head & 7], .len = (uint32_t)length, .i = head >> 3};
+        if (args[i].type == IOK_F64)
+            args[i].f = head / 3.0;
+        if (args[i].type == IOK_BOOL)
+            args[i].i &= 1;
+        if (args[i].type == IOK_TEXT || args[i].type == IOK_BYTES) {
+            args[i].p = in->p;
+            *in = iok_span_skip(*in, length);
+        }
+    }
+    return n;
 }
 
-/* A generator of the pieces' sizes (xorshift32); 0 never occurs, and as a state means: uncut. */
+/* A generator of the pieces' sizes (xorshift32); 0 never occurs. */
 static uint32_t next(uint32_t *state)
 {
     *state ^= *state << 13;
@@ -83,13 +135,43 @@ static uint32_t next(uint32_t *state)
     return *state;
 }
 
+#define WHOLE UINT32_MAX
+#define BYTES 0u
+
 static void receive(struct kit_host *host, struct iok_span bytes, uint32_t *cutting)
 {
+    static const struct iok_token answer = {.type = IOK_BYTES, .len = 6, .p = (const uint8_t *)"answer"};
     while (bytes.n > 0) {
-        size_t n = *cutting == 0 ? bytes.n : 1 + next(cutting) % 7;
+        size_t n = *cutting == WHOLE ? bytes.n : *cutting == BYTES ? 1 : 1 + next(cutting) % 7;
         n = n < bytes.n ? n : bytes.n;
         kit_host_recv(host, iok_span(bytes.p, n));
         bytes = iok_span_skip(bytes, n);
+    }
+    while (host->n_requests > 0 && host->failed == 0)
+        kit_host_answer(host, &answer, 1);
+}
+
+static void act(struct kit_host *host, unsigned action, struct iok_span *in, uint32_t *cutting)
+{
+    struct iok_token args[PARTS_MAX];
+    if (action == ACTION_BYTE)
+        receive(host, iok_span("\xff", 1), cutting);
+    else if (action == ACTION_EOF)
+        kit_host_eof(host);
+    else if (host->server)
+        return;
+    else if (action < ACTION_CANCEL)
+        call(host, calls[action]);
+    else if (action == ACTION_CANCEL)
+        kit_host_cancel(host);
+    else if (action == ACTION_PING && host->proto->ping != NULL)
+        kit_host_ping(host);
+    else if (action == ACTION_RESET && host->proto->reset != NULL)
+        kit_host_reset(host);
+    else if (action == ACTION_CALL) {
+        size_t n = take_args(in, args);
+        ask(host, args, n);
+        kit_host_call(host, args, n);
     }
 }
 
@@ -106,17 +188,14 @@ static void without_texts(struct kit_text *log, const struct kit_text *events)
     }
 }
 
-static void run(const uint8_t *data, size_t size, unsigned target, unsigned limits, uint32_t cutting,
-                struct kit_text *log)
+static void run(const struct target *target, unsigned flags, struct iok_span in, uint32_t cutting, struct kit_text *log)
 {
-    struct kit_host host = {.abandon = (limits & 2) != 0};
-    struct iok_span in = iok_span(data, size);
+    struct kit_host host = {.abandon = (flags & FLAG_ABANDON) != 0, .server = target->server};
     bool tls;
-    const char *url = targets[target].url;
-    const struct iok_proto *proto = iok_proto_find(iok_span(url, strcspn(url, ":")), &tls);
-    kit_host_open(&host, proto, url, (limits & 4) != 0 ? 300 : 1u << 20);
-    if ((limits & 1) != 0)
-        receive(&host, iok_span_of(targets[target].signed_in), &cutting);
+    const struct iok_proto *proto = iok_proto_find(iok_span(target->url, strcspn(target->url, ":")), &tls);
+    kit_host_open(&host, proto, target->url, (flags & FLAG_SMALL) != 0 ? SMALL_REPLY : 1u << 20);
+    if ((flags & FLAG_SIGNED_IN) != 0)
+        receive(&host, iok_span_of(target->signed_in), &cutting);
     while (in.n > 0) {
         const uint8_t *escape = memchr(in.p, ESCAPE, in.n);
         size_t n = escape != NULL ? (size_t)(escape - in.p) : in.n;
@@ -124,9 +203,9 @@ static void run(const uint8_t *data, size_t size, unsigned target, unsigned limi
         in = iok_span_skip(in, n);
         if (escape == NULL)
             break;
-        if (in.n > 1)
-            act(&host, in.p[1] % ACTIONS);
+        unsigned action = in.n > 1 ? in.p[1] % ACTIONS : (unsigned)ACTION_EOF;
         in = iok_span_skip(in, in.n > 1 ? 2 : 1);
+        act(&host, action, &in, &cutting);
     }
     without_texts(log, &host.events);
     kit_text_quote(log, iok_span(host.sent.p, host.sent.n));
@@ -134,21 +213,188 @@ static void run(const uint8_t *data, size_t size, unsigned target, unsigned limi
         abort();
 }
 
+static void compare(const char *how, const struct kit_text *whole, const struct kit_text *other)
+{
+    if (whole->n == other->n && memcmp(whole->p, other->p, whole->n) == 0)
+        return;
+    fprintf(stderr, "whole:\n%s\n%s:\n%s\n", whole->p, how, other->p);
+    abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct kit_text whole = {0}, pieces = {0};
-    if (size < 3)
+    struct kit_text whole = {0}, pieces = {0}, bytes = {0}, failing = {0};
+    if (size < HEADER)
         return 0;
-    unsigned target = data[0] % (sizeof(targets) / sizeof(*targets));
-    run(data + 3, size - 3, target, data[1], 0, &whole);
-    run(data + 3, size - 3, target, data[1], data[2] + 1u, &pieces);
-    if (whole.n != pieces.n || memcmp(whole.p, pieces.p, whole.n) != 0) {
-        fprintf(stderr, "whole:\n%s\nin pieces:\n%s\n", whole.p, pieces.p);
-        abort();
+    const struct target *target = &targets[first_target + data[0] % n_targets];
+    struct iok_span in = iok_span(data + HEADER, size - HEADER);
+    run(target, data[1], in, WHOLE, &whole);
+    run(target, data[1], in, data[2] + 1u, &pieces);
+    compare("in pieces", &whole, &pieces);
+    run(target, data[1], in, BYTES, &bytes);
+    compare("byte by byte", &whole, &bytes);
+    if (data[3] != 0) {
+        iok_mem_fail_at(data[3]);
+        run(target, data[1], in, data[2] + 1u, &failing);
+        iok_mem_fail_at(0);
     }
     kit_text_free(&whole);
     kit_text_free(&pieces);
+    kit_text_free(&bytes);
+    kit_text_free(&failing);
+    return 0;
+}
+
+/* ---- seeds ------------------------------------------------------------------------------------------------------- */
+
+struct seeds {
+    const char *directory;
+    struct kit_text name; /* of the transcript, for file names */
+    unsigned connections;
+    bool open;     /* the connection is of our codec */
+    size_t beyond; /* where what follows the sign-in begins, 0 if it was not done */
+    struct kit_text bytes;
+};
+
+static void put_action(struct seeds *seeds, unsigned action)
+{
+    kit_text_put(&seeds->bytes, (uint8_t[]){ESCAPE, (uint8_t)action}, 2);
+}
+
+static void put_received(struct seeds *seeds, struct iok_span bytes)
+{
+    for (size_t i = 0; i < bytes.n; i++) {
+        if (bytes.p[i] == ESCAPE)
+            put_action(seeds, ACTION_BYTE);
+        else
+            kit_text_put(&seeds->bytes, &bytes.p[i], 1);
+    }
+}
+
+/* From the list where it has the request's name, else the name alone. */
+static void put_call(struct seeds *seeds, struct iok_span name)
+{
+    size_t n = name.n < 31 ? name.n : 31;
+    for (unsigned i = 0; i < ACTION_CANCEL; i++) {
+        if (iok_span_eq_nocase(name, calls[i][0])) {
+            put_action(seeds, i);
+            return;
+        }
+    }
+    put_action(seeds, ACTION_CALL);
+    kit_text_put(&seeds->bytes, (uint8_t[]){1, (uint8_t)(n << 3)}, 2);
+    kit_text_put(&seeds->bytes, name.p, n);
+}
+
+static void write_seed(struct seeds *seeds, unsigned target, unsigned flags, struct iok_span bytes)
+{
+    const uint8_t header[HEADER] = {(uint8_t)target, (uint8_t)flags, (uint8_t)seeds->connections, 0};
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/%s-%u-%u-%u", seeds->directory, seeds->name.p, seeds->connections, target, flags);
+    FILE *file = fopen(path, "wb");
+    if (file == NULL || fwrite(header, 1, HEADER, file) != HEADER || fwrite(bytes.p, 1, bytes.n, file) != bytes.n ||
+        fclose(file) != 0) {
+        perror(path);
+        exit(1);
+    }
+}
+
+/* As the transcript has it, and with the fuzzer's own sign-in, as that of the targets is not the transcript's. */
+static void end_connection(struct seeds *seeds)
+{
+    struct iok_span bytes = iok_span(seeds->bytes.p, seeds->bytes.n);
+    for (unsigned i = 0; seeds->open && bytes.n + HEADER <= INPUT_MAX && i < n_targets; i++) {
+        write_seed(seeds, i, 0, bytes);
+        if (seeds->beyond > 0)
+            write_seed(seeds, i, FLAG_SIGNED_IN, iok_span_skip(bytes, seeds->beyond));
+    }
+    kit_text_free(&seeds->bytes);
+    seeds->beyond = 0;
+}
+
+static void take_step(void *owner, const char *verb, struct iok_span bytes)
+{
+    static const char *const verbs[] = {"cancel", "ping", "reset", "eof"}; /* in the order of enum action */
+    struct seeds *seeds = owner;
+    bool tls;
+    if (strcmp(verb, "url") == 0) {
+        end_connection(seeds);
+        bytes.n = strcspn((const char *)bytes.p, ":+");
+        const struct iok_proto *proto = iok_proto_find(bytes, &tls);
+        seeds->open = proto != NULL && strcmp(proto->name, targets[first_target].codec) == 0;
+        seeds->connections++;
+    } else if (strcmp(verb, "ready") == 0 && seeds->beyond == 0) {
+        seeds->beyond = seeds->bytes.n;
+    } else if (strcmp(verb, "recv") == 0) {
+        put_received(seeds, bytes);
+    } else if (strcmp(verb, "call") == 0) {
+        put_call(seeds, bytes);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        if (strcmp(verb, verbs[i]) == 0)
+            put_action(seeds, ACTION_CANCEL + i);
+}
+
+static void write_seeds(const char *directory, const char *path)
+{
+    static char script[1u << 20];
+    struct seeds seeds = {.directory = directory};
+    const char *name = strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path;
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) {
+        perror(path);
+        exit(1);
+    }
+    script[fread(script, 1, sizeof(script) - 1, file)] = '\0';
+    fclose(file);
+    kit_text_put(&seeds.name, name, strcspn(name, "."));
+    kit_script_steps(script, take_step, &seeds);
+    end_connection(&seeds);
+    kit_text_free(&seeds.name);
+}
+
+/* ---- the command line -------------------------------------------------------------------------------------------- */
+
+static bool choose(const char *codec)
+{
+    for (unsigned i = 0; i < TARGETS; i++) {
+        if (strcmp(targets[i].codec, codec) != 0)
+            continue;
+        first_target = n_targets == 0 ? i : first_target;
+        n_targets++;
+    }
+    return n_targets > 0;
+}
+
+static void print_codecs(void)
+{
+    for (unsigned i = 0; i < TARGETS; i++)
+        if (i == 0 || strcmp(targets[i].codec, targets[i - 1].codec) != 0)
+            printf("%s\n", targets[i].codec);
+}
+
+/* Takes our own words away, so that libFuzzer finds its own. */
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    char **words = *argv;
+    bool seeds = *argc > 3 && strcmp(words[1], "seeds") == 0;
+    if (*argc > 1 && strcmp(words[1], "codecs") == 0) {
+        print_codecs();
+        exit(0);
+    }
+    if (*argc < 2 || !choose(words[1 + seeds])) {
+        fprintf(stderr, "the first argument is a codec, or codecs, or seeds; see the head of fuzz_codec.c\n");
+        exit(1);
+    }
+    for (int i = 4; seeds && i < *argc; i++)
+        write_seeds(words[3], words[i]);
+    if (seeds)
+        exit(0);
+    words[1] = words[0];
+    *argv = words + 1;
+    --*argc;
     return 0;
 }

@@ -152,6 +152,8 @@ struct iok_options {
     uint64_t port_bytes_max;  /* bytes of these calls' arguments; 0 for 1 GiB */
     enum iok_handoff handoff; /* 0 for AUTO */
     uint64_t seed;            /* of the jitter; 0 for one from the system */
+    const char *chaos;        /* for tests: faults on purpose, such as "seed=7,partial=0.3,reset_after=1000"; NULL or
+                                 "" for none. src/net/chaos.h lists the options; a wrong one is IOK_EOPTION */
 };
 
 /* Starts the kernel thread. options may be NULL. Returns NULL with *err filled in. The thread blocks all signals. */

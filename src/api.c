@@ -34,6 +34,7 @@ int iok_port_check(struct iok_port *port, struct iok_error *err)
 struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
 {
     struct iok_port *port;
+    int rc;
 
     if (!iok_kernel_is_here(kernel) && iok_kernel_revive(kernel, err) != 0) {
         return NULL;
@@ -47,8 +48,9 @@ struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
         iok_err(err, IOK_ENOMEM, "out of memory for a port");
         return NULL;
     }
-    if (iok_port_link_init(&port->link, kernel->port_calls_max, &kernel->core.wake) != 0) {
-        iok_err(err, IOK_ESYSTEM, "no memory or no descriptor left for a port");
+    rc = iok_port_link_init(&port->link, kernel->port_calls_max, &kernel->core.wake);
+    if (rc != 0) {
+        iok_err(err, rc, rc == IOK_ENOMEM ? "out of memory for a port" : "no descriptor left for a port");
         iok_free(port);
         return NULL;
     }
@@ -404,11 +406,12 @@ static const char *option_text(const struct iok_url *url, const char *key)
     return iok_url_option(url, key, &value) ? (const char *)value.p : NULL;
 }
 
-static int load_tls(struct iok_service *service, struct iok_net *net, struct iok_error *err)
+static int load_tls(struct iok_service *service, struct iok_error *err)
 {
     const struct iok_url *url = &service->url;
     struct iok_tls_config *config = &service->tls_config;
     const char *name = option_text(url, "tls_name");
+    struct iok_net *net;
     int rc;
 
     *config = (struct iok_tls_config){.server_name = name != NULL ? name : (const char *)url->host.p,
@@ -426,9 +429,14 @@ static int load_tls(struct iok_service *service, struct iok_net *net, struct iok
                    : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
     }
     iok_fork_hold(); /* or a child might inherit a lock of OpenSSL that nobody would open */
-    service->tls = net->ops->tls_new(config, err);
+    net = service->owner->net;
+    if (net != NULL) {
+        service->tls = net->ops->tls_new(config, err);
+        service->tls_free = net->ops->tls_free;
+    } else {
+        iok_err(err, IOK_ECLOSED, "the kernel is stopped");
+    }
     iok_fork_release();
-    service->tls_free = net->ops->tls_free;
     return service->tls == NULL ? err->code : 0;
 }
 
@@ -446,7 +454,7 @@ struct iok_service *iok_service_new(struct iok_port *port, const char *url, stru
         return NULL;
     }
     service->owner = port->owner;
-    if (load_tls(service, port->owner->net, err) != 0) {
+    if (load_tls(service, err) != 0) {
         iok_service_drop(service);
         return NULL;
     }

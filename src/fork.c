@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include "net/chaos.h"
 #include "net/uv.h"
 #include "run.h"
 
@@ -139,7 +140,10 @@ void iok_kernel_settle(struct iok_kernel *kernel)
     kernel->settled = true;
     iok_core_settle(core, iok_now_ns());
     iok_uv_free_forgotten(kernel->net);
-    kernel->net = core->net = NULL;
+    if (kernel->chaos != NULL) {
+        iok_chaos_free(kernel->chaos);
+    }
+    kernel->net = kernel->chaos = core->net = NULL;
     iok_list_each (&core->ports, node, after) {
         struct iok_port *port = iok_container(node, struct iok_port, node);
 

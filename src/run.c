@@ -9,9 +9,11 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/mem.h"
+#include "net/chaos.h"
 #include "net/uv.h"
 #include "run.h"
 
@@ -37,6 +39,17 @@ uint64_t iok_now_ns(void)
 
 /* ---- the kernel thread ---- */
 
+/* The driver's turn; with chaos on top of it, that decides how long it may sleep. */
+static void net_turn(struct iok_kernel *kernel, uint64_t deadline)
+{
+    if (kernel->chaos != NULL) {
+        uint64_t due = iok_chaos_run(kernel->chaos);
+
+        deadline = due < deadline ? due : deadline;
+    }
+    iok_uv_turn(kernel->net, deadline);
+}
+
 /* One turn of the loop by whoever holds the baton; sleeps at most until limit. */
 static void turn(struct iok_kernel *kernel, uint64_t limit)
 {
@@ -52,10 +65,10 @@ static void turn(struct iok_kernel *kernel, uint64_t limit)
         deadline = iok_core_deadline(core);
         deadline = deadline < limit ? deadline : limit;
         iok_count_own_add(&core->polls_blocking, 1);
-        iok_uv_turn(kernel->net, deadline);
+        net_turn(kernel, deadline);
         iok_core_awake(core);
     } else {
-        iok_uv_turn(kernel->net, 0);
+        net_turn(kernel, 0);
     }
     iok_core_ring_ports(core);
 }
@@ -157,19 +170,45 @@ static int start_thread(struct iok_kernel *kernel)
     return rc;
 }
 
+/* The driver, and chaos on top of it where that is asked for. Else < 0 with *err, and nothing is made. */
+static int start_net(struct iok_kernel *kernel, uint64_t seed, struct iok_error *err)
+{
+    kernel->net = iok_uv_new(kernel->core.wake.fd_read, woken, kernel, seed, err);
+    if (kernel->net == NULL) {
+        return err->code;
+    }
+    if (kernel->chaos_options != NULL) {
+        kernel->chaos = iok_chaos_new(kernel->net, kernel->chaos_options, err);
+        if (kernel->chaos == NULL) {
+            iok_uv_free(kernel->net);
+            kernel->net = NULL;
+            return err->code;
+        }
+    }
+    return 0;
+}
+
+static void stop_net(struct iok_kernel *kernel)
+{
+    iok_uv_free(kernel->net);
+    kernel->net = kernel->core.net = NULL;
+    if (kernel->chaos != NULL) {
+        iok_chaos_free(kernel->chaos);
+        kernel->chaos = NULL;
+    }
+}
+
 int iok_kernel_start(struct iok_kernel *kernel, uint64_t seed, struct iok_error *err)
 {
     struct iok_core *core = &kernel->core;
 
     iok_baton_init(&kernel->baton);
-    kernel->net = iok_uv_new(core->wake.fd_read, woken, kernel, seed, err);
-    if (kernel->net == NULL) {
+    if (start_net(kernel, seed, err) != 0) {
         return err->code;
     }
-    iok_core_start(core, kernel->net);
+    iok_core_start(core, kernel->chaos != NULL ? kernel->chaos : kernel->net);
     if (start_thread(kernel) != 0) {
-        iok_uv_free(kernel->net);
-        kernel->net = core->net = NULL;
+        stop_net(kernel);
         return iok_err(err, IOK_ESYSTEM, "the system refuses a thread more");
     }
     return 0;
@@ -180,10 +219,11 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
     struct iok_options chosen = options != NULL ? *options : (struct iok_options){0};
     struct iok_kernel *kernel = iok_calloc_line(sizeof(*kernel));
     struct iok_error local;
+    int rc = kernel == NULL ? IOK_ENOMEM : iok_core_init(&kernel->core);
 
     err = err == NULL ? &local : err;
-    if (kernel == NULL || iok_core_init(&kernel->core) != 0) {
-        iok_err(err, IOK_ENOMEM, "no memory or no descriptor left for a kernel");
+    if (rc != 0) {
+        iok_err(err, rc, rc == IOK_ENOMEM ? "out of memory for a kernel" : "no descriptor left for a kernel");
         if (kernel != NULL) {
             iok_core_deinit(&kernel->core);
         }
@@ -199,7 +239,12 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
     kernel->handoff = chosen.handoff;
     kernel->may_spin = usable_cpus() > 1;
     (void)snprintf(kernel->name, sizeof(kernel->name), "%s", chosen.name != NULL ? chosen.name : "iokernel");
-    if (iok_kernel_start(kernel, kernel->seed, err) != 0) {
+    if (chosen.chaos != NULL && chosen.chaos[0] != '\0') {
+        kernel->chaos_options = iok_strndup(chosen.chaos, strlen(chosen.chaos));
+        rc = kernel->chaos_options == NULL ? iok_err(err, IOK_ENOMEM, "out of memory for a kernel") : 0;
+    }
+    if (rc != 0 || iok_kernel_start(kernel, kernel->seed, err) != 0) {
+        iok_free(kernel->chaos_options);
         iok_core_deinit(&kernel->core);
         iok_free(kernel);
         return NULL;
@@ -211,6 +256,7 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
 void iok_kernel_drop(struct iok_kernel *kernel)
 {
     if (iok_count_unref(&kernel->refs)) {
+        iok_free(kernel->chaos_options);
         iok_free(kernel);
     }
 }
@@ -221,7 +267,7 @@ static void stop_thread(struct iok_kernel *kernel)
     (void)iok_wake_ring(&kernel->core.wake);
     iok_baton_recall_if_free(&kernel->baton);
     (void)pthread_join(kernel->thread, NULL);
-    iok_uv_free(kernel->net);
+    stop_net(kernel);
 }
 
 void iok_kernel_free(struct iok_kernel *kernel)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Documentation against the sources: the C API's page, links, versions, make targets, examples.
+"""Documentation against the sources: the C API's page, links, versions, make targets, tests, examples.
 
 Prints one line for each finding and exits 1 if there are any.
 """
@@ -70,6 +70,16 @@ def check_targets(path: pathlib.Path, text: str) -> list[str]:
     return [f"{path.relative_to(ROOT)}: no target: make {name}" for name in sorted(named - known)]
 
 
+def check_tests(path: pathlib.Path, text: str) -> list[str]:
+    """`FILE::NAME` of a test that is not there."""
+    found = []
+    for file, name in re.findall(r"`([\w/]+\.(?:py|c))::(\w+)`", text):
+        source = ROOT / "tests" / file
+        if not source.exists() or not re.search(rf"\b{name}\b", source.read_text("utf-8")):
+            found.append(f"{path.relative_to(ROOT)}: no test {file}::{name} below tests/")
+    return found
+
+
 def check_api() -> list[str]:
     """docs/api-c.md is what gen_api_doc.py writes, and no function escaped that."""
     header = gen_api_doc.HEADER.read_text("utf-8")
@@ -102,7 +112,8 @@ def main() -> int:
     found = check_api() + check_versions()
     for path in pages():
         text = path.read_text("utf-8")
-        found += check_links(path, text) + check_examples(path, text) + check_targets(path, text)
+        found += check_links(path, text) + check_examples(path, text)
+        found += check_targets(path, text) + check_tests(path, text)
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 

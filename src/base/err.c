@@ -22,6 +22,10 @@ int iok_err_set(struct iok_error *err, const char *file, int line, int code, con
     if (vsnprintf(err->text, sizeof err->text, format, args) < 0)
         err->text[0] = '\0';
     va_end(args);
+    /* It may quote what the program or a peer gave, and a line of a log is to stay one line. */
+    for (char *at = err->text; *at != '\0'; at++)
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            *at = '?';
     return code;
 }
 

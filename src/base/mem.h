@@ -15,5 +15,7 @@ char *iok_strndup(const char *p, size_t len);
 void iok_mem_fail_at(unsigned long n);
 /* For tests: allocations of this thread since the last iok_mem_fail_at. */
 unsigned long iok_mem_count(void);
+/* For tests: allocations less frees by this thread. */
+long iok_mem_live(void);
 
 #endif

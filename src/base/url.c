@@ -96,8 +96,9 @@ static int parse_port(struct iok_url *url, struct iok_span text, struct iok_erro
     int64_t port;
 
     if (!iok_span_i64(text, &port) || port < 1 || port > 65535) {
-        return iok_err(err, IOK_EURL, "bad port '%.*s': expected a number from 1 to 65535",
-                       (int)(text.n < 16 ? text.n : 16), text.p);
+        /* Not shown: it is a password when the '@' and the host were forgotten. */
+        return iok_err(err, IOK_EURL,
+                       "bad port: expected a number from 1 to 65535 after the host (after user:password comes @host)");
     }
     url->port = (uint16_t)port;
     return 0;
@@ -114,7 +115,7 @@ static bool host_is_valid(struct iok_span host, bool brackets)
             return false;
         }
     }
-    return true;
+    return !brackets || memchr(host.p, ':', host.n) != NULL;
 }
 
 static int parse_host(struct iok_url *url, uint8_t **at, struct iok_span host, struct iok_error *err)

@@ -46,8 +46,14 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     if (iok_node_linked(&call->node)) {
         iok_list_remove(&call->node);
     }
+    if (outcome == IOK_NEVER_SENT && call->maybe_ran) {
+        outcome = IOK_MAYBE_EXECUTED; /* the repeat was not sent, but the first attempt was */
+    }
     iok_service_dismiss(service, call);
     iok_timer_stop(&core->wheel, &call->deadline);
+    if (outcome == IOK_NEVER_SENT && (call->flags & IOK_CALL_MAYBE) != 0) {
+        outcome = IOK_MAYBE_EXECUTED; /* not sent again, but once it was */
+    }
     call->state = IOK_CALL_ENDED;
     call->outcome = outcome;
     if (call->lease != NULL) {
@@ -116,6 +122,7 @@ void iok_call_begin(struct iok_call *call, struct iok_account *replies)
     call->conn = NULL;
     call->deadline_ns = 0;
     call->attempts = 0;
+    call->maybe_ran = false;
     call->class_flags = 0;
     call->error_code = 0;
     call->outcome = IOK_PENDING;

@@ -30,6 +30,7 @@ enum iok_call_flags {
     IOK_CALL_REPEATABLE = 2, /* the program says so */
     IOK_CALL_AUTO_LEASE = 4, /* kernel: its lease is the kernel's own, for this call only */
     IOK_CALL_ADMITTED = 8,   /* kernel: counts among the calls that its service holds */
+    IOK_CALL_MAYBE = 16,     /* kernel: it was sent on a connection that was lost, and is repeated */
 };
 
 /* The application's notes. */
@@ -112,6 +113,7 @@ struct iok_call {
     int error_line;
     const char *error_file;
     struct iok_peer peer;
+    bool maybe_ran; /* an earlier attempt was sent, and its connection lost */
 
     /* how it ended */
     alignas(IOK_CACHE_LINE) struct iok_stamps stamps;

@@ -213,6 +213,10 @@ static void end_call(struct iok_conn *conn, struct iok_call *call, uint32_t flag
                       error == IOK_ELIMIT ? "the reply is larger than max_reply=%zu bytes"
                                           : "out of memory for a reply (max_reply=%zu)",
                       conn->io.max_reply);
+    } else if ((flags & IOK_MSG_REJECTED) != 0 && call->maybe_ran) {
+        iok_call_fail(core, call, IOK_MAYBE_EXECUTED, IOK_ERESET, "connection lost, and the repeat was rejected: %.*s",
+                      refused ? (int)call->reply.tokens[0].len : 0,
+                      refused ? (const char *)call->reply.tokens[0].p : "");
     } else {
         iok_call_end(core, call, (flags & IOK_MSG_REJECTED) != 0 ? IOK_REJECTED : IOK_DONE, NULL);
     }
@@ -247,6 +251,7 @@ static int host_end(struct iok_io *io, uint32_t flags)
     }
     if ((flight->host & IOK_FLIGHT_PING) != 0) {
         conn->pinged = false;
+        iok_conn_arm(conn); /* for the next ping; it was set to the answer's deadline */
     }
     iok_service_want_pump(service); /* a tombstone took room, too */
     if (call == NULL) {

@@ -9,6 +9,8 @@
 
 int iok_core_init(struct iok_core *core)
 {
+    int rc;
+
     *core = (struct iok_core){0};
     iok_list_init(&core->ports);
     iok_list_init(&core->services);
@@ -16,8 +18,9 @@ int iok_core_init(struct iok_core *core)
     iok_list_init(&core->to_ring);
     iok_list_init(&core->dead);
     iok_list_init(&core->pumps);
+    rc = iok_wake_init(&core->wake); /* first: iok_core_deinit closes what it names, and 0 is a descriptor */
     core->scratch = iok_malloc(IOK_SCRATCH_BYTES);
-    return core->scratch == NULL ? IOK_ENOMEM : iok_wake_init(&core->wake);
+    return rc != 0 ? rc : core->scratch == NULL ? IOK_ENOMEM : 0;
 }
 
 void iok_core_start(struct iok_core *core, struct iok_net *net)

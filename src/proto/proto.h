@@ -141,7 +141,7 @@ struct iok_proto {
     ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);
     /* The peer closed its side after all bytes were fed. Optional: by default an error if any flight waits. */
     int (*eof)(void *state, struct iok_io *io);
-    /* Frees what open allocated. The connection is gone. */
+    /* Frees what open allocated. The connection is gone. Called also when open was not, with the state as zeroed. */
     void (*close)(void *state);
     /* Optional: appends the cheapest request that shows life; the host keeps a flight for it, and drops the answer. */
     int (*ping)(void *state, struct iok_io *io, struct iok_flight *flight);

@@ -146,7 +146,7 @@ static struct iok_tape *on_begin_reply(struct iok_io *io, uint64_t seq)
 
 static struct iok_tape *on_begin_push(struct iok_io *io)
 {
-    if ((host_of(io)->proto->flags & IOK_PROTO_PUSH) == 0)
+    if ((host_of(io)->proto->flags & IOK_PROTO_PUSH) == 0 && !host_of(io)->server)
         STOP("a push in a protocol that is not said to have any");
     open_message(host_of(io), true, false);
     return io->tape;
@@ -160,6 +160,17 @@ static void check_shape(const struct iok_tape *tape)
     for (uint32_t i = 0; i < tape->n_tokens; i++)
         if (tape->tokens[i].type == IOK_ATTR && i + 1 == tape->n_tokens)
             STOP("attributes without a value");
+}
+
+static const char *name_of_message(const struct kit_host *host, uint32_t flags)
+{
+    if (host->message_is_push)
+        return host->server ? "request" : "push";
+    if (host->flights[0].ping)
+        return "pong";
+    if (host->flights[0].flight.call == NULL)
+        return "swallowed";
+    return (flags & IOK_MSG_REJECTED) != 0 ? "reject" : "reply";
 }
 
 static void pop_flight(struct kit_host *host)
@@ -178,19 +189,14 @@ static int on_end(struct iok_io *io, uint32_t flags)
     io->tape = NULL;
     if (iok_tape_error(tape) != 0)
         return iok_io_fail(io, iok_tape_error(tape), "the message does not fit");
-    const char *what = (flags & IOK_MSG_REJECTED) != 0 ? "reject" : "reply";
-    if (host->message_is_push)
-        what = "push";
-    else if (host->flights[0].ping)
-        what = "pong";
-    else if (host->flights[0].flight.call == NULL)
-        what = "swallowed";
+    const char *what = name_of_message(host, flags);
     kit_text_print(&host->events, "%s", what);
     if (*what == 'r' || host->message_is_push) {
         check_shape(tape);
         kit_text_tokens(&host->events, tape->tokens, tape->n_tokens);
     }
     kit_text_put(&host->events, "\n", 1);
+    host->n_requests += host->server;
     if (!host->message_is_push && (flags & IOK_MSG_LAST) != 0)
         pop_flight(host);
     return 0;
@@ -269,14 +275,12 @@ void kit_host_open(struct kit_host *host, const struct iok_proto *proto, const c
     host->has_url = rc == 0;
     if (rc == 0 && proto->check != NULL)
         rc = proto->check(&host->url, &host->io.err);
-    host->state = must(calloc(1, proto->state_size));
-    if (rc == 0) {
-        rc = proto->open(host->state, &host->io);
-        host->opened = rc == 0;
-    }
+    host->state = must(calloc(1, host->server ? proto->server->state_size : proto->state_size));
+    if (rc == 0)
+        rc = host->server ? proto->server->open(host->state, &host->io) : proto->open(host->state, &host->io);
     if (rc < 0)
         close_by(host, rc);
-    else if (proto->greet != NULL)
+    else if (proto->greet != NULL && !host->server)
         sign_in(host, proto->greet);
     else
         host->is_ready = true;
@@ -292,7 +296,8 @@ void kit_host_recv(struct kit_host *host, struct iok_span bytes)
     /* A copy of exactly this size, so that the address sanitizer sees any reading beyond it. */
     uint8_t *exact = must(malloc(n + (n == 0)));
     memcpy(exact, host->unused.p, n);
-    ptrdiff_t used = host->proto->feed(host->state, &host->io, iok_span(exact, n));
+    ptrdiff_t used = host->server ? host->proto->server->feed(host->state, &host->io, iok_span(exact, n))
+                                  : host->proto->feed(host->state, &host->io, iok_span(exact, n));
     memset(exact, 0xee, n);
     free(exact);
     if (used < 0) {
@@ -317,6 +322,19 @@ static struct kit_flight *push_flight(struct kit_host *host)
     return flight;
 }
 
+/* What encode and answer say: some errors end the message only, and leave nothing behind. Others close the connection. */
+static bool was_refused(struct kit_host *host, int rc, uint64_t before)
+{
+    bool soft = rc == IOK_ETYPE || rc == IOK_ELIMIT || rc == IOK_EINVAL || rc == IOK_EUNSAFE;
+    if (soft && host->out.appended != before)
+        STOP("a refused message left bytes behind");
+    if (soft)
+        note(host, "refused", rc, &host->io.err);
+    else if (rc < 0)
+        close_by(host, rc);
+    return soft;
+}
+
 void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n)
 {
     if (host->failed != 0)
@@ -329,17 +347,20 @@ void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n
     uint64_t before = host->out.appended;
     int rc = host->proto->encode(host->state, &host->io, args, n, &flight->flight);
     flight->flight.end = host->out.appended;
-    bool soft = rc == IOK_ETYPE || rc == IOK_ELIMIT || rc == IOK_EINVAL || rc == IOK_EUNSAFE;
-    if (soft) {
-        if (host->out.appended != before)
-            STOP("a refused request left bytes behind");
-        note(host, "refused", rc, &host->io.err);
+    if (was_refused(host, rc, before))
         host->n_flights--;
-    } else if (rc < 0) {
-        close_by(host, rc);
-    } else if (host->abandon) {
+    else if (rc == 0 && host->abandon)
         flight->flight.call = NULL;
-    }
+    take_output(host);
+}
+
+void kit_host_answer(struct kit_host *host, const struct iok_token *reply, size_t n)
+{
+    if (host->failed != 0 || host->n_requests == 0)
+        return;
+    uint64_t before = host->out.appended;
+    int rc = host->proto->server->answer(host->state, &host->io, reply, n);
+    host->n_requests -= !was_refused(host, rc, before);
     take_output(host);
 }
 
@@ -388,7 +409,9 @@ void kit_host_eof(struct kit_host *host)
 
 bool kit_host_close(struct kit_host *host)
 {
-    if (host->opened)
+    if (host->state != NULL && host->server)
+        host->proto->server->close(host->state);
+    else if (host->state != NULL) /* also when it was not opened */
         host->proto->close(host->state);
     free(host->state);
     if (host->proto != NULL) {

@@ -48,10 +48,12 @@ struct kit_host {
     struct kit_text sent;   /* what the codec wrote since it was last looked at */
     struct kit_text events; /* one line each, such as: reply bytes "v" */
     size_t received;
-    bool has_url, opened, signing_in, is_ready;
+    bool has_url, signing_in, is_ready;
     bool message_open, message_is_push;
-    int failed;   /* the error that closed the connection; 0 if none did */
-    bool abandon; /* every request becomes a tombstone at once */
+    int failed;        /* the error that closed the connection; 0 if none did */
+    bool abandon;      /* every request becomes a tombstone at once */
+    bool server;       /* the codec's other role; set before kit_host_open. Messages are requests then */
+    size_t n_requests; /* server: those without an answer */
 };
 
 /* Connects and signs in. Errors are events, as everything that happens. */
@@ -63,6 +65,8 @@ void kit_host_reset(struct kit_host *host);
 /* The caller of the oldest request that has one goes away. */
 void kit_host_cancel(struct kit_host *host);
 void kit_host_eof(struct kit_host *host);
+/* Server: the answer to the oldest request that has none. */
+void kit_host_answer(struct kit_host *host, const struct iok_token *reply, size_t n);
 /* Frees everything. False if buffers are still alive. */
 bool kit_host_close(struct kit_host *host);
 
@@ -75,6 +79,7 @@ enum kit_mode {
     KIT_ABANDON, /* every request becomes a tombstone at once */
     KIT_FAIL,    /* allocation number param fails */
     KIT_CUT,     /* the connection is lost after param bytes */
+    KIT_ROUND, /* against the codec's own server role, in random pieces by the seed in param; nothing if it has none */
 };
 
 struct kit_result {
@@ -85,5 +90,10 @@ struct kit_result {
 
 /* Runs one transcript. True if all went well. */
 bool kit_script_run(const char *script, enum kit_mode mode, uint64_t param, struct kit_result *result);
+
+/* One line of a transcript, for tools that do not run it. bytes: of url its text, of recv what the peer sends, of call
+ * the request's name, of all others nothing. */
+typedef void kit_step_fn(void *owner, const char *verb, struct iok_span bytes);
+void kit_script_steps(const char *script, kit_step_fn *step, void *owner);
 
 #endif

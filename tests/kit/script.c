@@ -34,6 +34,8 @@
 
 struct run {
     struct kit_host host;
+    struct kit_host peer; /* KIT_ROUND: the server's role */
+    bool skipping;        /* KIT_ROUND: the rest of this connection cannot be played by a peer that does all right */
     enum kit_mode mode;
     uint64_t param, random;
     size_t max_reply;
@@ -196,7 +198,7 @@ static size_t piece_size(struct run *run, size_t left)
     size_t n = left;
     if (run->mode == KIT_BYTES)
         n = 1;
-    else if (run->mode == KIT_PIECES) /* small ones mostly: there the edges are */
+    else if (run->mode == KIT_PIECES || run->mode == KIT_ROUND) /* small ones mostly: there the edges are */
         n = 1 + (size_t)(next_random(run) % (next_random(run) % 4 == 0 ? 4096 : 9));
     return n < left ? n : left;
 }
@@ -232,16 +234,126 @@ static struct iok_span next_event(struct run *run)
     return iok_span(p, (size_t)(end - p));
 }
 
+static void compare(struct run *run, struct iok_span expected, struct iok_span got)
+{
+    const int shown = 500;
+    if (iok_span_eq(expected, got))
+        return;
+    if (got.n == 0)
+        got = iok_span_of("nothing");
+    problem(run, "expected %.*s\n    but got %.*s", expected.n < 500 ? (int)expected.n : shown,
+            (const char *)expected.p, got.n < 500 ? (int)got.n : shown, (const char *)got.p);
+}
+
+/* ---- against the server's role ----------------------------------------------------------------------------------- */
+
+/* What one side has sent goes to the other, in pieces. */
+static void carry(struct run *run, struct kit_host *from, struct kit_host *to)
+{
+    struct kit_text bytes = from->sent;
+    from->sent = (struct kit_text){0};
+    for (size_t done = 0; done < bytes.n;) {
+        size_t piece = piece_size(run, bytes.n - done);
+        kit_host_recv(to, iok_span(bytes.p + done, piece));
+        done += piece;
+    }
+    kit_text_free(&bytes);
+}
+
+/* The request arrives as it was given; whether a payload was text or octets need not show on the wire. */
+static void deliver_request(struct run *run, struct iok_token *args, size_t n)
+{
+    struct kit_text expected = {0};
+    size_t before = run->peer.events.n;
+    if (run->host.n_flights == 0 || run->host.sent.n == 0)
+        return; /* refused */
+    for (size_t i = 0; i < n; i++)
+        args[i].type = args[i].type == IOK_TEXT ? (uint8_t)IOK_BYTES : args[i].type;
+    kit_text_print(&expected, "request");
+    kit_text_tokens(&expected, args, n);
+    kit_text_put(&expected, "\n", 1);
+    carry(run, &run->host, &run->peer);
+    compare(run, iok_span(expected.p, expected.n), iok_span(run->peer.events.p + before, run->peer.events.n - before));
+    kit_text_free(&expected);
+}
+
+/* One token as kit_text_tokens writes it; a subtype is not looked at. */
+static bool take_token(struct run *run, struct iok_token *token)
+{
+    static const struct {
+        const char *name;
+        enum iok_type type;
+    } names[] = {
+        {"null", IOK_NULL},   {"bool", IOK_BOOL}, {"i64", IOK_I64},         {"f64", IOK_F64},
+        {"bytes", IOK_BYTES}, {"text", IOK_TEXT}, {"decimal", IOK_DECIMAL}, {"array", IOK_ARRAY},
+        {"map", IOK_MAP},     {"set", IOK_SET},   {"error", IOK_ERROR},
+    };
+    char name[32], value[64] = "";
+    if (!take_word(run, name, sizeof(name)))
+        return false;
+    name[strcspn(name, "/")] = '\0';
+    *token = (struct iok_token){0};
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (strcmp(name, names[i].name) == 0)
+            token->type = (uint8_t)names[i].type;
+    skip_blanks(run);
+    if (take_payload(run, token)) {
+        token->type = strcmp(name, "bytes") == 0 ? (uint8_t)IOK_BYTES : token->type;
+        return true;
+    }
+    if (token->type != IOK_NULL)
+        take_word(run, value, sizeof(value));
+    if (token->type == IOK_F64)
+        token->f = strtod(value, NULL);
+    else if (token->type == IOK_BOOL || token->type == IOK_I64)
+        token->i = strcmp(value, "true") == 0 ? 1 : strtoll(value, NULL, 10);
+    else
+        token->len = (uint32_t)strtoul(value, NULL, 10);
+    return true;
+}
+
+/* The server says what the transcript's reply is. */
+static void answer_with_reply(struct run *run)
+{
+    struct iok_token *tokens = calloc(ARGS_MAX, sizeof(*tokens));
+    const char *line = run->at;
+    size_t n = 0;
+    while (n < ARGS_MAX && take_token(run, &tokens[n]))
+        n++;
+    kit_host_answer(&run->peer, tokens, n);
+    carry(run, &run->peer, &run->host);
+    run->at = line;
+    free(tokens);
+}
+
+/* True if the line is not for a peer that does everything right. */
+static bool skip_in_round(struct run *run, const char *verb)
+{
+    static const char *const others[] = {"cancel",    "ping", "reset", "eof",  "error",
+                                         "swallowed", "pong", "push",  "ready"};
+    if (strcmp(verb, "url") == 0 || strcmp(verb, "limit") == 0)
+        return false;
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+        run->skipping |= strcmp(verb, others[i]) == 0;
+    if (strcmp(verb, "reply") == 0 && !run->skipping)
+        answer_with_reply(run);
+    return run->skipping || strcmp(verb, "recv") == 0 || strcmp(verb, "sent") == 0 || strcmp(verb, "skip") == 0;
+}
+
+/* ---- connections ------------------------------------------------------------------------------------------------- */
+
 /* Nothing may be left over, and nothing alive. What was received counts on, for KIT_CUT. */
 static void end_connection(struct run *run)
 {
-    struct iok_span left = run->over || run->mode == KIT_CUT ? iok_span(NULL, 0) : next_event(run);
+    bool unfinished = run->over || run->skipping || run->mode == KIT_CUT;
+    struct iok_span left = unfinished ? iok_span(NULL, 0) : next_event(run);
     if (left.n > 0)
         problem(run, "not expected: %.*s", (int)left.n, left.p);
-    if (!run->over && run->mode != KIT_CUT && run->host.sent.n > 0)
+    if (!unfinished && run->host.sent.n > 0)
         problem(run, "%zu bytes were sent that no line names", run->host.sent.n);
-    if (!kit_host_close(&run->host))
+    if (!kit_host_close(&run->host) || !kit_host_close(&run->peer))
         problem(run, "buffers are alive after close");
+    run->peer = (struct kit_host){.server = true};
     run->host = (struct kit_host){.received = run->host.received, .abandon = run->host.abandon};
     run->next_event = 0;
 }
@@ -260,6 +372,11 @@ static void do_url(struct run *run)
         problem(run, "no codec has the scheme %s", scheme);
     else
         kit_host_open(&run->host, proto, url, run->max_reply);
+    if (proto == NULL || run->mode != KIT_ROUND)
+        return;
+    run->skipping = proto->server == NULL;
+    if (proto->server != NULL)
+        kit_host_open(&run->peer, proto, url, run->max_reply);
 }
 
 static void do_call(struct run *run)
@@ -267,6 +384,8 @@ static void do_call(struct run *run)
     struct iok_token *args = calloc(ARGS_MAX, sizeof(*args));
     size_t n = take_args(run, args);
     kit_host_call(&run->host, args, n);
+    if (run->mode == KIT_ROUND)
+        deliver_request(run, args, n);
     free(args);
 }
 
@@ -286,17 +405,6 @@ static void normalise(struct run *run, const char *verb, struct kit_text *out)
             kit_text_put(out, word, strlen(word));
         kit_text_free(&text);
     }
-}
-
-static void compare(struct run *run, struct iok_span expected, struct iok_span got)
-{
-    const int shown = 500;
-    if (iok_span_eq(expected, got))
-        return;
-    if (got.n == 0)
-        got = iok_span_of("nothing");
-    problem(run, "expected %.*s\n    but got %.*s", expected.n < 500 ? (int)expected.n : shown,
-            (const char *)expected.p, got.n < 500 ? (int)got.n : shown, (const char *)got.p);
 }
 
 static void expect_event(struct run *run, const char *verb)
@@ -480,7 +588,7 @@ static void run_line(struct run *run)
     char verb[32];
     if (!take_word(run, verb, sizeof(verb)))
         return;
-    bool done = false;
+    bool done = run->mode == KIT_ROUND && skip_in_round(run, verb);
     for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs) && !done; i++) {
         done = strcmp(verb, verbs[i].verb) == 0;
         if (done && !(run->mode == KIT_CUT && verbs[i].run == expect_sent))
@@ -523,4 +631,36 @@ bool kit_script_run(const char *script, enum kit_mode mode, uint64_t param, stru
     end_connection(run);
     free(run);
     return result->problem[0] == '\0';
+}
+
+/* ---- transcripts as material -------------------------------------------------------------------------------------- */
+
+static void report_line(struct run *run, kit_step_fn *step, void *owner)
+{
+    struct kit_text bytes = {0};
+    char verb[32], url[512];
+    if (!take_word(run, verb, sizeof(verb)))
+        return;
+    if (strcmp(verb, "recv") == 0)
+        take_strings(run, &bytes);
+    else if (strcmp(verb, "call") == 0)
+        take_string(run, &bytes);
+    else if (strcmp(verb, "url") == 0 && take_word(run, url, sizeof(url)))
+        kit_text_put(&bytes, url, strlen(url));
+    step(owner, verb, iok_span(bytes.p, bytes.n));
+    kit_text_free(&bytes);
+}
+
+void kit_script_steps(const char *script, kit_step_fn *step, void *owner)
+{
+    struct run *run = calloc(1, sizeof(*run));
+    struct kit_result result = {0};
+    run->result = &result;
+    for (const char *line = script; line != NULL && *line != '\0';) {
+        run->at = line;
+        report_line(run, step, owner);
+        line = strchr(line, '\n');
+        line = line != NULL ? line + 1 : NULL;
+    }
+    free(run);
 }

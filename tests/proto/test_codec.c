@@ -40,8 +40,13 @@ static char *read_file(const char *path)
 static void run(const char *path, const char *script, enum kit_mode mode, uint64_t param, struct kit_result *result)
 {
     static const char *const names[] = {
-        [KIT_WHOLE] = "whole",       [KIT_BYTES] = "byte by byte",       [KIT_PIECES] = "in random pieces, IOK_SEED=",
-        [KIT_ABANDON] = "abandoned", [KIT_FAIL] = "failing allocation ", [KIT_CUT] = "cut after byte ",
+        [KIT_WHOLE] = "whole",
+        [KIT_BYTES] = "byte by byte",
+        [KIT_PIECES] = "in random pieces, IOK_SEED=",
+        [KIT_ABANDON] = "abandoned",
+        [KIT_FAIL] = "failing allocation ",
+        [KIT_CUT] = "cut after byte ",
+        [KIT_ROUND] = "against its own server's role, IOK_SEED=",
     };
     if (!kit_script_run(script, mode, param, result))
         fail_msg("%s, %s%llu: %s", path, names[mode], (unsigned long long)param, result->problem);
@@ -56,6 +61,8 @@ static void test_script(void **state)
     run(path, script, KIT_BYTES, 0, &other);
     for (uint64_t i = 0; i < PIECES_RUNS; i++)
         run(path, script, KIT_PIECES, seed + i, &other);
+    for (uint64_t i = 0; i < PIECES_RUNS; i++)
+        run(path, script, KIT_ROUND, seed + i, &other);
     if (strstr(script, "\ncancel") == NULL)
         run(path, script, KIT_ABANDON, 0, &other);
     uint64_t failing = 1;

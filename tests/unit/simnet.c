@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "../../src/base/mem.h"
+#include "../kit/bare_kernel.h"
 
 static struct sim *sim_of(struct iok_net *net)
 {
@@ -214,17 +214,9 @@ struct world *world_new(const char *url)
 
     assert_non_null(w);
     sim_init(&w->sim);
-    w->kernel = iok_calloc_line(sizeof(*w->kernel));
+    w->kernel = bare_kernel_new(&w->sim.net, 4096);
     assert_non_null(w->kernel);
     w->core = &w->kernel->core;
-    assert_int_equal(iok_core_init(w->core), 0);
-    iok_count_set(&w->kernel->refs, 1);
-    iok_count_set(&w->kernel->generation, iok_count_get(&iok_generation));
-    w->kernel->port_calls_max = 4096;
-    w->kernel->port_bytes_max = UINT64_C(1) << 30;
-    w->kernel->net = &w->sim.net;
-    iok_baton_init(&w->kernel->baton);
-    iok_core_start(w->core, &w->sim.net);
     w->port = iok_port_new(w->kernel, &err);
     assert_non_null(w->port);
     w->service = iok_service_new(w->port, url, &err);
@@ -267,21 +259,14 @@ void world_free(struct world *w)
     iok_core_stop(w->core);
     assert_true(iok_port_is_detached(&w->port->link));
     iok_port_free(w->port);
-    iok_core_deinit(w->core);
-    iok_kernel_drop(w->kernel);
+    bare_kernel_free(w->kernel);
     sim_deinit(&w->sim);
     free(w);
 }
 
 void world_run(struct world *w)
 {
-    unsigned turns = 0;
-
-    do {
-        iok_core_round(w->core);
-        assert_true(++turns < 1000); /* else it never comes to rest */
-    } while (!iok_core_may_sleep(w->core));
-    iok_core_awake(w->core);
+    assert_true(bare_kernel_rest(w->kernel)); /* else it never comes to rest */
 }
 
 void world_advance(struct world *w, uint64_t ns)

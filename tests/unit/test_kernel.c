@@ -131,14 +131,17 @@ static void test_deadline_in_flight(void **state)
 static void test_cancel_before_send(void **state)
 {
     struct world *w = world_new(URL);
-    struct iok_call *waits = in_flight(w, "waits", 0);
-    struct iok_call *here = world_submit(w, "here", 0, NULL);
+    struct iok_call *waits = in_flight(w, "waits", 0), *here;
 
     (void)state;
+    assert_int_equal(count(&w->service->queued_now), 1);
     iok_cancel(waits);
-    iok_cancel(here); /* submitted and cancelled in one turn */
     world_run(w);
     world_expect(w, waits, IOK_NEVER_SENT, IOK_ECANCELLED, NULL);
+    assert_int_equal(count(&w->service->queued_now), 0);
+    here = world_submit(w, "here", 0, NULL);
+    iok_cancel(here); /* submitted and cancelled in one turn */
+    world_run(w);
     world_expect(w, here, IOK_NEVER_SENT, IOK_ECANCELLED, NULL);
     world_connect(w);
     assert_string_equal(sim_last(&w->sim)->got, "");
@@ -274,6 +277,27 @@ static void test_repeatable_is_repeated(void **state)
     sim_fail(link, IOK_ERESET); /* the third attempt was the last */
     world_run(w);
     world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
+    world_free(w);
+}
+
+/* It waits to be repeated when its time is over: it may have run at the first attempt. */
+static void test_repeated_too_late(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *late = in_flight(w, "late", 300), *cancelled = in_flight(w, "cancelled", 0), *unsent;
+
+    (void)state;
+    assert_string_equal(link->got, "late\ncancelled\n");
+    sim_fail(link, IOK_ERESET);
+    world_run(w);
+    unsent = in_flight(w, "unsent", 300);
+    iok_cancel(cancelled);
+    world_run(w);
+    world_expect(w, cancelled, IOK_MAYBE_EXECUTED, IOK_ECANCELLED, NULL);
+    world_advance(w, 400 * SIM_MS); /* nobody accepts the new connection */
+    world_expect(w, late, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
+    world_expect(w, unsent, IOK_NEVER_SENT, IOK_ERESET, NULL);
     world_free(w);
 }
 
@@ -581,6 +605,22 @@ static void test_ping(void **state)
     world_free(w);
 }
 
+/* Silence of 4 to 5 s brings one, however long its answer might have taken. */
+static void test_pings_go_on(void **state)
+{
+    struct world *w = world_new(URL "?ping=4s&ping_timeout=30s");
+    struct iok_link *link = world_connect(w);
+
+    (void)state;
+    for (unsigned i = 1; i <= 5; i++) {
+        world_advance(w, 5 * SIM_S);
+        assert_int_equal(count(&w->service->pings), i);
+        sim_arrive(link, "\n");
+        world_run(w);
+    }
+    world_free(w);
+}
+
 static void test_traffic_needs_no_ping(void **state)
 {
     struct world *w = world_new(URL "?ping=4s");
@@ -694,6 +734,7 @@ int main(void)
         cmocka_unit_test(test_queue_moves_after_tombstone),
         cmocka_unit_test(test_lost_before_handed_over),
         cmocka_unit_test(test_repeatable_is_repeated),
+        cmocka_unit_test(test_repeated_too_late),
         cmocka_unit_test(test_not_repeatable),
         cmocka_unit_test(test_backoff),
         cmocka_unit_test(test_refused_until_deadline),
@@ -706,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_reply_to_half_sent),
         cmocka_unit_test(test_blocked_peer),
         cmocka_unit_test(test_ping),
+        cmocka_unit_test(test_pings_go_on),
         cmocka_unit_test(test_traffic_needs_no_ping),
         cmocka_unit_test(test_peer_breaks_the_protocol),
         cmocka_unit_test(test_connect_timeout),

@@ -1,5 +1,5 @@
-/* test_lease.c - connections that a call sequence holds alone: bound, given back, lost; and what each allocation that
- * fails does to calls. As test_kernel.c, against a peer that the test plays. */
+/* test_lease.c - connections that a call sequence holds alone: bound, given back, lost. As test_kernel.c, against a
+ * peer that the test plays. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,6 @@
 
 #include <cmocka.h>
 
-#include "../../src/base/mem.h"
 #include "simnet.h"
 
 #define URL "line://10.0.0.1:7000"
@@ -315,148 +314,6 @@ static void test_stream_lost_unanswered(void **state)
     world_free(w);
 }
 
-/* ---- failing allocations ---- */
-
-#define FAILURES_MAX 200u /* none of the scenes makes so many allocations in one run */
-
-/* A call with a large argument; NULL when it could not be made or submitted. */
-static struct iok_call *try_call(struct world *w, const char *verb, struct iok_lease *lease)
-{
-    struct iok_call *call = iok_call_new(w->port, w->service, NULL);
-    char big[9000];
-
-    if (call == NULL) {
-        return NULL;
-    }
-    memset(big, 'b', sizeof(big));
-    if (verb != NULL) {
-        iok_call_text(call, verb, strlen(verb));
-    }
-    iok_call_bytes(call, big, sizeof(big));
-    if (verb != NULL) {
-        iok_call_text(call, "0", 1);
-    }
-    if (lease != NULL) {
-        iok_call_lease(call, lease);
-    }
-    iok_call_timeout(call, 60000);
-    if (iok_submit(call) != 0) {
-        iok_call_free(call);
-        return NULL;
-    }
-    call->stamps.submitted = w->sim.now;
-    return call;
-}
-
-/* The peer accepts every connection, and answers every request. */
-static void serve(struct world *w, const char *answer)
-{
-    for (unsigned i = 0; i < w->sim.n_links; i++) {
-        struct iok_link *link = &w->sim.links[i];
-
-        if (!link->dead && !link->connected) {
-            sim_connect(link);
-        } else if (!link->dead && link->n_got != 0) {
-            bool hello = strstr(link->got, "SETINFO") != NULL;
-            unsigned requests = 0;
-
-            for (const char *at = link->got; *at != '\0'; at++) {
-                requests += *at == (answer[0] == '$' ? '*' : '\n');
-            }
-            sim_clear(link);
-            while (requests-- > 0 && !link->dead) {
-                sim_arrive(link, hello ? "+OK\r\n" : answer);
-            }
-        }
-        world_run(w);
-    }
-}
-
-/* Plays a scene to its end whatever fails: every call ends, and world_free checks that nothing is left. The answer is
- * so long that it needs memory of its own. Returns how many calls were done. */
-static unsigned play(const char *url, unsigned long fail_at, unsigned long *allocations)
-{
-    struct world *w = world_new(url);
-    bool redis = strcmp(iok_service_protocol(w->service), "redis") == 0;
-    struct iok_call *calls[4] = {NULL};
-    struct iok_lease *lease;
-    char answer[420];
-    unsigned done = 0;
-
-    (void)snprintf(answer, sizeof(answer), redis ? "$400\r\n%0400d\r\n" : "%0400d\n", 0);
-    iok_mem_fail_at(fail_at);
-    lease = iok_lease_new(w->port, w->service, NULL);
-    calls[0] = try_call(w, redis ? "GET" : NULL, NULL);
-    calls[1] = try_call(w, redis ? "BLPOP" : NULL, NULL);
-    calls[2] = lease == NULL ? NULL : try_call(w, redis ? "WATCH" : NULL, lease);
-    calls[3] = lease == NULL || !redis ? NULL : try_call(w, "SUBSCRIBE", lease);
-    for (unsigned step = 0; step < 20; step++) {
-        world_run(w);
-        serve(w, answer);
-        world_advance(w, 20 * SIM_MS);
-    }
-    world_advance(w, 61 * SIM_S);
-    *allocations = iok_mem_count();
-    iok_mem_fail_at(0);
-    while (iok_poll(w->port) != NULL) {
-    }
-    for (unsigned i = 0; i < 4; i++) {
-        if (calls[i] != NULL) {
-            assert_int_not_equal(iok_call_outcome(calls[i]), IOK_PENDING);
-            done += iok_call_outcome(calls[i]) == IOK_DONE && iok_call_error(calls[i], NULL) == 0;
-        }
-    }
-    world_free(w);
-    return done;
-}
-
-static void fail_each(const char *url)
-{
-    unsigned long allocations, n;
-
-    assert_true(play(url, 0, &allocations) >= 3);
-    assert_true(allocations > 10 && allocations < FAILURES_MAX);
-    for (n = 1; n <= allocations; n++) {
-        unsigned long ignored;
-
-        (void)play(url, n, &ignored);
-    }
-}
-
-static void test_allocations_line(void **state)
-{
-    (void)state;
-    fail_each(URL);
-}
-
-static void test_allocations_redis(void **state)
-{
-    (void)state;
-    fail_each(REDIS);
-}
-
-static void test_allocations_of_service(void **state)
-{
-    struct world *w = world_new(URL);
-    struct iok_service *service = NULL;
-    struct iok_error err;
-    unsigned long n = 0;
-
-    (void)state;
-    while (service == NULL) {
-        iok_mem_fail_at(++n);
-        service = iok_service_new(w->port, REDIS, &err);
-        iok_mem_fail_at(0);
-        assert_true(service != NULL || err.code == IOK_ENOMEM);
-        assert_true(n < 20);
-    }
-    assert_true(n > 2);
-    iok_service_close(service, w->port);
-    iok_service_unref(service);
-    world_run(w);
-    world_free(w);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,9 +329,6 @@ int main(void)
         cmocka_unit_test(test_dirty_is_made_clean),
         cmocka_unit_test(test_stream),
         cmocka_unit_test(test_stream_lost_unanswered),
-        cmocka_unit_test(test_allocations_line),
-        cmocka_unit_test(test_allocations_redis),
-        cmocka_unit_test(test_allocations_of_service),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

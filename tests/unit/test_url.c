@@ -105,7 +105,9 @@ static void test_bad(void **state)
         {"redis://h:0", IOK_EURL, "bad port"},
         {"redis://h:65536", IOK_EURL, "1 to 65535"},
         {"redis://h:", IOK_EURL, "bad port"},
-        {"redis://h:x", IOK_EURL, "'x'"},
+        {"redis://user:pw", IOK_EURL, "@host"},
+        {"redis://[h]", IOK_EURL, "IPv6 in brackets"},
+        {"redis://[]", IOK_EURL, "IPv6 in brackets"},
         {"redis://[::1", IOK_EURL, "']'"},
         {"redis://[::1]x", IOK_EURL, "']'"},
         {"redis://a,b", IOK_EURL, "several hosts"},
@@ -143,6 +145,10 @@ static void test_bad(void **state)
     free(longest);
     assert_int_equal(iok_url_parse(&url, "redis://u:secr%et@h", &err), IOK_EURL);
     assert_null(strstr(err.text, "secr"));
+    assert_int_equal(iok_url_parse(&url, "redis://user:secret", &err), IOK_EURL);
+    assert_null(strstr(err.text, "secret"));
+    assert_int_equal(iok_url_parse(&url, "redis://h?a%0a%1b=1&a%0a%1b=2", &err), IOK_EOPTION);
+    assert_non_null(strstr(err.text, "'a?\?'")); /* one line, whatever it quotes */
     iok_mem_fail_at(1);
     assert_int_equal(iok_url_parse(&url, "redis://h", &err), IOK_ENOMEM);
     iok_mem_fail_at(0);

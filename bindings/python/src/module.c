@@ -2,8 +2,12 @@
 #include "core.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* For tests: whole programs can run under faults on purpose, see struct iok_options. */
+#define CHAOS_ENVIRONMENT "IOK_CHAOS"
 
 struct core core;
 
@@ -136,6 +140,7 @@ struct iok_kernel *core_kernel(void)
         return NULL;
     }
     struct iok_error err = {0};
+    core.options.chaos = getenv(CHAOS_ENVIRONMENT);
     core.kernel = iok_kernel_new(&core.options, &err);
     if (core.kernel == NULL) {
         fail_set(&err, IOK_NEVER_SENT, NULL, "");
