@@ -318,9 +318,10 @@ static void picked_up(struct iok_call *call)
 /* The next completion's lines come from the kernel's processor while this one is dealt with. */
 static inline void fetch_ahead(const struct iok_port *port)
 {
-    const struct iok_call *call = iok_entry_object(iok_ring_ahead(&port->link.cq, 1));
+    uintptr_t entry = iok_ring_ahead(&port->link.cq, 1);
+    const struct iok_call *call = iok_entry_object(entry);
 
-    if (call != NULL) {
+    if (call != NULL && (unsigned)iok_entry_verb(entry) != IOK_CQ_RELEASED) { /* which is a lease's */
         __builtin_prefetch(&call->stamps);
         __builtin_prefetch(&call->reply);
         __builtin_prefetch(&call->reply_tokens);

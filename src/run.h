@@ -10,7 +10,7 @@ struct iok_kernel {
     struct iok_baton baton;
     struct iok_net *net;
     struct iok_net *chaos; /* on top of net, which the core then does not see; NULL: none */
-    char *chaos_options;   /* NULL: none */
+    char *chaos_options;   /* of the program; NULL: none */
     pthread_t thread;
     struct iok_count refs; /* the program's handle, and one a port */
     struct iok_count stop;

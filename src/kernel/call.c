@@ -51,9 +51,6 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     }
     iok_service_dismiss(service, call);
     iok_timer_stop(&core->wheel, &call->deadline);
-    if (outcome == IOK_NEVER_SENT && (call->flags & IOK_CALL_MAYBE) != 0) {
-        outcome = IOK_MAYBE_EXECUTED; /* not sent again, but once it was */
-    }
     call->state = IOK_CALL_ENDED;
     call->outcome = outcome;
     if (call->lease != NULL) {

@@ -30,7 +30,6 @@ enum iok_call_flags {
     IOK_CALL_REPEATABLE = 2, /* the program says so */
     IOK_CALL_AUTO_LEASE = 4, /* kernel: its lease is the kernel's own, for this call only */
     IOK_CALL_ADMITTED = 8,   /* kernel: counts among the calls that its service holds */
-    IOK_CALL_MAYBE = 16,     /* kernel: it was sent on a connection that was lost, and is repeated */
 };
 
 /* The application's notes. */

@@ -509,7 +509,6 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
     }
     call->maybe_ran |= sent;
     iok_count_own_add(&service->retries, 1);
-    call->flags |= sent ? IOK_CALL_MAYBE : 0;
     iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
     call->stamps.sent = call->stamps.first_byte = 0;
     call->state = IOK_CALL_QUEUED;

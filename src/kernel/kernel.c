@@ -135,9 +135,10 @@ static void close_service(struct iok_core *core, struct iok_service *service)
 /* The next request's lines come from the program's processor while this one is dealt with. */
 static inline void fetch_ahead(const struct iok_port *port)
 {
-    const struct iok_call *call = iok_entry_object(iok_ring_ahead(&port->link.sq, 1));
+    uintptr_t entry = iok_ring_ahead(&port->link.sq, 1);
+    const struct iok_call *call = iok_entry_object(entry);
 
-    if (call != NULL) {
+    if (call != NULL && iok_entry_verb(entry) == IOK_SQ_SUBMIT) { /* else it may be a lease or a service */
         __builtin_prefetch(&call->port);
         __builtin_prefetch(&call->arg_tokens);
         __builtin_prefetch(&call->arg_bytes);

@@ -4,7 +4,7 @@ Each call is an ECHO of its own word, so a reply that went astray shows itself, 
 after it. At the end the server's books must agree: the same connection and no other, and as many ECHOs as the
 kernel counted replies and tombstones. Prints one line, and ends with status 1 if something is wrong.
 
-    million.py [--calls 1000000] [--cancel 0.33] [--tasks 1000] [--delay 0.001] [--jitter 0.001] [--seed 1]
+    million.py [--calls 1000000] [--cancel 0.34] [--tasks 1000] [--delay 0.001] [--jitter 0.001] [--seed 1]
 """
 
 from __future__ import annotations

@@ -280,27 +280,6 @@ static void test_repeatable_is_repeated(void **state)
     world_free(w);
 }
 
-/* It waits to be repeated when its time is over: it may have run at the first attempt. */
-static void test_repeated_too_late(void **state)
-{
-    struct world *w = world_new(URL);
-    struct iok_link *link = world_connect(w);
-    struct iok_call *late = in_flight(w, "late", 300), *cancelled = in_flight(w, "cancelled", 0), *unsent;
-
-    (void)state;
-    assert_string_equal(link->got, "late\ncancelled\n");
-    sim_fail(link, IOK_ERESET);
-    world_run(w);
-    unsent = in_flight(w, "unsent", 300);
-    iok_cancel(cancelled);
-    world_run(w);
-    world_expect(w, cancelled, IOK_MAYBE_EXECUTED, IOK_ECANCELLED, NULL);
-    world_advance(w, 400 * SIM_MS); /* nobody accepts the new connection */
-    world_expect(w, late, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
-    world_expect(w, unsent, IOK_NEVER_SENT, IOK_ERESET, NULL);
-    world_free(w);
-}
-
 static void test_not_repeatable(void **state)
 {
     const char *const incr[] = {"INCR", "k", NULL}, *const get[] = {"GET", "k", NULL};
@@ -734,7 +713,6 @@ int main(void)
         cmocka_unit_test(test_queue_moves_after_tombstone),
         cmocka_unit_test(test_lost_before_handed_over),
         cmocka_unit_test(test_repeatable_is_repeated),
-        cmocka_unit_test(test_repeated_too_late),
         cmocka_unit_test(test_not_repeatable),
         cmocka_unit_test(test_backoff),
         cmocka_unit_test(test_refused_until_deadline),

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../src/base/mem.h"
 #include "../kit/net_kit.h"
 
 #define MEGABYTE ((size_t)1 << 20)
@@ -694,6 +695,41 @@ static void test_fork(void **state)
     SSL_CTX_free(ctx);
 }
 
+/* Each allocation of our own fails in turn, first of the configuration, then of a connection: an error at once. */
+static void test_out_of_memory(void **state)
+{
+    struct iok_net *net = net_start();
+    struct iok_link_events events = {0};
+    struct iok_tls *tls = NULL;
+    struct iok_link *link = NULL;
+    struct iok_error err;
+    unsigned long n = 0;
+    int fd;
+    struct iok_address address = refusing_address(&fd);
+
+    (void)state;
+    while (tls == NULL) {
+        iok_mem_fail_at(++n);
+        tls = net->ops->tls_new(&good, &err);
+        iok_mem_fail_at(0);
+        assert_true(tls != NULL || err.code == IOK_ENOMEM);
+    }
+    assert_int_equal(n, 3); /* itself, the server's name */
+    for (n = 0; link == NULL;) {
+        struct iok_target target = {.addresses = &address, .n_addresses = 1, .tls = tls};
+
+        iok_mem_fail_at(++n);
+        link = net->ops->open(net, &target, &events, NULL, &err);
+        iok_mem_fail_at(0);
+        assert_true(link != NULL || err.code == IOK_ENOMEM);
+    }
+    assert_true(n > 3); /* link, TLS, race */
+    net->ops->close(link);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -711,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_close_in_events),
         cmocka_unit_test(test_resumption),
         cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_out_of_memory),
     };
 
     return cmocka_run_group_tests(tests, make_all, remove_all);
