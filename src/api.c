@@ -407,11 +407,12 @@ static const char *option_text(const struct iok_url *url, const char *key)
     return iok_url_option(url, key, &value) ? (const char *)value.p : NULL;
 }
 
-static int load_tls(struct iok_service *service, struct iok_net *net, struct iok_error *err)
+static int load_tls(struct iok_service *service, struct iok_error *err)
 {
     const struct iok_url *url = &service->url;
     struct iok_tls_config *config = &service->tls_config;
     const char *name = option_text(url, "tls_name");
+    struct iok_net *net;
     int rc;
 
     *config = (struct iok_tls_config){.server_name = name != NULL ? name : (const char *)url->host.p,
@@ -429,9 +430,14 @@ static int load_tls(struct iok_service *service, struct iok_net *net, struct iok
                    : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
     }
     iok_fork_hold(); /* or a child might inherit a lock of OpenSSL that nobody would open */
-    service->tls = net->ops->tls_new(config, err);
+    net = service->owner->net;
+    if (net != NULL) {
+        service->tls = net->ops->tls_new(config, err);
+        service->tls_free = net->ops->tls_free;
+    } else {
+        iok_err(err, IOK_ECLOSED, "the kernel is stopped");
+    }
     iok_fork_release();
-    service->tls_free = net->ops->tls_free;
     return service->tls == NULL ? err->code : 0;
 }
 
@@ -449,7 +455,7 @@ struct iok_service *iok_service_new(struct iok_port *port, const char *url, stru
         return NULL;
     }
     service->owner = port->owner;
-    if (load_tls(service, port->owner->net, err) != 0) {
+    if (load_tls(service, err) != 0) {
         iok_service_drop(service);
         return NULL;
     }
