@@ -41,7 +41,9 @@ void iok_kick(struct iok_port *port);
 bool iok_is_leading(const struct iok_kernel *kernel);
 
 /* ---- api.c ---- */
-/* 0, IOK_EFORKED, IOK_ETHREAD; what iok_kernel_revive says. */
+/* 0, IOK_EFORKED, IOK_ETHREAD. */
+int iok_port_check_owner(const struct iok_port *port, struct iok_error *err);
+/* The same, and what iok_kernel_revive says. */
 int iok_port_check(struct iok_port *port, struct iok_error *err);
 /* Handles one entry of the completion ring: false when it is empty. *news: a call for iok_poll, or NULL. */
 bool iok_port_take(struct iok_port *port, struct iok_call **news);
