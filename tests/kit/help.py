@@ -19,6 +19,10 @@ PATIENCE_S = 20
 """How long a condition may take before its test fails; on an idle machine all take milliseconds."""
 
 
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A shell's background jobs ignore Ctrl-C, and so would the programs that tests start there."""
+
+
 def until(condition: Callable[[], object], what: str = "the condition") -> None:
     """Wait until it is true."""
     end = time.monotonic() + PATIENCE_S
@@ -41,7 +45,14 @@ def start_program(source: str, *args: str) -> subprocess.Popen[str]:
     """Start a Python program that imports the same iokernel; its arguments are sys.argv[1:]."""
     package = pathlib.Path(iokernel.__file__).parent.parent
     return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *args],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-c",
+            INTERRUPTIBLE + textwrap.dedent(source),
+            *args,
+        ],
         env={**os.environ, "PYTHONPATH": str(package)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
