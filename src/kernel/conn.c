@@ -508,11 +508,7 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
         return;
     }
     call->maybe_ran |= sent;
-    iok_count_own_add(&service->retries, 1);
-    iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
-    call->stamps.sent = call->stamps.first_byte = 0;
-    call->state = IOK_CALL_QUEUED;
-    iok_service_enqueue(service, call, true);
+    iok_call_again(call);
 }
 
 void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
