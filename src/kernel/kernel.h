@@ -89,6 +89,7 @@ struct iok_service {
     struct iok_service_config config;
     struct iok_tls *tls;
     struct iok_tls_config tls_config;
+    struct iok_starttls starttls; /* ask.n 0: TLS from the first byte on, if at all */
     void (*tls_free)(struct iok_tls *tls);
     struct iok_kernel *owner; /* the public handle */
 

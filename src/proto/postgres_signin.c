@@ -56,9 +56,9 @@ int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct i
 static const char *file_option(const struct iok_url *url, const char *ours, const char *libpqs)
 {
     struct iok_span value;
-    if (iok_url_option(url, ours, &value) || iok_url_option(url, libpqs, &value))
-        return (const char *)value.p;
-    return NULL;
+    if (!iok_url_option(url, ours, &value) && !iok_url_option(url, libpqs, &value))
+        return NULL;
+    return iok_span_eq(value, iok_span_of("system")) ? NULL : (const char *)value.p; /* the system's authorities */
 }
 
 /* https://www.postgresql.org/docs/current/libpq-ssl.html */
