@@ -347,7 +347,12 @@ PyObject *value_of_call(struct iok_call *call, bool decode)
     }
     size_t n;
     const struct iok_token *tokens = iok_call_reply(call, &n);
-    if (n == 0) { /* of ready() */
+    if (n == 0) { /* of ready(), or one that cannot be given, as it is over a limit */
+        struct iok_error err;
+        if (iok_call_error(call, &err) != 0) {
+            fail_call(call);
+            return NULL;
+        }
         Py_RETURN_NONE;
     }
     struct walk w = {.token = tokens, .end = tokens + n, .call = call, .decode = decode};
