@@ -1,3 +1,4 @@
+/* digest.c - see digest.h. Nothing here holds on to what it was given. */
 #include "digest.h"
 
 #include <openssl/crypto.h>

@@ -25,7 +25,7 @@ static inline struct iok_span iok_span_of(const char *text)
 
 static inline struct iok_span iok_span_skip(struct iok_span s, size_t n)
 {
-    return (struct iok_span){s.p + n, s.n - n};
+    return n == 0 ? s : (struct iok_span){s.p + n, s.n - n}; /* NULL + 0 is undefined */
 }
 
 static inline bool iok_span_eq(struct iok_span a, struct iok_span b)
