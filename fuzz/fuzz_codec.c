@@ -35,7 +35,10 @@ static const struct target {
     bool server;
     struct iok_span signed_in; /* what a server says to the sign-in */
 } targets[] = {
-#define SAYS(text) {(const uint8_t *)(text), sizeof(text) - 1}
+#define SAYS(text)                                                                                                     \
+    {                                                                                                                  \
+        (const uint8_t *)(text), sizeof(text) - 1                                                                      \
+    }
     {"line", "line://h:1", false, SAYS("")},
     {"line", "line://h:1", true, SAYS("")},
     {"postgresql", "postgresql://u:pw@h/d", false, SAYS("R\0\0\0\x8\0\0\0\0Z\0\0\0\5I")},

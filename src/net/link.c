@@ -34,17 +34,17 @@ struct iok_link {
     struct iok_link_events events;
     void *owner;
     enum link_state state;
-    bool reading;               /* the core wants bytes */
-    bool send_fell_short;       /* the core waits for writable */
-    bool opened;                /* was OPEN once */
-    bool send_failed;           /* what the peer sent before may still be there to read */
-    bool draining;              /* FAILED, and delivering just that */
-    struct iok_race *race;      /* until it is won */
-    struct iok_sock *sock;      /* from then on */
-    struct iok_tls_stream *tls; /* NULL: plain */
+    bool reading;                 /* the core wants bytes */
+    bool send_fell_short;         /* the core waits for writable */
+    bool opened;                  /* was OPEN once */
+    bool send_failed;             /* what the peer sent before may still be there to read */
+    bool draining;                /* FAILED, and delivering just that */
+    struct iok_race *race;        /* until it is won */
+    struct iok_sock *sock;        /* from then on */
+    struct iok_tls_stream *tls;   /* NULL: plain */
     struct iok_starttls starttls; /* ask.n 0: not to be asked */
-    struct iok_address address; /* the winner */
-    struct iok_error err;       /* FAILED: why */
+    struct iok_address address;   /* the winner */
+    struct iok_error err;         /* FAILED: why */
 };
 
 /* ---- failing and dying ------------------------------------------------------------------------------------------- */

@@ -24,10 +24,10 @@
 
 struct iok_tls {
     SSL_CTX *ctx;
-    char *server_name; /* NULL: none was given */
-    bool literal;      /* server_name is an IP address */
+    char *server_name;     /* NULL: none was given */
+    bool literal;          /* server_name is an IP address */
     bool verify, any_name; /* any_name: the chain only */
-    SSL_SESSION *session; /* the newest that the peer offered to resume, or NULL */
+    SSL_SESSION *session;  /* the newest that the peer offered to resume, or NULL */
 };
 
 struct iok_tls_stream {

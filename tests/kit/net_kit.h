@@ -59,7 +59,7 @@ struct client {
     struct iok_link *link; /* NULL once it is closed */
     bool connected, closed, plain;
     const struct iok_starttls *starttls; /* NULL: none */
-    struct iok_address address; /* of connected */
+    struct iok_address address;          /* of connected */
     char alpn[64];
     struct iok_error err; /* of closed */
     uint8_t *in;          /* what has arrived */

@@ -14,7 +14,8 @@ static const char allowed[] = "bytes, bytearray, memoryview, str, int or float";
 int build_refuse(PyObject *value, bool scalars, Py_ssize_t position)
 {
     PyErr_Format(PyExc_TypeError, "argument %zd must be %s%s, not %.100s", position, allowed,
-                 scalars ? "" : ", None, bool, list, tuple, dict, or a value with a text form (iokernel.values)", Py_TYPE(value)->tp_name);
+                 scalars ? "" : ", None, bool, list, tuple, dict, or a value with a text form (iokernel.values)",
+                 Py_TYPE(value)->tp_name);
     return -1;
 }
 

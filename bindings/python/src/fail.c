@@ -77,9 +77,9 @@ PyObject *fail_reply(const struct iok_token *token, struct iok_call *call, PyObj
     const char *outcome = iok_outcome_name(call == NULL ? IOK_DONE : iok_call_outcome(call));
     PyObject *name = fail_text(call == NULL ? "" : iok_service_name(iok_call_service(call)));
     const char *endpoint = call == NULL ? "" : iok_call_endpoint(call);
-    PyObject *exception =
-        name == NULL ? NULL : PyObject_CallFunction(core.make_reply_error, "sOOsO", outcome, text, name, endpoint,
-                                                                       fields != NULL ? fields : Py_None);
+    PyObject *exception = name == NULL ? NULL
+                                       : PyObject_CallFunction(core.make_reply_error, "sOOsO", outcome, text, name,
+                                                               endpoint, fields != NULL ? fields : Py_None);
     Py_DECREF(text);
     Py_XDECREF(name);
     return exception;

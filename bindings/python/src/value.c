@@ -378,8 +378,8 @@ int value_init(void)
                                                         PyDateTimeAPI->DateTimeType);
     }
     if (epoch_local == NULL) {
-        epoch_local = PyDateTimeAPI->DateTime_FromDateAndTime(1970, 1, 1, 0, 0, 0, 0, Py_None,
-                                                              PyDateTimeAPI->DateTimeType);
+        epoch_local =
+            PyDateTimeAPI->DateTime_FromDateAndTime(1970, 1, 1, 0, 0, 0, 0, Py_None, PyDateTimeAPI->DateTimeType);
     }
     if (epoch_day == NULL) {
         epoch_day = PyDate_FromDate(1970, 1, 1);
