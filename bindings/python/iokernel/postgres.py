@@ -7,7 +7,7 @@ iokernel.sync and iokernel.asyncio.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
 
 from iokernel.errors import Rejected, ReplyError
 
@@ -232,7 +232,7 @@ class Record(tuple[Any, ...]):
     _names: tuple[str, ...] = ()
 
     @overload
-    def __getitem__(self, key: int | str, /) -> Any: ...
+    def __getitem__(self, key: SupportsIndex | str, /) -> Any: ...
     @overload
     def __getitem__(self, key: slice, /) -> tuple[Any, ...]: ...
     def __getitem__(self, key: Any, /) -> Any:
