@@ -414,7 +414,7 @@ struct iok_service *iok_service_new(struct iok_port *port, const char *url, stru
         return NULL;
     }
     service->owner = port->owner;
-    if (iok_service_load_tls(service, port->owner->net, err) != 0) {
+    if (iok_service_load_tls(service, err) != 0) {
         iok_service_drop(service);
         return NULL;
     }

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/mem.h"
@@ -190,10 +191,11 @@ static int start_net(struct iok_kernel *kernel, uint64_t seed, struct iok_error 
 static void stop_net(struct iok_kernel *kernel)
 {
     iok_uv_free(kernel->net);
+    kernel->net = kernel->core.net = NULL;
     if (kernel->chaos != NULL) {
         iok_chaos_free(kernel->chaos);
+        kernel->chaos = NULL;
     }
-    kernel->net = kernel->chaos = NULL;
 }
 
 int iok_kernel_start(struct iok_kernel *kernel, uint64_t seed, struct iok_error *err)
@@ -207,7 +209,6 @@ int iok_kernel_start(struct iok_kernel *kernel, uint64_t seed, struct iok_error 
     iok_core_start(core, kernel->chaos != NULL ? kernel->chaos : kernel->net);
     if (start_thread(kernel) != 0) {
         stop_net(kernel);
-        core->net = NULL;
         return iok_err(err, IOK_ESYSTEM, "the system refuses a thread more");
     }
     return 0;

@@ -98,6 +98,6 @@ void iok_parked_release(struct iok_lease *lease);
 
 /* ---- secure.c ---- */
 /* Loads the service's TLS configuration, if there is any to be. The program's thread. */
-int iok_service_load_tls(struct iok_service *service, struct iok_net *net, struct iok_error *err);
+int iok_service_load_tls(struct iok_service *service, struct iok_error *err);
 
 #endif

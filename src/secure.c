@@ -33,11 +33,12 @@ static int read_starttls(struct iok_service *service, struct iok_error *err)
     return 0;
 }
 
-int iok_service_load_tls(struct iok_service *service, struct iok_net *net, struct iok_error *err)
+int iok_service_load_tls(struct iok_service *service, struct iok_error *err)
 {
     const struct iok_url *url = &service->url;
     struct iok_tls_config *config = &service->tls_config;
     const char *name = option_text(url, "tls_name");
+    struct iok_net *net;
     int rc;
 
     *config = (struct iok_tls_config){.server_name = name != NULL ? name : (const char *)url->host.p,
@@ -62,8 +63,13 @@ int iok_service_load_tls(struct iok_service *service, struct iok_net *net, struc
                    : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
     }
     iok_fork_hold(); /* or a child might inherit a lock of OpenSSL that nobody would open */
-    service->tls = net->ops->tls_new(config, err);
+    net = service->owner->net;
+    if (net != NULL) {
+        service->tls = net->ops->tls_new(config, err);
+        service->tls_free = net->ops->tls_free;
+    } else {
+        iok_err(err, IOK_ECLOSED, "the kernel is stopped");
+    }
     iok_fork_release();
-    service->tls_free = net->ops->tls_free;
     return service->tls == NULL ? err->code : 0;
 }

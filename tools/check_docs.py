@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Documentation against the sources: the C API's page, links, versions, make targets, tests, examples.
+"""Documentation against the sources: the C API, links, versions, targets, tests, examples.
 
 Prints one line for each finding and exits 1 if there are any.
 """

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Plants bugs into copies of the tree, and says how soon the simulation finds each: plant.py [NAME...].
+"""Plants bugs into copies of the tree, and says how soon the simulation finds each.
+
+Usage: plant.py [NAME...]
 
 A planted bug is a patch in tests/sim/planted; what stands before the patch says what it breaks. The
 copies, below build/planted, are built without assertions: what finds a bug is what the
@@ -76,7 +78,8 @@ def main() -> int:
     patches = [p for p in sorted(PLANTED.glob("*.patch")) if not names or p.stem in names]
     print("| bug | what it does | found by seed | after | as |")
     print("|---|---|---|---|---|")
-    return 0 if all([hunt(patch) for patch in patches]) else 1
+    found = [hunt(patch) for patch in patches]
+    return 0 if all(found) else 1
 
 
 if __name__ == "__main__":

@@ -279,7 +279,7 @@ void iok_service_forget_links(struct iok_service *service)
 void iok_service_forked(struct iok_service *service, const struct iok_error *why)
 {
     iok_service_stop(service, why);
-    assert(service->n_queued == 0 && service->n_inflight == 0 && service->n_shared == 0 && service->n_leased == 0);
+    assert(service->n_pending == 0 && service->n_inflight == 0 && service->n_shared == 0 && service->n_leased == 0);
     iok_count_set(&service->queued_now, 0);
     iok_count_set(&service->inflight_now, 0);
     iok_service_healthy(service);

@@ -1,4 +1,4 @@
-"""The planted bugs of tests/sim still fit into the sources, so that `make soak-planted` can show them."""
+"""The planted bugs of tests/sim fit into the sources as they are: see `make soak-planted`."""
 
 from __future__ import annotations
 

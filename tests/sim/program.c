@@ -87,7 +87,7 @@ static void add_options(struct service *service)
         add(service, "ping_timeout=%ums", (unsigned)dice_spread(dice, 20, 2000));
     }
     if (chance(500)) {
-        add(service, "leases=%u", (unsigned)any(4));
+        add(service, "leases=%u", chance(100) ? 0 : 1 + (unsigned)any(4));
     }
     if (chance(500)) {
         add(service, "lease_idle=%ums", (unsigned)dice_spread(dice, 10, 5000));
@@ -490,7 +490,7 @@ void program_act(void)
         new_lease(false);
     } else if (what < 80) {
         use_lease();
-    } else if (what < 85) {
+    } else if (what < 87) {
         new_lease(true);
     } else if (what < 90) {
         if (scene.n_services < SERVICES_MAX) {

@@ -165,7 +165,8 @@ static void subscribe(struct iok_link *link, uint32_t id)
     truth_executed(id);
     session->channel = id;
     session->published = 0;
-    session->to_publish = dice_chance(&scene.wire, 50) ? 2600 : (uint32_t)dice_below(&scene.wire, 60);
+    session->to_publish = dice_chance(&scene.wire, 300) ? (uint32_t)dice_spread(&scene.wire, 200, 2600)
+                                                        : (uint32_t)dice_below(&scene.wire, 60);
     answer(link, "%c3\r\n$9\r\nsubscribe\r\n$%d\r\nk%u\r\n:1\r\n", session->protocol == 3 ? '>' : '*',
            snprintf(NULL, 0, "k%u", id), id);
     scene_at(scene.now + dice_spread(&scene.wire, SCENE_MS, SCENE_S), EVENT_SERVER, link->id, 0);
@@ -398,7 +399,7 @@ void server_accept(struct iok_link *link)
 static void publish(struct iok_link *link)
 {
     struct session *session = &link->session;
-    uint32_t n = session->to_publish > 200 ? 400 : 1 + (uint32_t)dice_below(&scene.wire, 4);
+    uint32_t n = session->to_publish > 60 ? 200 : 1 + (uint32_t)dice_below(&scene.wire, 4);
     char key[16], text[16];
     int key_len = snprintf(key, sizeof(key), "k%u", session->channel);
 
@@ -410,7 +411,7 @@ static void publish(struct iok_link *link)
                key, len, text);
     }
     if (session->to_publish > 0) {
-        uint64_t most = session->to_publish > 200 ? 2 * SCENE_MS : SCENE_S;
+        uint64_t most = session->to_publish > 60 ? 2 * SCENE_MS : SCENE_S;
 
         scene_at(scene.now + dice_spread(&scene.wire, 100000, most), EVENT_SERVER, link->id, 0);
     }

@@ -26,7 +26,7 @@
 #endif
 #endif
 #ifdef SLOW
-#define SEEDS 300u
+#define SEEDS 1000u
 #else
 #define SEEDS 4000u
 #endif

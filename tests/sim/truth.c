@@ -255,6 +255,17 @@ static uint32_t flights(const struct iok_conn *conn)
     return n;
 }
 
+/* A server that says nothing is asked, and given up, and each timer may find that bytes have come since it was set: so
+ * the times count twice. A lease may block on purpose. */
+static void check_silence(const struct iok_conn *conn)
+{
+    const struct iok_service_config *config = &conn->service->config;
+    uint64_t most = 2 * (config->ping + config->ping_timeout + 2 * SCENE_TICK);
+
+    must(conn->state != IOK_CONN_READY || conn->for_leases || config->ping == 0 || scene.now - conn->arrived_at <= most,
+         "a server is silent for %.6g ms, and not given up", (double)(scene.now - conn->arrived_at) / 1e6);
+}
+
 struct tally {
     uint32_t conns, for_leases, ready, leased, flights, shared_flights;
 };
@@ -273,6 +284,7 @@ static struct tally count(const struct iok_service *service)
         t.leased += conn->state == IOK_CONN_LEASED;
         t.flights += n;
         t.shared_flights += conn->for_leases ? 0 : n;
+        check_silence(conn);
         must(conn->n_live <= conn->next_seq - conn->head_seq, "more answers are awaited than requests were sent");
         if (conn->stream != NULL) {
             must(iok_ring_room(&conn->stream->stream->ring) > 0 || conn->read_paused || conn->notice != NULL,

@@ -718,8 +718,12 @@ static void test_under_load(void **state)
     for (int handoff = IOK_HANDOFF_AUTO; handoff <= IOK_HANDOFF_LEAD; handoff++) {
         struct iok_options options = {.handoff = (enum iok_handoff)handoff, .seed = 7};
 
+#if defined(__SANITIZE_ADDRESS__) /* GCC 12's takes no care of its allocator's locks at fork: no other thread may run */
+        fork_under_load(&options, 0);
+#else
         fork_under_load(&options, 1); /* a single caller leads */
         fork_under_load(&options, 3);
+#endif
     }
 }
 

@@ -247,6 +247,8 @@ static void test_stop_with_calls_in_flight(void **state)
         assert_true(iok_call_outcome(calls[i]) != IOK_DONE);
         iok_call_free(calls[i]);
     }
+    assert_null(iok_service_new(port, "rediss://127.0.0.1", &err)); /* needs its driver for the certificates */
+    assert_int_equal(err.code, IOK_ECLOSED);
     iok_service_unref(service);
     iok_port_free(port);
     (void)close(listener);
