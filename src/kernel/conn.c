@@ -195,6 +195,7 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     const struct iok_proto *proto = conn->service->proto;
     int rc;
 
+    iok_core_look_at_clock(conn->service->core);
     conn->peer.family = address->any.sa_family;
     if (conn->peer.family == AF_INET) {
         conn->peer.port = ntohs(address->v4.sin_port);
@@ -270,7 +271,7 @@ static void on_arrived(void *owner, size_t n)
     struct iok_span in = iok_span(core->scratch, conn->n_front + n);
     ptrdiff_t used;
 
-    core->now = core->net->ops->now(core->net);
+    iok_core_look_at_clock(core);
     conn->arrived_at = core->now;
     iok_count_own_add(&core->bytes_in, n);
     iok_count_own_add(&service->bytes_in, n);
@@ -298,6 +299,7 @@ static void on_closed(void *owner, const struct iok_error *err)
     struct iok_conn *conn = owner;
     struct iok_error orderly;
 
+    iok_core_look_at_clock(conn->service->core);
     conn->link = NULL;
     if (err->code == 0) {
         iok_err(&orderly, IOK_ERESET, "%s",
@@ -455,7 +457,7 @@ void iok_conn_flush(struct iok_conn *conn)
     bool full = iok_out_pending(&conn->out) >= IOK_OUT_HIGH_BYTES;
     size_t left = IOK_FLUSH_BYTES_MAX;
 
-    core->now = core->net->ops->now(core->net);
+    iok_core_look_at_clock(core);
     while (iok_out_pending(&conn->out) != 0 && !conn->blocked && conn->link != NULL &&
            conn->state != IOK_CONN_CONNECTING) {
         int n = iok_out_peek(&conn->out, vec, IOK_VECS);

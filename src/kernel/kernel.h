@@ -192,6 +192,11 @@ void iok_core_start(struct iok_core *core, struct iok_net *net);
 void iok_core_deinit(struct iok_core *core);
 /* One turn's work: messages of ports, timers, flushing, waking ports. */
 void iok_core_round(struct iok_core *core);
+/* Events come between turns, so each that counts time looks at the clock first. */
+static inline void iok_core_look_at_clock(struct iok_core *core)
+{
+    core->now = core->net->ops->now(core->net);
+}
 /* Announces sleep: false when there is work after all. Undone by iok_core_awake. */
 bool iok_core_may_sleep(struct iok_core *core);
 void iok_core_awake(struct iok_core *core);

@@ -407,6 +407,7 @@ static void resolved(void *owner, const struct iok_address *addresses, uint32_t 
     struct iok_service *service = owner;
 
     service->query = NULL;
+    iok_core_look_at_clock(service->core);
     if (n == 0 || err->code != 0) {
         /* The last good set stays: it is tried, and the name again later. */
         if (service->n_addresses == 0) {

@@ -698,6 +698,26 @@ static void test_many_connections(void **state)
     world_free(w);
 }
 
+/* What comes between two turns is dated by the clock, not by the turn before. */
+static void test_time_of_connecting(void **state)
+{
+    struct world *w = world_new("line://10.0.0.1:7000?ping=1s&ping_timeout=1s");
+    struct iok_service_stats stats;
+
+    (void)state;
+    w->sim.now += 900 * SIM_MS;
+    sim_connect(sim_last(&w->sim));
+    world_run(w);
+    world_advance(w, 500 * SIM_MS);
+    iok_service_stats(w->service, &stats);
+    assert_int_equal(stats.connections, 1);
+    assert_int_equal(stats.pings, 0);
+    world_advance(w, SIM_S);
+    iok_service_stats(w->service, &stats);
+    assert_int_equal(stats.pings, 1);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -726,6 +746,7 @@ int main(void)
         cmocka_unit_test(test_blocked_peer),
         cmocka_unit_test(test_ping),
         cmocka_unit_test(test_pings_go_on),
+        cmocka_unit_test(test_time_of_connecting),
         cmocka_unit_test(test_traffic_needs_no_ping),
         cmocka_unit_test(test_peer_breaks_the_protocol),
         cmocka_unit_test(test_connect_timeout),
