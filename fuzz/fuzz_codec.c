@@ -33,14 +33,20 @@ enum flags {
 static const struct target {
     const char *codec, *url;
     bool server;
-    const char *signed_in; /* what a server says to the sign-in */
+    struct iok_span signed_in; /* what a server says to the sign-in */
 } targets[] = {
-    {"line", "line://h:1", false, ""},
-    {"line", "line://h:1", true, ""},
-    {"redis", "redis://u:pw@h/3?client_name=n", false, "%0\r\n+OK\r\n+OK\r\n+OK\r\n"},
-    {"redis", "redis://u:pw@h/3?protocol=2", false, "+OK\r\n+OK\r\n+OK\r\n+OK\r\n"},
-    {"redis", "redis://h", false, "%0\r\n+OK\r\n+OK\r\n"},
-    {"redis", "redis://h?protocol=2", false, "+PONG\r\n+OK\r\n+OK\r\n"},
+#define SAYS(text)                                                                                                     \
+    {                                                                                                                  \
+        (const uint8_t *)(text), sizeof(text) - 1                                                                      \
+    }
+    {"line", "line://h:1", false, SAYS("")},
+    {"line", "line://h:1", true, SAYS("")},
+    {"postgresql", "postgresql://u:pw@h/d", false, SAYS("R\0\0\0\x8\0\0\0\0Z\0\0\0\5I")},
+    {"postgresql", "postgresql://u:pw@h/d?statements=2", false, SAYS("R\0\0\0\x8\0\0\0\0Z\0\0\0\5I")},
+    {"redis", "redis://u:pw@h/3?client_name=n", false, SAYS("%0\r\n+OK\r\n+OK\r\n+OK\r\n")},
+    {"redis", "redis://u:pw@h/3?protocol=2", false, SAYS("+OK\r\n+OK\r\n+OK\r\n+OK\r\n")},
+    {"redis", "redis://h", false, SAYS("%0\r\n+OK\r\n+OK\r\n")},
+    {"redis", "redis://h?protocol=2", false, SAYS("+PONG\r\n+OK\r\n+OK\r\n")},
 };
 #define TARGETS (sizeof(targets) / sizeof(*targets))
 
@@ -63,6 +69,8 @@ static const char *const calls[][PARTS_MAX] = {
     {"SUBSCRIBE"},
     {""},
     {"CLIENT", "NO-EVICT", "on"},
+    {"SELECT $1", "1"},
+    {"DEALLOCATE ALL"},
 };
 
 enum action {
@@ -195,7 +203,7 @@ static void run(const struct target *target, unsigned flags, struct iok_span in,
     const struct iok_proto *proto = iok_proto_find(iok_span(target->url, strcspn(target->url, ":")), &tls);
     kit_host_open(&host, proto, target->url, (flags & FLAG_SMALL) != 0 ? SMALL_REPLY : 1u << 20);
     if ((flags & FLAG_SIGNED_IN) != 0)
-        receive(&host, iok_span_of(target->signed_in), &cutting);
+        receive(&host, target->signed_in, &cutting);
     while (in.n > 0) {
         const uint8_t *escape = memchr(in.p, ESCAPE, in.n);
         size_t n = escape != NULL ? (size_t)(escape - in.p) : in.n;

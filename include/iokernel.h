@@ -121,11 +121,20 @@ enum iok_type {
     IOK_DROPPED,   /* i: so many messages of a stream were dropped here, as the program was slow (slow_consumer=drop) */
 };
 
+/* Subtypes that mean the same in every protocol: what kind of value a token of that type is. */
+enum iok_kind {
+    IOK_KIND_LOCAL = 0xff00, /* TIMESTAMP: of a calendar and clock without a zone */
+    IOK_KIND_DATE = 0xff01,  /* TIMESTAMP: a day, at its midnight */
+    IOK_KIND_TIME = 0xff02,  /* TIMESTAMP: time of day, microseconds since midnight */
+    IOK_KIND_UUID = 0xff03,  /* BYTES: 16 of them */
+    IOK_KIND_EXACT = 0xff04, /* DECIMAL: of a type with decimal places, even where it has none; or NaN, Infinity */
+};
+
 /* One token. A tape is an array of tokens in pre-order: a container's children follow it. 16 bytes. */
 struct iok_token {
     uint8_t type;     /* enum iok_type */
     uint8_t flags;    /* 0; of arguments: enum iok_token_flags, set by the builder */
-    uint16_t subtype; /* protocol-specific kind; see the protocol's page. 0 if none */
+    uint16_t subtype; /* enum iok_kind, or protocol-specific: see the protocol's page. 0 if none */
     uint32_t len;     /* bytes, elements or pairs */
     union {
         int64_t i;

@@ -3,47 +3,6 @@
 
 #include "run.h"
 
-static const char *option_text(const struct iok_url *url, const char *key)
-{
-    struct iok_span value;
-
-    return iok_url_option(url, key, &value) ? (const char *)value.p : NULL;
-}
-
-static int load_tls(struct iok_service *service, struct iok_error *err)
-{
-    const struct iok_url *url = &service->url;
-    struct iok_tls_config *config = &service->tls_config;
-    const char *name = option_text(url, "tls_name");
-    struct iok_net *net;
-    int rc;
-
-    *config = (struct iok_tls_config){.server_name = name != NULL ? name : (const char *)url->host.p,
-                                      .verify = true,
-                                      .ca_file = option_text(url, "tls_ca"),
-                                      .cert_file = option_text(url, "tls_cert"),
-                                      .key_file = option_text(url, "tls_key")};
-    rc = iok_url_option_bool(url, "tls_verify", &config->verify, err);
-    if (rc != 0) {
-        return rc;
-    }
-    if (!service->config.tls) {
-        return config->ca_file == NULL && config->cert_file == NULL && config->key_file == NULL && name == NULL
-                   ? 0
-                   : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
-    }
-    iok_fork_hold(); /* or a child might inherit a lock of OpenSSL that nobody would open */
-    net = service->owner->net;
-    if (net != NULL) {
-        service->tls = net->ops->tls_new(config, err);
-        service->tls_free = net->ops->tls_free;
-    } else {
-        iok_err(err, IOK_ECLOSED, "the kernel is stopped");
-    }
-    iok_fork_release();
-    return service->tls == NULL ? err->code : 0;
-}
-
 struct iok_service *iok_service_new(struct iok_port *port, const char *url, struct iok_error *err)
 {
     struct iok_error local;
@@ -58,7 +17,7 @@ struct iok_service *iok_service_new(struct iok_port *port, const char *url, stru
         return NULL;
     }
     service->owner = port->owner;
-    if (load_tls(service, err) != 0) {
+    if (iok_service_load_tls(service, err) != 0) {
         iok_service_drop(service);
         return NULL;
     }

@@ -1,4 +1,4 @@
-/* run.h - what api.c, run.c and fork.c share: the public handle, and who may do what. */
+/* run.h - what api.c, run.c, fork.c and secure.c share: the public handle, and who may do what. */
 #ifndef IOK_RUN_H
 #define IOK_RUN_H
 
@@ -97,5 +97,9 @@ void iok_parked_due(struct iok_port *port);
 void iok_parked_forked(struct iok_port *port);
 /* Ends those of a lease that is given back. */
 void iok_parked_release(struct iok_lease *lease);
+
+/* ---- secure.c ---- */
+/* Loads the service's TLS configuration, if there is any to be. The program's thread. */
+int iok_service_load_tls(struct iok_service *service, struct iok_error *err);
 
 #endif

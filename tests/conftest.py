@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from kit.postgres import PostgresServer
 from kit.servers import RedisServer
 
 if TYPE_CHECKING:
@@ -48,4 +49,20 @@ def cache(shared_redis: RedisServer) -> Iterator[sync.Redis]:
 
     with sync.connect(shared_redis.url) as client:
         client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shared_postgres() -> Iterator[PostgresServer]:
+    """One postgres, with TLS, for all tests that leave it as it is; tables they name their own."""
+    with PostgresServer(tls=True) as server:
+        yield server
+
+
+@pytest.fixture
+def db(shared_postgres: PostgresServer) -> Iterator[sync.Postgres]:
+    """A client for plain threads, of the shared server."""
+    from iokernel import sync
+
+    with sync.connect(shared_postgres.unix_url, kind=sync.Postgres) as client:
         yield client

@@ -25,7 +25,7 @@ static inline struct iok_span iok_span_of(const char *text)
 
 static inline struct iok_span iok_span_skip(struct iok_span s, size_t n)
 {
-    return (struct iok_span){s.p + n, s.n - n};
+    return n == 0 ? s : (struct iok_span){s.p + n, s.n - n}; /* NULL + 0 is undefined */
 }
 
 static inline bool iok_span_eq(struct iok_span a, struct iok_span b)
@@ -39,6 +39,8 @@ bool iok_span_eq_nocase(struct iok_span a, const char *text);
 ptrdiff_t iok_span_find_crlf(struct iok_span s);
 /* Strict decimal: optional '-', digits only, no blank, in range; false otherwise and *out untouched. */
 bool iok_span_i64(struct iok_span s, int64_t *out);
+/* A number of at most 64 bytes with or without point and exponent; "inf", "infinity", "nan". The same in every locale. */
+bool iok_span_f64(struct iok_span s, double *out);
 /* Decimal text of value into at (at least 20 bytes); returns its length. */
 size_t iok_format_i64(char *at, int64_t value);
 /* Shortest text that reads back as the same double, "inf", "-inf" or "nan", into at (at least 32 bytes). */

@@ -1,5 +1,7 @@
 #include "tape.h"
 
+#include <assert.h>
+
 #include "mem.h"
 
 #define IOK_CHUNK_BYTES 4096u /* overflow memory for payloads that are small but many */
@@ -26,7 +28,7 @@ void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap
     tape->open = NULL;
 }
 
-void iok_tape_free(struct iok_tape *tape)
+static void drop_bufs(struct iok_tape *tape)
 {
     while (tape->bufs != NULL) {
         struct iok_buf *buf = tape->bufs;
@@ -34,6 +36,11 @@ void iok_tape_free(struct iok_tape *tape)
         tape->bufs = buf->next;
         iok_buf_unref(buf);
     }
+}
+
+void iok_tape_free(struct iok_tape *tape)
+{
+    drop_bufs(tape);
     if (tape->own_tokens) {
         iok_free(tape->tokens);
         tape->own_tokens = false;
@@ -144,6 +151,36 @@ void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len)
     if (token != NULL) {
         token->len = len;
     }
+}
+
+void iok_tape_timestamp(struct iok_tape *tape, uint16_t subtype, int64_t us)
+{
+    struct iok_token *token = add(tape, IOK_TIMESTAMP, 0);
+
+    if (token != NULL) {
+        token->subtype = subtype;
+        token->i = us;
+    }
+}
+
+void iok_tape_patch(struct iok_tape *tape, uint32_t at, uint32_t len)
+{
+    if (!tape->discard && tape->error == 0) {
+        assert(at < tape->n_tokens);
+        tape->tokens[at].len = len;
+    }
+}
+
+void iok_tape_rewind(struct iok_tape *tape)
+{
+    assert(tape->fill_left == 0);
+    drop_bufs(tape);
+    tape->bytes = tape->first_bytes;
+    tape->cap_bytes = tape->first_cap;
+    tape->n_bytes = tape->n_tokens = 0;
+    tape->held_bytes = 0;
+    tape->open = NULL;
+    tape->error = 0;
 }
 
 /* A buffer of the tape's own, newest first; NULL: the error is set. */

@@ -59,7 +59,12 @@ void iok_tape_bool(struct iok_tape *tape, bool value);
 void iok_tape_i64(struct iok_tape *tape, int64_t value);
 void iok_tape_f64(struct iok_tape *tape, double value);
 void iok_tape_dropped(struct iok_tape *tape, int64_t messages);
+void iok_tape_timestamp(struct iok_tape *tape, uint16_t subtype, int64_t us);
 void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len); /* ARRAY, MAP, SET, PUSH, ATTR */
+/* The length of a container whose head was written as token number at, once it is known. */
+void iok_tape_patch(struct iok_tape *tape, uint32_t at, uint32_t len);
+/* Forgets all that was written, errors too: something else is the answer. No payload may be open. */
+void iok_tape_rewind(struct iok_tape *tape);
 /* A payload that is all here: type is BYTES, TEXT, DECIMAL or ERROR. Copied. */
 void iok_tape_copy(struct iok_tape *tape, enum iok_type type, uint16_t subtype, struct iok_span payload);
 /* A payload that outlives the tape (static text). */

@@ -200,6 +200,16 @@ void iok_call_cut(struct iok_core *core, struct iok_call *call, const struct iok
     iok_call_end(core, call, sent ? IOK_MAYBE_EXECUTED : IOK_NEVER_SENT, err);
 }
 
+void iok_call_again(struct iok_call *call)
+{
+    iok_count_own_add(&call->service->retries, 1);
+    iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
+    call->stamps.sent = call->stamps.first_byte = 0;
+    call->state = IOK_CALL_QUEUED;
+    call->conn = NULL;
+    iok_service_enqueue(call->service, call, true);
+}
+
 void iok_call_deadline(struct iok_core *core, struct iok_call *call)
 {
     struct iok_service *service = call->service;

@@ -195,7 +195,6 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     const struct iok_proto *proto = conn->service->proto;
     int rc;
 
-    (void)alpn;
     iok_core_look_at_clock(conn->service->core);
     conn->peer.family = address->any.sa_family;
     if (conn->peer.family == AF_INET) {
@@ -207,7 +206,7 @@ static void on_connected(void *owner, const struct iok_address *address, const c
         memcpy(conn->peer.ip, &address->v6.sin6_addr, 16);
     }
     conn->arrived_at = conn->service->core->now;
-    conn->io.encrypted = conn->service->config.tls || conn->peer.family == AF_UNIX;
+    conn->io.encrypted = alpn != NULL || conn->peer.family == AF_UNIX;
     iok_conn_set_state(conn, IOK_CONN_SIGNING_IN);
     rc = proto->open == NULL ? 0 : proto->open(conn->codec, &conn->io);
     if (rc == 0 && proto->greet != NULL) {
@@ -324,7 +323,8 @@ static const struct iok_link_events link_events = {
 int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error *err)
 {
     struct iok_core *core = service->core;
-    struct iok_target target = {service->addresses, service->n_addresses, service->tls};
+    struct iok_target target = {service->addresses, service->n_addresses, service->tls,
+                                service->starttls.ask.n > 0 ? &service->starttls : NULL};
     struct iok_conn *conn = iok_calloc(sizeof(*conn));
 
     if (conn == NULL || (conn->codec = iok_calloc(service->proto->state_size + 1)) == NULL) {
@@ -510,11 +510,7 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
         return;
     }
     call->maybe_ran |= sent;
-    iok_count_own_add(&service->retries, 1);
-    iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
-    call->stamps.sent = call->stamps.first_byte = 0;
-    call->state = IOK_CALL_QUEUED;
-    iok_service_enqueue(service, call, true);
+    iok_call_again(call);
 }
 
 void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)

@@ -191,11 +191,35 @@ int iok_flight_stream(struct iok_conn *conn, struct iok_call *call)
     return 0;
 }
 
+/* What the reply is, beyond attributes that say more about it. */
+static bool is_error(const struct iok_tape *tape)
+{
+    size_t i = 0;
+
+    while (i < tape->n_tokens && tape->tokens[i].type == IOK_ATTR) {
+        uint64_t values = 2 * (uint64_t)tape->tokens[i++].len;
+
+        for (; values > 0 && i < tape->n_tokens; values--) {
+            i = iok_tape_skip(tape->tokens, tape->n_tokens, i);
+        }
+    }
+    return i < tape->n_tokens && tape->tokens[i].type == IOK_ERROR;
+}
+
+/* The peer did not run it and would now. Each time it has learnt something, so this ends; a limit holds it to that. */
+static bool asks_again(const struct iok_conn *conn, const struct iok_call *call, uint32_t flags)
+{
+    const struct iok_service_config *config = &conn->service->config;
+
+    return (flags & IOK_MSG_AGAIN) != 0 && call->lease == NULL && !conn->service->closed && call->reply.error == 0 &&
+           call->attempts <= config->connections + config->retries;
+}
+
 static void end_call(struct iok_conn *conn, struct iok_call *call, uint32_t flags)
 {
     struct iok_core *core = conn->service->core;
     int error = iok_tape_error(&call->reply);
-    bool refused = call->reply.n_tokens > 0 && call->reply.tokens[0].type == IOK_ERROR;
+    bool refused = is_error(&call->reply);
 
     call->stamps.complete = conn->arrived_at;
     if (call->stream != NULL && conn->stream == call && !refused && error == 0) {
@@ -263,7 +287,11 @@ static int host_end(struct iok_io *io, uint32_t flags)
         call->reply.error = IOK_ENOMEM;
         rc = iok_io_fail(io, IOK_ENOMEM, "out of memory for the unsent rest of an answered call");
     }
-    end_call(conn, call, flags);
+    if (asks_again(conn, call, flags)) {
+        iok_call_again(call);
+    } else {
+        end_call(conn, call, flags);
+    }
     return rc;
 }
 
@@ -276,10 +304,18 @@ static void host_ready(struct iok_io *io)
     }
 }
 
+static uint64_t host_random(struct iok_io *io)
+{
+    struct iok_net *net = conn_of(io)->service->core->net;
+
+    return net->ops->random(net);
+}
+
 const struct iok_host iok_conn_host = {
     .begin_reply = host_begin_reply,
     .begin_push = host_begin_push,
     .end = host_end,
     .flight = host_flight,
     .ready = host_ready,
+    .random = host_random,
 };

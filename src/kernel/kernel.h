@@ -89,6 +89,7 @@ struct iok_service {
     struct iok_service_config config;
     struct iok_tls *tls;
     struct iok_tls_config tls_config;
+    struct iok_starttls starttls; /* ask.n 0: TLS from the first byte on, if at all */
     void (*tls_free)(struct iok_tls *tls);
     struct iok_kernel *owner; /* the public handle */
 
@@ -228,6 +229,8 @@ uint64_t iok_call_deadline_at(const struct iok_call *call, int64_t block_ms);
 void iok_call_take(struct iok_core *core, struct iok_call *call);
 /* Ends a call early, wherever it is, with err (IOK_ETIMEOUT or IOK_ECANCELLED). */
 void iok_call_cut(struct iok_core *core, struct iok_call *call, const struct iok_error *err);
+/* Puts a call that was sent, and of which nothing is under way any more, back to the head of its queue. */
+void iok_call_again(struct iok_call *call);
 void iok_call_deadline(struct iok_core *core, struct iok_call *call);
 /* A message for its stream; takes the message over. */
 void iok_call_news(struct iok_core *core, struct iok_call *call, struct iok_message *message);

@@ -1,7 +1,7 @@
 /* link.c - one connection of the core: an attempt, then plain bytes or TLS, then the end.
  *
- *     CONNECTING --won--> HANDSHAKE --done--> OPEN
- *         |  '------ no TLS --------------------^ |
+ *     CONNECTING --won--> [ASKING] --yes--> HANDSHAKE --done--> OPEN
+ *         |  '------ no TLS, or ASKING --no---------------------^ |
  *         '---- any failure, any end -----> FAILED: no watching, no sending; an event says so in a later turn
  *     close, from anywhere, and that event ------> CLOSED: on the list of the dead
  *
@@ -20,6 +20,7 @@
 
 enum link_state {
     LINK_CONNECTING,
+    LINK_ASKING, /* whether the server speaks TLS */
     LINK_HANDSHAKE,
     LINK_OPEN,
     LINK_FAILED,
@@ -33,16 +34,17 @@ struct iok_link {
     struct iok_link_events events;
     void *owner;
     enum link_state state;
-    bool reading;               /* the core wants bytes */
-    bool send_fell_short;       /* the core waits for writable */
-    bool opened;                /* was OPEN once */
-    bool send_failed;           /* what the peer sent before may still be there to read */
-    bool draining;              /* FAILED, and delivering just that */
-    struct iok_race *race;      /* until it is won */
-    struct iok_sock *sock;      /* from then on */
-    struct iok_tls_stream *tls; /* NULL: plain */
-    struct iok_address address; /* the winner */
-    struct iok_error err;       /* FAILED: why */
+    bool reading;                 /* the core wants bytes */
+    bool send_fell_short;         /* the core waits for writable */
+    bool opened;                  /* was OPEN once */
+    bool send_failed;             /* what the peer sent before may still be there to read */
+    bool draining;                /* FAILED, and delivering just that */
+    struct iok_race *race;        /* until it is won */
+    struct iok_sock *sock;        /* from then on */
+    struct iok_tls_stream *tls;   /* NULL: plain */
+    struct iok_starttls starttls; /* ask.n 0: not to be asked */
+    struct iok_address address;   /* the winner */
+    struct iok_error err;         /* FAILED: why */
 };
 
 /* ---- failing and dying ------------------------------------------------------------------------------------------- */
@@ -149,7 +151,7 @@ static void link_watch(struct iok_link *link)
 {
     int events = 0;
 
-    if (link->state == LINK_HANDSHAKE || (link->state == LINK_OPEN && link->reading)) {
+    if (link->state == LINK_ASKING || link->state == LINK_HANDSHAKE || (link->state == LINK_OPEN && link->reading)) {
         events |= UV_READABLE;
     }
     if (link->send_fell_short || (link->tls != NULL && iok_tls_stream_peek(link->tls).n > 0)) {
@@ -326,14 +328,14 @@ static void link_on_readable(struct iok_link *link)
 
 static void link_up(struct iok_link *link)
 {
-    char alpn[IOK_TLS_ALPN_MAX] = "";
+    char alpn[IOK_TLS_ALPN_MAX];
 
     link->state = LINK_OPEN;
     link->opened = true;
     if (link->tls != NULL) {
         iok_tls_stream_alpn(link->tls, alpn);
     }
-    link->events.connected(link->owner, &link->address, alpn);
+    link->events.connected(link->owner, &link->address, link->tls != NULL ? alpn : NULL);
     /* The peer's first bytes may have come along with the end of the handshake. */
     if (link->tls != NULL && link->state == LINK_OPEN) {
         link_deliver(link);
@@ -367,11 +369,53 @@ static void handshake_on_readable(struct iok_link *link)
     }
 }
 
+/* ---- whether there is TLS ----------------------------------------------------------------------------------------- */
+
+static void ask_for_tls(struct iok_link *link)
+{
+    struct iovec vec = {.iov_base = (void *)(uintptr_t)link->starttls.ask.p, .iov_len = link->starttls.ask.n};
+    ptrdiff_t sent = iok_sock_send(link->sock, &vec, 1);
+
+    link->state = LINK_ASKING;
+    if (sent != (ptrdiff_t)vec.iov_len) { /* a few bytes into an empty buffer */
+        link_fail_system(link, sent < 0 ? sent : -ENOBUFS);
+    }
+}
+
+/* The answer is one byte. Whatever stands behind it was not encrypted, and would be taken for the peer's words under
+ * TLS, or (were it a refusal) before a word of ours: somebody in between put it there. */
+static void asking_on_readable(struct iok_link *link)
+{
+    uint8_t answer[2];
+    size_t got = link_recv(link, answer, sizeof(answer));
+    struct iok_error err;
+
+    if (got == 0) {
+        return;
+    }
+    if (got > 1 && (answer[0] == link->starttls.yes || answer[0] == link->starttls.no)) {
+        iok_err(&err, IOK_ETLS, "bytes that are not encrypted came before TLS: somebody may be in between");
+        link_fail(link, &err);
+    } else if (answer[0] == link->starttls.yes) {
+        link->state = LINK_HANDSHAKE;
+        handshake_step(link);
+    } else if (answer[0] == link->starttls.no && !link->starttls.required) {
+        iok_tls_stream_free(link->tls);
+        link->tls = NULL;
+        link_up(link);
+    } else {
+        iok_err(&err, IOK_ETLS, "%s",
+                answer[0] == link->starttls.no ? "the server does not speak TLS"
+                                               : "the server did not answer the question whether it speaks TLS");
+        link_fail(link, &err);
+    }
+}
+
 /* ---- what happens ------------------------------------------------------------------------------------------------ */
 
 static bool is_up(const struct iok_link *link)
 {
-    return link->state == LINK_HANDSHAKE || link->state == LINK_OPEN;
+    return link->state == LINK_ASKING || link->state == LINK_HANDSHAKE || link->state == LINK_OPEN;
 }
 
 static void on_ready(void *owner, int events, bool failed)
@@ -379,7 +423,9 @@ static void on_ready(void *owner, int events, bool failed)
     struct iok_link *link = owner;
 
     if ((events & UV_READABLE) != 0) {
-        if (link->state == LINK_HANDSHAKE) {
+        if (link->state == LINK_ASKING) {
+            asking_on_readable(link);
+        } else if (link->state == LINK_HANDSHAKE) {
             handshake_on_readable(link);
         } else if (link->reading) {
             link_on_readable(link);
@@ -442,7 +488,9 @@ void iok_link_won(struct iok_link *link, struct iok_sock *sock, const struct iok
     iok_race_close(link->race);
     link->race = NULL;
     iok_sock_pass(sock, on_ready, link);
-    if (link->tls != NULL) {
+    if (link->tls != NULL && link->starttls.ask.n > 0) {
+        ask_for_tls(link);
+    } else if (link->tls != NULL) {
         link->state = LINK_HANDSHAKE;
         handshake_step(link);
     } else {
@@ -480,6 +528,9 @@ struct iok_link *iok_link_open(struct iok_net *base, const struct iok_target *ta
     link->events = *events;
     link->owner = owner;
     link->reading = true;
+    if (target->starttls != NULL) {
+        link->starttls = *target->starttls;
+    }
     if (target->tls != NULL) {
         link->tls = iok_tls_stream_new(target->tls, err);
         if (link->tls == NULL) {

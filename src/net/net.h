@@ -37,6 +37,7 @@ struct iok_address {
 struct iok_tls_config {
     const char *server_name; /* SNI and the name to verify: a DNS name or an IP literal */
     bool verify;             /* chain and name; true unless the program says otherwise */
+    bool any_name;           /* of these only the chain: any certificate of the authorities will do */
     const char *ca_file;     /* PEM; NULL for the system's store */
     const char *cert_file;   /* client certificate chain, PEM; NULL for none */
     const char *key_file;    /* PEM; NULL: in cert_file */
@@ -44,18 +45,26 @@ struct iok_tls_config {
 };
 struct iok_tls; /* a loaded configuration */
 
+/* TLS that begins within the connection, once the server has said that it speaks it (PostgreSQL's SSLRequest). */
+struct iok_starttls {
+    struct iok_span ask; /* what to send first; static */
+    uint8_t yes, no;     /* the server's answer, one byte */
+    bool required;       /* no is a failure: IOK_ETLS. Otherwise the connection goes on in plain */
+};
+
 /* One attempt to connect. Everything is copied before open returns, except tls. */
 struct iok_target {
     const struct iok_address *addresses; /* tried in turn: families alternate, the next starts when the last failed
                                             or after 250 ms (RFC 8305); the first to connect wins */
     uint32_t n_addresses;
-    struct iok_tls *tls; /* NULL: plain */
+    struct iok_tls *tls;                 /* NULL: plain */
+    const struct iok_starttls *starttls; /* NULL: TLS from the first byte on */
 };
 
 /* Told to the core about a link. owner is what open was given. After closed, or after the core called close, no more
  * events come for that link. */
 struct iok_link_events {
-    /* Connected, and TLS done. address: the one that won. alpn: chosen protocol or "". */
+    /* Connected, and TLS done. address: the one that won. alpn: chosen protocol or ""; NULL: without TLS. */
     void (*connected)(void *owner, const struct iok_address *address, const char *alpn);
     /* Memory for the next bytes: returns where and *n (at least 1); the driver reads once into it, then calls arrived
      * with what came, 1 <= n. NULL: do not read now (the core will call want_read later). */

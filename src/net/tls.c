@@ -24,10 +24,10 @@
 
 struct iok_tls {
     SSL_CTX *ctx;
-    char *server_name; /* NULL: none was given */
-    bool literal;      /* server_name is an IP address */
-    bool verify;
-    SSL_SESSION *session; /* the newest that the peer offered to resume, or NULL */
+    char *server_name;     /* NULL: none was given */
+    bool literal;          /* server_name is an IP address */
+    bool verify, any_name; /* any_name: the chain only */
+    SSL_SESSION *session;  /* the newest that the peer offered to resume, or NULL */
 };
 
 struct iok_tls_stream {
@@ -153,6 +153,7 @@ static int configure(struct iok_tls *tls, const struct iok_tls_config *config, s
         tls->literal = iok_address_literal(tls->server_name, 0, &literal);
     }
     tls->verify = config->verify;
+    tls->any_name = config->any_name;
     SSL_CTX_set_min_proto_version(tls->ctx, TLS1_2_VERSION);
     SSL_CTX_set_options(tls->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(tls->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
@@ -213,6 +214,9 @@ static bool set_name(struct iok_tls_stream *stream)
         return true;
     }
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    if (tls->any_name) {
+        return tls->literal || SSL_set_tlsext_host_name(stream->ssl, tls->server_name) == 1;
+    }
     if (tls->literal) {
         return X509_VERIFY_PARAM_set1_ip_asc(param, tls->server_name) == 1;
     }

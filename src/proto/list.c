@@ -2,10 +2,12 @@
 #include "proto.h"
 
 extern const struct iok_proto iok_proto_line;
+extern const struct iok_proto iok_proto_postgres;
 extern const struct iok_proto iok_proto_redis;
 
 const struct iok_proto *const iok_protos[] = {
     &iok_proto_redis,
+    &iok_proto_postgres,
     &iok_proto_line,
     NULL,
 };

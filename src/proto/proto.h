@@ -56,7 +56,9 @@ struct iok_flight {
 enum iok_msg_flags {
     IOK_MSG_LAST = 1,     /* the flight is answered: always set, except for a part of a longer answer */
     IOK_MSG_REJECTED = 2, /* the answer is an error by which the peer says that it did not run the request */
-    IOK_MSG_DROP = 4,     /* begun but not to be delivered: the codec has used it up itself */
+    IOK_MSG_AGAIN =
+        8, /* with REJECTED: and it will do so now, if asked again; the host does, if no lease holds the order */
+    IOK_MSG_DROP = 4, /* begun but not to be delivered: the codec has used it up itself */
 };
 
 #define IOK_SEQ_HEAD UINT64_MAX /* the oldest flight */
@@ -78,6 +80,8 @@ struct iok_host {
     struct iok_flight *(*flight)(struct iok_io *io, uint64_t seq);
     /* Sign-in is done. Called once per greet. */
     void (*ready)(struct iok_io *io);
+    /* For nonces. It may be the generator of the host's jitter: do not show its values to a peer as they are. */
+    uint64_t (*random)(struct iok_io *io);
 };
 
 struct iok_io {
@@ -97,6 +101,16 @@ struct iok_io {
 struct iok_proto_option {
     const char *name;
     const char *help; /* one line: meaning, unit, default */
+};
+
+/* TLS that begins within a plain connection, for protocols in which the URL's scheme does not decide it. */
+struct iok_proto_tls {
+    struct iok_span ask; /* bytes that ask the server whether it speaks TLS; static */
+    uint8_t yes, no;     /* its whole answer */
+    bool wanted;         /* ask at all */
+    bool required;       /* no is a failure, and not a plain connection */
+    bool verify_chain, verify_name;
+    const char *ca_file, *cert_file, *key_file; /* of the URL; NULL: none */
 };
 
 /* The server's role in the same protocol. A request is a message that begins by host->begin_push; the answers are given
@@ -128,6 +142,8 @@ struct iok_proto {
 
     /* Optional; the program's thread: looks at the URL before a service is made. */
     int (*check)(const struct iok_url *url, struct iok_error *err);
+    /* Optional; the program's thread, after check: whether and how TLS begins within the connection. */
+    int (*tls)(const struct iok_url *url, struct iok_proto_tls *out, struct iok_error *err);
     /* A connection was made. */
     int (*open)(void *state, struct iok_io *io);
     /* Optional: writes the sign-in; later answers come through feed, and the codec calls host->ready once it is done.

@@ -15,9 +15,6 @@
  * Specification: https://redis.io/docs/latest/develop/reference/protocol-spec (RESP2, RESP3), cited as [RESP]. */
 #include "redis.h"
 
-#include <math.h>
-#include <stdlib.h>
-
 #define DEPTH_MAX 64u /* containers within each other; Redis's own answers stay below 10, scripts may nest 100s */
 /* A status, an error or a big number is one line; Redis's own are below 1 KiB, as its reply buffers are 16 KiB. */
 #define LINE_BYTES_MAX 65536u
@@ -128,95 +125,6 @@ static int redis_ping(void *state, struct iok_io *io, struct iok_flight *flight)
     flight->tag = 0;
     iok_out_put(io->out, iok_span(ping, sizeof(ping) - 1));
     return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a ping") : 0;
-}
-
-/* ---- numbers -------------------------------------------------------------------------------------------------- */
-
-/* The digits of a number without its point, and the power of ten that the point stood for. */
-struct decimal {
-    char digits[HEADER_BYTES_MAX + 24]; /* and room for an exponent */
-    size_t n;
-    int64_t exponent;
-};
-
-static size_t take_digits(struct iok_span *text, struct decimal *out)
-{
-    size_t n = 0;
-    while (n < text->n && text->p[n] >= '0' && text->p[n] <= '9') {
-        out->digits[out->n++] = (char)text->p[n];
-        n++;
-    }
-    *text = iok_span_skip(*text, n);
-    return n;
-}
-
-static bool take_exponent(struct iok_span text, struct decimal *out)
-{
-    int64_t exponent;
-    if (text.n == 0)
-        return true;
-    if (text.p[0] != 'e' && text.p[0] != 'E')
-        return false;
-    text = iok_span_skip(text, 1);
-    if (text.n > 1 && text.p[0] == '+' && text.p[1] != '-')
-        text = iok_span_skip(text, 1);
-    if (!iok_span_i64(text, &exponent) || exponent > 99999 || exponent < -99999)
-        return false;
-    out->exponent += exponent;
-    return true;
-}
-
-/* 15 digits and 10 to the power of 22 are exact in a double, so that one operation rounds once. */
-static double small_decimal(const struct decimal *d)
-{
-    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    int64_t value = 0;
-    for (size_t i = 0; i < d->n; i++)
-        value = value * 10 + (d->digits[i] - '0');
-    return d->exponent < 0 ? (double)value / powers[-d->exponent] : (double)value * powers[d->exponent];
-}
-
-/* strtod reads the point that the program's locale wants, so it gets none: 1.25 becomes 125e-2. */
-static bool parse_finite(struct iok_span text, double *out)
-{
-    struct decimal d = {.n = 0};
-    size_t before = take_digits(&text, &d), after = 0;
-    if (text.n > 0 && text.p[0] == '.') {
-        text = iok_span_skip(text, 1);
-        after = take_digits(&text, &d);
-        d.exponent = -(int64_t)after;
-    }
-    if (before + after == 0 || !take_exponent(text, &d))
-        return false;
-    if (d.n <= 15 && d.exponent >= -22 && d.exponent <= 22) {
-        *out = small_decimal(&d);
-        return true;
-    }
-    d.digits[d.n++] = 'e';
-    d.n += iok_format_i64(d.digits + d.n, d.exponent);
-    d.digits[d.n] = '\0';
-    *out = strtod(d.digits, NULL);
-    return true;
-}
-
-/* [RESP] "Doubles" */
-bool redis_parse_f64(struct iok_span text, double *out)
-{
-    if (text.n == 0 || text.n > HEADER_BYTES_MAX)
-        return false;
-    bool negative = text.p[0] == '-';
-    if (negative || text.p[0] == '+')
-        text = iok_span_skip(text, 1);
-    double value;
-    if (iok_span_eq_nocase(text, "inf") || iok_span_eq_nocase(text, "infinity"))
-        value = HUGE_VAL;
-    else if (iok_span_eq_nocase(text, "nan"))
-        value = NAN;
-    else if (!parse_finite(text, &value))
-        return false;
-    *out = negative ? -value : value;
-    return true;
 }
 
 /* ---- lines ---------------------------------------------------------------------------------------------------- */
@@ -515,7 +423,7 @@ static bool put_line(struct redis *r, struct iok_io *io, uint8_t type, struct io
         iok_tape_i64(tape, r->last_i64);
         return true;
     case ',':
-        if (!redis_parse_f64(line, &f64))
+        if (!iok_span_f64(line, &f64))
             return false;
         iok_tape_f64(tape, f64);
         return true;

@@ -57,9 +57,6 @@ bool redis_error_rejects(struct iok_span text, enum redis_kind kind);
 void redis_classify(const struct iok_token *args, size_t n, struct iok_class *out);
 size_t redis_describe(const struct iok_token *args, size_t n, char *at, size_t cap);
 
-/* A number as RESP3 and Redis's commands write it; "inf", "-inf", "nan". Independent of the locale. */
-bool redis_parse_f64(struct iok_span text, double *out);
-
 /* ---- requests: redis_request.c ------------------------------------------------------------------------------- */
 
 /* 0 with the bytes that the request needs at most, or the error that ends it. */

@@ -453,7 +453,7 @@ static int64_t time_ms(const struct iok_token *arg, double unit_ms)
         value = (double)arg->i;
     else if (arg->type == IOK_F64)
         value = arg->f;
-    else if (!is_name(arg) || !redis_parse_f64(iok_token_span(arg), &value))
+    else if (!is_name(arg) || !iok_span_f64(iok_token_span(arg), &value))
         return 0;
     if (value == 0)
         return -1;

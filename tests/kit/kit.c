@@ -170,6 +170,8 @@ static const char *name_of_message(const struct kit_host *host, uint32_t flags)
         return "pong";
     if (host->flights[0].flight.call == NULL)
         return "swallowed";
+    if ((flags & IOK_MSG_AGAIN) != 0)
+        return "again";
     return (flags & IOK_MSG_REJECTED) != 0 ? "reject" : "reply";
 }
 
@@ -191,7 +193,7 @@ static int on_end(struct iok_io *io, uint32_t flags)
         return iok_io_fail(io, iok_tape_error(tape), "the message does not fit");
     const char *what = name_of_message(host, flags);
     kit_text_print(&host->events, "%s", what);
-    if (*what == 'r' || host->message_is_push) {
+    if (*what == 'r' || *what == 'a' || host->message_is_push) {
         check_shape(tape);
         kit_text_tokens(&host->events, tape->tokens, tape->n_tokens);
     }
@@ -212,12 +214,19 @@ static void on_ready(struct iok_io *io)
     kit_text_print(&host->events, "ready\n");
 }
 
+/* The same in every run, so that transcripts can hold what depends on it. */
+static uint64_t on_random(struct iok_io *io)
+{
+    return UINT64_C(0x9e3779b97f4a7c15) * ++host_of(io)->randoms;
+}
+
 static const struct iok_host callbacks = {
     .begin_reply = on_begin_reply,
     .begin_push = on_begin_push,
     .end = on_end,
     .flight = on_flight,
     .ready = on_ready,
+    .random = on_random,
 };
 
 /* ---- what is done to the codec ----------------------------------------------------------------------------------- */

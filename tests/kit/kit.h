@@ -48,6 +48,7 @@ struct kit_host {
     struct kit_text sent;   /* what the codec wrote since it was last looked at */
     struct kit_text events; /* one line each, such as: reply bytes "v" */
     size_t received;
+    uint64_t randoms; /* drawn so far */
     bool has_url, signing_in, is_ready;
     bool message_open, message_is_push;
     int failed;        /* the error that closed the connection; 0 if none did */

@@ -224,7 +224,8 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     assert_false(client->connected);
     client->connected = true;
     client->address = *address;
-    snprintf(client->alpn, sizeof(client->alpn), "%s", alpn);
+    client->plain = alpn == NULL;
+    snprintf(client->alpn, sizeof(client->alpn), "%s", alpn != NULL ? alpn : "");
     if (client->on_connected != NULL) {
         client->on_connected(client);
     }
@@ -308,7 +309,7 @@ static const struct iok_link_events client_events = {
 void client_open(struct client *client, struct iok_net *net, const struct iok_address *addresses, uint32_t n,
                  struct iok_tls *tls)
 {
-    struct iok_target target = {.addresses = addresses, .n_addresses = n, .tls = tls};
+    struct iok_target target = {addresses, n, tls, client->starttls};
     struct iok_error err;
 
     client->net = net;

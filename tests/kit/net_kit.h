@@ -57,8 +57,9 @@ struct iok_address refusing_address(int *fd);
 struct client {
     struct iok_net *net;
     struct iok_link *link; /* NULL once it is closed */
-    bool connected, closed;
-    struct iok_address address; /* of connected */
+    bool connected, closed, plain;
+    const struct iok_starttls *starttls; /* NULL: none */
+    struct iok_address address;          /* of connected */
     char alpn[64];
     struct iok_error err; /* of closed */
     uint8_t *in;          /* what has arrived */

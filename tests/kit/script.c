@@ -12,6 +12,7 @@
  *     ping  reset  eof              what the host may do besides
  *     reply bytes "v"               the oldest request was answered; the words are those of kit_text_tokens
  *     reject error "MOVED 1 h:1"    the same, and the peer says that it did not run it
+ *     again error "..."             the same, and the host is to ask again
  *     push push 2 text "a" i64 1    a message that answers nothing
  *     swallowed  pong               an answer that nobody waits for any more; that to a ping
  *     refused IOK_ETYPE "argument"  the request is an error, whose text has this in it
@@ -411,7 +412,8 @@ static void expect_event(struct run *run, const char *verb)
 {
     struct kit_text expected = {0};
     normalise(run, verb, &expected);
-    if (run->mode == KIT_ABANDON && (strcmp(verb, "reply") == 0 || strcmp(verb, "reject") == 0)) {
+    if (run->mode == KIT_ABANDON &&
+        (strcmp(verb, "reply") == 0 || strcmp(verb, "reject") == 0 || strcmp(verb, "again") == 0)) {
         expected.n = 0;
         kit_text_put(&expected, "swallowed", 9);
     }
@@ -547,7 +549,7 @@ static const struct {
     {"check", expect_check},
 };
 
-static const char *const events[] = {"reply", "reject", "push", "swallowed", "pong", "ready", "not"};
+static const char *const events[] = {"reply", "reject", "again", "push", "swallowed", "pong", "ready", "not"};
 
 static bool run_expectation(struct run *run, const char *verb)
 {

@@ -143,7 +143,7 @@ void sim_connect(struct iok_link *link)
     assert_true(iok_address_literal("10.0.0.1", 7000, &address));
     assert_false(link->dead || link->connected);
     link->connected = true;
-    link->events->connected(link->owner, &address, "");
+    link->events->connected(link->owner, &address, NULL);
 }
 
 void sim_fail(struct iok_link *link, int code)

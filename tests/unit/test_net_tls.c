@@ -338,6 +338,80 @@ static void test_old_version(void **state)
     check_bad(good, peer_echo_tls, ctx, "TLS failure: tlsv1 alert protocol version");
 }
 
+/* ---- TLS that begins within the connection ----------------------------------------------------------------------- */
+
+static const char *said; /* to "tls?" */
+
+static void serve_asked(struct peer *peer, int fd)
+{
+    char bytes[5] = "";
+
+    assert_int_equal(recv(fd, bytes, 4, MSG_WAITALL), 4);
+    assert_string_equal(bytes, "tls?");
+    assert_int_equal(send(fd, said, strlen(said), MSG_NOSIGNAL), strlen(said));
+    if (said[0] == 'S') {
+        peer_echo_tls(peer, fd);
+    } else if (said[0] != '\0') {
+        peer_echo(peer, fd);
+    }
+}
+
+static void check_asked(const char *answer, struct iok_tls_config config, bool required, bool plain, const char *wanted)
+{
+    const struct iok_starttls starttls = {iok_span("tls?", 4), 'S', 'N', required};
+    struct client client = {.out = (const uint8_t *)"hello", .n_out = 5, .starttls = &starttls};
+    struct iok_net *net = net_start();
+    struct iok_tls *tls = load(net, config);
+    SSL_CTX *ctx = server_ctx(&server, TLS1_3_VERSION);
+    struct peer peer;
+
+    said = answer;
+    peer_start(&peer, NULL, serve_asked, ctx);
+    client_open(&client, net, &peer.address, 1, tls);
+    until(net, client.n_in == 5 || client.closed);
+    if (wanted == NULL) {
+        assert_string_equal(client.err.text, "");
+        assert_memory_equal(client.in, "hello", 5);
+        assert_int_equal(client.plain, plain);
+    } else {
+        assert_non_null(strstr(client.err.text, wanted));
+        assert_int_equal(client.err.code, IOK_ETLS);
+        assert_false(client.connected);
+    }
+    client_free(&client);
+    net->ops->tls_free(tls);
+    net_stop(net);
+    peer_stop(&peer);
+    SSL_CTX_free(ctx);
+}
+
+static void test_asked(void **state)
+{
+    struct iok_tls_config wrong_name = good, none = {.server_name = "localhost"};
+
+    (void)state;
+    wrong_name.server_name = "wrong.test";
+    check_asked("S", good, true, false, NULL);
+    check_asked("S", none, false, false, NULL);
+    check_asked("S", wrong_name, true, false, "hostname mismatch");
+    wrong_name.any_name = true;
+    check_asked("S", wrong_name, true, false, NULL);
+    wrong_name.ca_file = other_ca.cert_file;
+    check_asked("S", wrong_name, true, false, "certificate verify failed");
+    check_asked("N", good, false, true, NULL);
+    check_asked("N", good, true, false, "does not speak TLS");
+    check_asked("E", good, false, false, "did not answer the question");
+}
+
+/* CVE-2021-23222: what somebody in between put behind the answer must never be taken for the server's words. */
+static void test_bytes_before_tls(void **state)
+{
+    (void)state;
+    check_asked("SR", good, true, false, "bytes that are not encrypted");
+    check_asked("NR", good, false, false, "bytes that are not encrypted");
+    check_asked("", good, true, false, "during the TLS handshake");
+}
+
 /* ---- configurations ---------------------------------------------------------------------------------------------- */
 
 static void check_config(struct iok_tls_config config, const char *file, const char *wanted)
@@ -739,6 +813,8 @@ int main(void)
         cmocka_unit_test(test_client_certificate),
         cmocka_unit_test(test_peer_without_tls),
         cmocka_unit_test(test_old_version),
+        cmocka_unit_test(test_asked),
+        cmocka_unit_test(test_bytes_before_tls),
         cmocka_unit_test(test_bad_configurations),
         cmocka_unit_test(test_echo),
         cmocka_unit_test(test_backpressure),

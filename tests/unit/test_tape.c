@@ -257,6 +257,35 @@ static void test_skip(void **state)
     finish(&f);
 }
 
+static void test_patch_and_rewind(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    begin(&f, 300);
+    iok_tape_head(&f.tape, IOK_ARRAY, 0);
+    iok_tape_timestamp(&f.tape, IOK_KIND_DATE, -86400000000);
+    iok_tape_copy(&f.tape, IOK_TEXT, 0, iok_span_of("does not fit into the first storage, so a buffer holds it"));
+    iok_tape_patch(&f.tape, 0, 2);
+    assert_int_equal(f.tape.tokens[0].len, 2);
+    assert_int_equal(f.tape.tokens[1].type, IOK_TIMESTAMP);
+    assert_int_equal(f.tape.tokens[1].subtype, IOK_KIND_DATE);
+    assert_int_equal(f.tape.tokens[1].i, -86400000000);
+    iok_tape_open(&f.tape, IOK_BYTES, 0, 1000);
+    assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
+    assert_int_equal(iok_tape_fill(&f.tape, iok_span(f.bytes, 16)), 16);
+    f.tape.fill_left = 0;
+    iok_tape_patch(&f.tape, 100, 1); /* of a token that was never kept */
+    iok_tape_rewind(&f.tape);
+    assert_int_equal(iok_tape_error(&f.tape), 0);
+    assert_int_equal(iok_count_get(&f.account.buffers), 0);
+    iok_tape_copy(&f.tape, IOK_ERROR, 0, iok_span_of("sixteen bytes ok"));
+    assert_int_equal(f.tape.n_tokens, 1);
+    assert_true(iok_span_eq(iok_token_span(&f.tape.tokens[0]), iok_span_of("sixteen bytes ok")));
+    assert_ptr_equal(f.tape.tokens[0].p, f.bytes);
+    finish(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_discard),
         cmocka_unit_test(test_hold),
         cmocka_unit_test(test_skip),
+        cmocka_unit_test(test_patch_and_rewind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,10 @@
-/* The whole library under load: five threads with a port each share one connection to a line-echo server; calls are
- * waited for, cancelled and abandoned at random. Every reply belongs to its call, every call ends, nothing is left.
+/* The whole library under load: five threads that wait and three event loops, with a port each, share one connection to a
+ * line-echo server; calls are waited for, cancelled and abandoned at random. Every reply belongs to its call, every call ends, nothing is left.
  * Run under TSan and ASan by make check. */
 #include <arpa/inet.h>
 #include <iokernel.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "../../src/base/count.h"
 
 #define THREADS 5
+#define LOOPS 3
 #define CALLS 2000
 #define BURST 50
 
@@ -163,13 +165,74 @@ static void *work_in_bursts(void *arg)
     return NULL;
 }
 
-static void run_load(const struct iok_options *options, const char *url_options, void *(*load)(void *))
+/* As many calls of a loop as it keeps under way; what was abandoned is not heard of again. */
+static void fill(struct iok_port *port, struct tally *tally, uintptr_t *made)
+{
+    while (*made < CALLS && iok_port_calls(port) < BURST) {
+        char text[64];
+        struct iok_call *call;
+
+        (void)snprintf(text, sizeof(text), "loop call %u", (unsigned)*made);
+        call = submit(port, text);
+        iok_call_set_user(call, (void *)(*made)++);
+        if (rand_r(&tally->seed) % 8 == 0) {
+            iok_abandon(call);
+            tally->cut++;
+        } else if (rand_r(&tally->seed) % 8 == 0) {
+            iok_cancel(call);
+        }
+    }
+}
+
+static void take_in(struct iok_call *call, struct tally *tally)
+{
+    char text[64];
+    const struct iok_token *reply;
+    size_t n;
+
+    (void)snprintf(text, sizeof(text), "loop call %u", (unsigned)(uintptr_t)iok_call_user(call));
+    reply = iok_call_reply(call, &n);
+    if (reply == NULL) {
+        tally->cut += iok_call_error(call, NULL) == IOK_ECANCELLED;
+    } else {
+        tally->done++;
+        tally->wrong += reply->len != strlen(text) || memcmp(reply->p, text, reply->len) != 0;
+    }
+    iok_call_free(call);
+}
+
+/* An event loop's way: it sleeps on the port's descriptor, and drains. */
+static void *work_in_a_loop(void *arg)
+{
+    struct tally *tally = arg;
+    struct iok_port *port = iok_port_new(kernel, NULL);
+    struct pollfd fd = {.fd = iok_port_fd(port), .events = POLLIN};
+    uintptr_t made = 0;
+
+    fill(port, tally, &made);
+    while (tally->done + tally->cut < CALLS) {
+        struct iok_call *call;
+
+        (void)poll(&fd, 1, -1);
+        iok_drain_begin(port);
+        while ((call = iok_poll(port)) != NULL) {
+            take_in(call, tally);
+            fill(port, tally, &made);
+        }
+        fill(port, tally, &made); /* what was abandoned has left room, too */
+        iok_drain_end(port);
+    }
+    iok_port_free(port);
+    return NULL;
+}
+
+static void run_load(const struct iok_options *options, const char *url_options, void *(*load)(void *), unsigned loops)
 {
     struct iok_error err;
     struct iok_service_stats stats;
     struct iok_kernel_stats all;
-    struct tally tallies[THREADS];
-    pthread_t server, threads[THREADS];
+    struct tally tallies[THREADS + LOOPS];
+    pthread_t server, threads[THREADS + LOOPS];
     struct iok_port *port;
     char url[80];
     int listener = listen_somewhere(url, sizeof(url));
@@ -181,18 +244,18 @@ static void run_load(const struct iok_options *options, const char *url_options,
     port = iok_port_new(kernel, &err);
     service = iok_service_new(port, url, &err);
     assert_non_null(service);
-    for (unsigned i = 0; i < THREADS; i++) {
+    for (unsigned i = 0; i < THREADS + loops; i++) {
         tallies[i] = (struct tally){.seed = i + 1};
-        assert_int_equal(pthread_create(&threads[i], NULL, load, &tallies[i]), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, i < THREADS ? load : work_in_a_loop, &tallies[i]), 0);
     }
-    for (unsigned i = 0; i < THREADS; i++) {
+    for (unsigned i = 0; i < THREADS + loops; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
         assert_int_equal(tallies[i].wrong, 0);
         assert_int_equal(tallies[i].done + tallies[i].cut, CALLS);
     }
     iok_service_stats(service, &stats);
     if (load == work) {
-        assert_int_equal(stats.calls, THREADS * CALLS);
+        assert_int_equal(stats.calls, (THREADS + loops) * CALLS);
     } else {
         assert_true(stats.calls < THREADS * CALLS); /* some were taken back before the kernel saw them */
     }
@@ -214,7 +277,7 @@ static void run_load(const struct iok_options *options, const char *url_options,
 static void test_mixed_load(void **state)
 {
     (void)state;
-    run_load(NULL, "", work);
+    run_load(NULL, "", work, LOOPS);
 }
 
 static void test_load_that_waits(void **state)
@@ -222,7 +285,7 @@ static void test_load_that_waits(void **state)
     const struct iok_options options = {.port_calls_max = 8};
 
     (void)state;
-    run_load(&options, "&overload=wait", work_in_bursts);
+    run_load(&options, "&overload=wait", work_in_bursts, 0);
 }
 
 static void test_stop_with_calls_in_flight(void **state)

@@ -188,8 +188,14 @@ def _failure(code: str, outcome: str, text: str, service: str, endpoint: str) ->
 _QUOTED_ARGUMENTS = ", with args beginning with:"
 
 
-def _reply_error(outcome: str, text: str, service: str, endpoint: str) -> ReplyError:
+def _reply_error(
+    outcome: str, text: str, service: str, endpoint: str, fields: dict[str, object] | None = None
+) -> ReplyError:
     """Make the exception for an error that the server reports; called by the core."""
+    if fields is not None and "sqlstate" in fields:
+        from iokernel.postgres import make_error
+
+        return make_error(outcome, text, service, endpoint, fields)
     kind = Rejected if outcome == "rejected" else ReplyError
     return kind(
         text.partition(_QUOTED_ARGUMENTS)[0],

@@ -14,7 +14,8 @@ static const char allowed[] = "bytes, bytearray, memoryview, str, int or float";
 int build_refuse(PyObject *value, bool scalars, Py_ssize_t position)
 {
     PyErr_Format(PyExc_TypeError, "argument %zd must be %s%s, not %.100s", position, allowed,
-                 scalars ? "" : ", None, bool, list, tuple or dict", Py_TYPE(value)->tp_name);
+                 scalars ? "" : ", None, bool, list, tuple, dict, or a value with a text form (iokernel.values)",
+                 Py_TYPE(value)->tp_name);
     return -1;
 }
 
@@ -132,6 +133,23 @@ static int build_dict(struct iok_call *call, PyObject *dict, Py_ssize_t position
     return 0;
 }
 
+/* Values that a server of a rich protocol reads in the form of their str(): 1 if this was one, 0 if not. */
+static int build_by_text(struct iok_call *call, PyObject *value)
+{
+    static PyObject *types; /* a tuple of classes */
+    if (types == NULL) {
+        types = core_import("iokernel.values", "TEXT_TYPES");
+    }
+    int is_one = types == NULL ? -1 : PyObject_IsInstance(value, types);
+    if (is_one <= 0) {
+        return is_one;
+    }
+    PyObject *text = PyObject_Str(value);
+    int result = text == NULL || build_text(call, text) < 0 ? -1 : 1;
+    Py_XDECREF(text);
+    return result;
+}
+
 static int build_rich(struct iok_call *call, PyObject *value, Py_ssize_t position, int depth)
 {
     if (depth > DEPTH_MAX) {
@@ -147,7 +165,8 @@ static int build_rich(struct iok_call *call, PyObject *value, Py_ssize_t positio
     } else if (PyDict_Check(value)) {
         return build_dict(call, value, position, depth);
     } else {
-        return build_refuse(value, false, position);
+        int result = build_by_text(call, value);
+        return result == 0 ? build_refuse(value, false, position) : result < 0 ? -1 : 0;
     }
     return 0;
 }

@@ -185,7 +185,7 @@ void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_
 void fail_code(int code, const char *text, struct iok_service *service);
 void fail_call(struct iok_call *call);
 /* A new exception for an error that the server reports; call may be NULL for one nested in a reply. */
-PyObject *fail_reply(const struct iok_token *token, struct iok_call *call);
+PyObject *fail_reply(const struct iok_token *token, struct iok_call *call, PyObject *fields);
 void fail_undecodable(struct iok_call *call);
 /* Takes the current exception, with its traceback set. A new reference. */
 PyObject *fail_take(void);

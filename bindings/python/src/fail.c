@@ -65,7 +65,7 @@ void fail_call(struct iok_call *call)
     fail_set(&err, iok_call_outcome(call), iok_call_service(call), iok_call_endpoint(call));
 }
 
-PyObject *fail_reply(const struct iok_token *token, struct iok_call *call)
+PyObject *fail_reply(const struct iok_token *token, struct iok_call *call, PyObject *fields)
 {
     if (core_need_errors() < 0) {
         return NULL;
@@ -77,8 +77,9 @@ PyObject *fail_reply(const struct iok_token *token, struct iok_call *call)
     const char *outcome = iok_outcome_name(call == NULL ? IOK_DONE : iok_call_outcome(call));
     PyObject *name = fail_text(call == NULL ? "" : iok_service_name(iok_call_service(call)));
     const char *endpoint = call == NULL ? "" : iok_call_endpoint(call);
-    PyObject *exception =
-        name == NULL ? NULL : PyObject_CallFunction(core.make_reply_error, "sOOs", outcome, text, name, endpoint);
+    PyObject *exception = name == NULL ? NULL
+                                       : PyObject_CallFunction(core.make_reply_error, "sOOsO", outcome, text, name,
+                                                               endpoint, fields != NULL ? fields : Py_None);
     Py_DECREF(text);
     Py_XDECREF(name);
     return exception;

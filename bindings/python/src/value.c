@@ -1,10 +1,11 @@
 /* value.c - the tape walker: the reply's tokens become Python objects. It knows no protocol.
  *
  *     NULL None   BOOL bool   I64 int   F64 float   BYTES bytes (str if decoding)   TEXT str   DECIMAL int or Decimal
- *     TIMESTAMP datetime   ARRAY, PUSH list   MAP dict   SET set   ERROR ReplyError (raised at the top, else in place)
+ *     BYTES/uuid UUID   DECIMAL/exact Decimal   TIMESTAMP datetime, by its kind naive, or date, or time
+ *     ARRAY, PUSH list   MAP dict   SET set   ERROR ReplyError (raised at the top, else in place)
  *
  * A map with a key that cannot be hashed becomes a list of pairs, a set with such an element a list. Attributes are
- * skipped. The core bounds nesting; the walker has its own bound, so a broken tape cannot overrun the C stack. */
+ * skipped, but those of an error, which are its fields. The core bounds nesting; the walker has its own bound, so a broken tape cannot overrun the C stack. */
 #include "core.h"
 
 #include <datetime.h>
@@ -19,8 +20,8 @@ struct walk {
     int depth;
 };
 
-static PyObject *epoch; /* 1970-01-01 00:00 UTC */
-static PyObject *decimal_type;
+static PyObject *epoch, *epoch_local, *epoch_day; /* 1970-01-01 00:00 UTC; the same without a zone; its date */
+static PyObject *decimal_type, *uuid_type;
 
 static PyObject *walk_value(struct walk *w);
 
@@ -30,8 +31,28 @@ static PyObject *walk_broken(void)
     return NULL;
 }
 
+/* The class, imported at its first use: most programs need none of them. Borrowed. */
+static PyObject *walk_class(PyObject **type, const char *module_name, const char *name)
+{
+    if (*type == NULL) {
+        PyObject *module = PyImport_ImportModule(module_name);
+        *type = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+        Py_XDECREF(module);
+    }
+    return *type;
+}
+
+static PyObject *walk_uuid(const struct iok_token *t)
+{
+    PyObject *type = walk_class(&uuid_type, "uuid", "UUID");
+    return type == NULL ? NULL : PyObject_CallFunction(type, "Oy#", Py_None, (const char *)t->p, (Py_ssize_t)t->len);
+}
+
 static PyObject *walk_bytes(struct walk *w, const struct iok_token *t)
 {
+    if (UNLIKELY(t->subtype == IOK_KIND_UUID)) {
+        return walk_uuid(t);
+    }
     if (LIKELY(!w->decode)) {
         return PyBytes_FromStringAndSize((const char *)t->p, (Py_ssize_t)t->len);
     }
@@ -60,27 +81,31 @@ static PyObject *walk_decimal(const struct iok_token *t)
         return NULL;
     }
     PyObject *value = NULL;
-    if (is_integral(t)) {
+    if (t->subtype != IOK_KIND_EXACT && is_integral(t)) {
         value = PyLong_FromUnicodeObject(text, 10);
         if (value == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {
             PyErr_Clear(); /* more digits than sys.set_int_max_str_digits allows: a Decimal takes them */
         }
     }
     if (value == NULL && !PyErr_Occurred()) {
-        if (decimal_type == NULL) {
-            PyObject *module = PyImport_ImportModule("decimal");
-            decimal_type = module == NULL ? NULL : PyObject_GetAttrString(module, "Decimal");
-            Py_XDECREF(module);
-        }
-        value = decimal_type == NULL ? NULL : PyObject_CallOneArg(decimal_type, text);
+        PyObject *type = walk_class(&decimal_type, "decimal", "Decimal");
+        value = type == NULL ? NULL : PyObject_CallOneArg(type, text);
     }
     Py_DECREF(text);
     return value;
 }
 
-static PyObject *walk_timestamp(int64_t us)
+static const int64_t day_us = INT64_C(86400000000);
+
+static PyObject *walk_time(int64_t us)
 {
-    const int64_t day_us = INT64_C(86400000000);
+    int seconds = (int)(us / 1000000);
+    return PyTime_FromTime(seconds / 3600, seconds / 60 % 60, seconds % 60, (int)(us % 1000000));
+}
+
+/* kind: 0, IOK_KIND_LOCAL or IOK_KIND_DATE */
+static PyObject *walk_timestamp(int64_t us, uint16_t kind)
+{
     int64_t days = us / day_us;
     int64_t rest = us % day_us;
     if (rest < 0) {
@@ -88,7 +113,8 @@ static PyObject *walk_timestamp(int64_t us)
         days--;
     }
     PyObject *delta = PyDelta_FromDSU((int)days, (int)(rest / 1000000), (int)(rest % 1000000));
-    PyObject *value = delta == NULL ? NULL : PyNumber_Add(epoch, delta);
+    PyObject *start = kind == 0 ? epoch : kind == IOK_KIND_DATE ? epoch_day : epoch_local;
+    PyObject *value = delta == NULL ? NULL : PyNumber_Add(start, delta);
     Py_XDECREF(delta);
     return value;
 }
@@ -268,9 +294,9 @@ static PyObject *walk_value(struct walk *w)
     case IOK_DECIMAL:
         return walk_decimal(t);
     case IOK_TIMESTAMP:
-        return walk_timestamp(t->i);
+        return t->subtype == IOK_KIND_TIME ? walk_time(t->i) : walk_timestamp(t->i, t->subtype);
     case IOK_ERROR:
-        return fail_reply(t, w->depth == 0 ? w->call : NULL);
+        return fail_reply(t, w->depth == 0 ? w->call : NULL, NULL);
     case IOK_ARRAY:
     case IOK_MAP:
     case IOK_SET:
@@ -287,6 +313,31 @@ PyObject *value_of_message(const struct iok_token *tokens, size_t n, struct iok_
     return walk_value(&w);
 }
 
+/* The attributes before an error: one map of them all. */
+static PyObject *walk_fields(struct walk *w)
+{
+    PyObject *fields = NULL;
+    while (w->token < w->end && w->token->type == IOK_ATTR) {
+        Py_XDECREF(fields);
+        fields = walk_map(w, w->token++->len);
+        if (fields == NULL) {
+            return NULL;
+        }
+    }
+    return fields != NULL ? fields : Py_NewRef(Py_None);
+}
+
+/* Raises the error that the reply is; its attributes begin at w. */
+static void walk_error(struct walk *w)
+{
+    PyObject *fields = walk_fields(w);
+    PyObject *error = fields == NULL || w->token == w->end ? NULL : fail_reply(w->token, w->call, fields);
+    Py_XDECREF(fields);
+    if (error != NULL) {
+        fail_raise(error);
+    }
+}
+
 PyObject *value_of_call(struct iok_call *call, bool decode)
 {
     enum iok_outcome outcome = iok_call_outcome(call);
@@ -296,20 +347,24 @@ PyObject *value_of_call(struct iok_call *call, bool decode)
     }
     size_t n;
     const struct iok_token *tokens = iok_call_reply(call, &n);
-    if (n == 0) { /* of ready() */
+    if (n == 0) { /* of ready(), or one that cannot be given, as it is over a limit */
+        struct iok_error err;
+        if (iok_call_error(call, &err) != 0) {
+            fail_call(call);
+            return NULL;
+        }
         Py_RETURN_NONE;
     }
     struct walk w = {.token = tokens, .end = tokens + n, .call = call, .decode = decode};
     if (UNLIKELY(!walk_skip_attributes(&w))) {
         return walk_broken();
     }
-    bool error = w.token->type == IOK_ERROR;
-    PyObject *value = walk_value(&w);
-    if (UNLIKELY(error) && value != NULL) {
-        fail_raise(value);
+    if (UNLIKELY(w.token->type == IOK_ERROR)) {
+        w.token = tokens;
+        walk_error(&w);
         return NULL;
     }
-    return value;
+    return walk_value(&w);
 }
 
 int value_init(void)
@@ -322,5 +377,12 @@ int value_init(void)
         epoch = PyDateTimeAPI->DateTime_FromDateAndTime(1970, 1, 1, 0, 0, 0, 0, PyDateTime_TimeZone_UTC,
                                                         PyDateTimeAPI->DateTimeType);
     }
-    return epoch == NULL ? -1 : 0;
+    if (epoch_local == NULL) {
+        epoch_local =
+            PyDateTimeAPI->DateTime_FromDateAndTime(1970, 1, 1, 0, 0, 0, 0, Py_None, PyDateTimeAPI->DateTimeType);
+    }
+    if (epoch_day == NULL) {
+        epoch_day = PyDate_FromDate(1970, 1, 1);
+    }
+    return epoch == NULL || epoch_local == NULL || epoch_day == NULL ? -1 : 0;
 }

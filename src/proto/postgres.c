@@ -1,0 +1,702 @@
+/* postgres.c - the codec of PostgreSQL's protocol 3.0: messages, replies as tapes, and the slots of proto.h.
+ *
+ * What it is not: requests as bytes (postgres_request.c), prepared statements (postgres_cache.c), the sign-in
+ * (postgres_signin.c), values (postgres_values.c, postgres_text.c), or knowledge of statements (postgres_sql.c).
+ *
+ * A reply is begun by the first message that answers a request, and ended by its ReadyForQuery, since an error may
+ * come after everything else (a deferred constraint fails at the Sync):
+ *
+ *     ParseComplete ParameterDescription RowDescription  BindComplete DataRow... CommandComplete  ReadyForQuery
+ *     |------------- not of a known statement ---------|
+ *
+ * As a tape: array 4 [names, types, rows, tag], or attributes with the fields of an error, and the error.
+ *
+ * Invariants: feed leaves at most a message's head or a value's length unused; a row's values go to the tape as they
+ * arrive, other messages are gathered, up to MESSAGE_BYTES_MAX. What comes unasked in the midst of a reply is kept,
+ * up to HELD_BYTES_MAX, and delivered behind it. */
+#include "postgres.h"
+
+#include "../base/mem.h"
+
+/* Without rows the largest are RowDescription (1664 columns of 83 octets) and ParameterDescription (65535 of 4). */
+#define MESSAGE_BYTES_MAX (1u << 20)
+/* Notices and notifications of one reply: 30 notifications with the largest payload (8000), or thousands of usual ones */
+#define HELD_BYTES_MAX 262144u
+
+enum stage {
+    STAGE_SIGNIN,
+    STAGE_RESET,
+    STAGE_OPEN,
+};
+
+struct pg {
+    /* the message that is being read */
+    bool in_message;
+    uint8_t type;
+    uint32_t left;          /* octets of it that were not used yet */
+    struct pg_bytes gather; /* a message or a value that came in pieces */
+    /* the row that is being read */
+    bool in_row, in_value;
+    uint32_t column;
+    uint32_t value_left; /* octets of the value that were not used yet */
+    bool value_raw;      /* it goes to the tape's open payload */
+    /* the reply that is being read */
+    bool in_reply, described, bound, completed, failed;
+    bool stale;   /* it failed since the server's statement is not what it was: nothing ran */
+    uint8_t kind; /* enum pg_kind */
+    uint32_t slot;
+    uint32_t rows_at, n_rows; /* the token that heads the rows */
+    struct pg_shape once;     /* of a statement without a slot */
+    struct pg_shape *shape;
+    struct pg_bytes held; /* messages that came unasked, with their heads */
+    /* the connection */
+    uint8_t stage;       /* enum stage */
+    uint8_t transaction; /* 'I' idle, 'T' in one, 'E' in a failed one: of the last ReadyForQuery */
+    bool authenticated;
+    uint8_t resets;  /* queries of the reset that are not answered yet */
+    uint8_t effects; /* enum pg_effect, of all that was sent since the last reset */
+    struct pg_scram scram;
+    struct pg_cache cache;
+    struct pg_bytes scratch;
+};
+
+/* ---- errors and notices --------------------------------------------------------------------------------------- */
+
+/* [PG] "Error and Notice Message Fields". The message itself is the error's text; V is S without a translation. */
+static const struct {
+    char code;
+    const char *name;
+} fields[] = {
+    {'V', "severity"},       {'C', "sqlstate"}, {'D', "detail"},
+    {'H', "hint"},           {'P', "position"}, {'p', "internal_position"},
+    {'q', "internal_query"}, {'W', "context"},  {'s', "schema"},
+    {'t', "table"},          {'c', "column"},   {'d', "data_type"},
+    {'n', "constraint"},     {'F', "file"},     {'L', "line"},
+    {'R', "routine"},
+};
+
+struct iok_span pg_field(struct iok_span body, char code)
+{
+    struct iok_span text;
+    while (body.n > 0 && body.p[0] != '\0') {
+        uint8_t this = body.p[0];
+        body = iok_span_skip(body, 1);
+        if (!pg_take_cstring(&body, &text))
+            break;
+        if (this == (uint8_t)code)
+            return text;
+    }
+    return iok_span(NULL, 0);
+}
+
+/* Those that are there, as a map or as attributes; with_text: the message, too. */
+static void put_fields(struct iok_tape *tape, enum iok_type container, struct iok_span body, bool with_text)
+{
+    uint32_t head = tape->n_tokens, n = 0;
+    int64_t number;
+    iok_tape_head(tape, container, 0);
+    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+        struct iok_span value = pg_field(body, fields[i].code);
+        if (value.n == 0)
+            continue;
+        iok_tape_static(tape, IOK_TEXT, iok_span_of(fields[i].name));
+        if ((fields[i].code == 'P' || fields[i].code == 'p') && iok_span_i64(value, &number))
+            iok_tape_i64(tape, number);
+        else
+            iok_tape_copy(tape, IOK_TEXT, 0, value);
+        n++;
+    }
+    if (with_text) {
+        iok_tape_static(tape, IOK_TEXT, iok_span_of("message"));
+        iok_tape_copy(tape, IOK_TEXT, 0, pg_field(body, 'M'));
+        n++;
+    }
+    iok_tape_patch(tape, head, n);
+}
+
+static int unexpected(struct iok_io *io, uint8_t type)
+{
+    bool printable = type > ' ' && type <= '~';
+    return iok_io_fail(io, IOK_EPROTO, "a message of type '%c' (%u) that is not expected here", printable ? type : '?',
+                       type);
+}
+
+static int garbled(struct iok_io *io, const char *what)
+{
+    return iok_io_fail(io, IOK_EPROTO, "a %s message that is not well formed", what);
+}
+
+/* ---- what comes unasked --------------------------------------------------------------------------------------- */
+
+/* push 4 "notification" channel payload pid, or push 2 "notice" map */
+static int push(struct iok_io *io, uint8_t type, struct iok_span body)
+{
+    struct iok_span channel = iok_span(NULL, 0), payload = channel, rest = body;
+    if (type == 'A') {
+        if (body.n < 4)
+            return garbled(io, "NotificationResponse");
+        rest = iok_span_skip(body, 4);
+        if (!pg_take_cstring(&rest, &channel) || !pg_take_cstring(&rest, &payload))
+            return garbled(io, "NotificationResponse");
+    }
+    struct iok_tape *tape = io->host->begin_push(io);
+    iok_tape_head(tape, IOK_PUSH, type == 'A' ? 4 : 2);
+    iok_tape_static(tape, IOK_TEXT, iok_span_of(type == 'A' ? "notification" : "notice"));
+    if (type == 'A') {
+        iok_tape_copy(tape, IOK_TEXT, 0, channel);
+        iok_tape_copy(tape, IOK_TEXT, 0, payload);
+        iok_tape_i64(tape, pg_u32(body.p));
+    } else {
+        put_fields(tape, IOK_MAP, body, true);
+    }
+    return io->host->end(io, IOK_MSG_LAST);
+}
+
+static int hold(struct pg *pg, struct iok_io *io, uint8_t type, struct iok_span body)
+{
+    uint8_t head[5] = {type};
+    pg_put_u32(head + 1, body.n);
+    if (pg->held.n + sizeof(head) + body.n > HELD_BYTES_MAX) {
+        if (type == 'N')
+            return 0; /* who waits for a reply wants no more notices than this */
+        return iok_io_fail(io, IOK_ELIMIT, "more than %u bytes of notifications within one reply", HELD_BYTES_MAX);
+    }
+    if (!pg_bytes_put(&pg->held, iok_span(head, sizeof(head))) || !pg_bytes_put(&pg->held, body))
+        return iok_io_fail(io, IOK_ENOMEM, "out of memory for a notification");
+    return 0;
+}
+
+static int release_held(struct pg *pg, struct iok_io *io)
+{
+    struct iok_span rest = iok_span(pg->held.p, pg->held.n);
+    int rc = 0;
+    while (rest.n > 0 && rc == 0) {
+        size_t n = pg_u32(rest.p + 1);
+        rc = push(io, rest.p[0], iok_span(rest.p + 5, n));
+        rest = iok_span_skip(rest, 5 + n);
+    }
+    pg_bytes_free(&pg->held);
+    return rc;
+}
+
+static int unasked(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    if (pg->type == 'S')
+        return 0; /* ParameterStatus: nothing depends on one yet */
+    if (pg->stage != STAGE_OPEN)
+        return 0; /* nobody listens */
+    return pg->in_reply ? hold(pg, io, pg->type, body) : push(io, pg->type, body);
+}
+
+/* ---- the reply ------------------------------------------------------------------------------------------------ */
+
+static struct pg_statement *statement_of(struct pg *pg)
+{
+    return pg->slot == PG_NO_SLOT ? NULL : &pg->cache.slots[pg->slot];
+}
+
+static int begin_reply(struct pg *pg, struct iok_io *io)
+{
+    struct iok_flight *flight = io->host->flight(io, IOK_SEQ_HEAD);
+    if (flight == NULL)
+        return iok_io_fail(io, IOK_EPROTO, "a message of type '%c' that answers no request", pg->type);
+    pg->kind = (uint8_t)(flight->tag >> PG_KIND_SHIFT);
+    pg->slot = pg->kind == PG_FIRST || pg->kind == PG_BOUND ? flight->tag & ((1u << PG_KIND_SHIFT) - 1) : PG_NO_SLOT;
+    pg->shape = pg->slot != PG_NO_SLOT ? &pg->cache.slots[pg->slot].shape : &pg->once;
+    pg->described = pg->kind == PG_BOUND;
+    pg->bound = pg->completed = pg->failed = pg->stale = false;
+    pg->in_reply = true;
+    io->host->begin_reply(io, IOK_SEQ_HEAD);
+    return 0;
+}
+
+/* Of the row description: names and types; and the head of the rows. */
+static int put_head(struct pg *pg, struct iok_io *io)
+{
+    struct iok_tape *tape = io->tape;
+    const struct pg_shape *shape = pg->shape;
+    struct iok_span name, names = iok_span(shape->description.p, shape->description.n), types;
+    names = iok_span_skip(names, names.n > 0 ? 2 : 0);
+    types = names;
+    iok_tape_head(tape, IOK_ARRAY, 4);
+    iok_tape_head(tape, IOK_ARRAY, shape->n_columns);
+    for (uint32_t i = 0; i < shape->n_columns && pg_take_cstring(&names, &name); i++) {
+        iok_tape_copy(tape, IOK_TEXT, 0, name);
+        names = iok_span_skip(names, 18);
+    }
+    iok_tape_head(tape, IOK_ARRAY, shape->n_columns);
+    for (uint32_t i = 0; i < shape->n_columns && pg_take_cstring(&types, &name); i++) {
+        iok_tape_i64(tape, pg_u32(types.p + 6));
+        types = iok_span_skip(types, 18);
+    }
+    pg->rows_at = tape->n_tokens;
+    pg->n_rows = 0;
+    iok_tape_head(tape, IOK_ARRAY, 0);
+    return 0;
+}
+
+static int on_description(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    int rc = 0;
+    if (pg->described || pg->kind == PG_PING)
+        return unexpected(io, pg->type);
+    if (pg->type == 't')
+        return pg_shape_params(pg->shape, io, body);
+    if (pg->type == 'T') {
+        rc = pg_shape_columns(pg->shape, io, body);
+    } else { /* NoData */
+        pg->shape->n_columns = 0;
+        pg->shape->description.n = 0;
+    }
+    pg->described = true;
+    if (rc == 0 && pg->kind == PG_FIRST && statement_of(pg)->state == PG_PARSING)
+        statement_of(pg)->state = PG_KNOWN;
+    return rc;
+}
+
+static int on_bound(struct pg *pg, struct iok_io *io)
+{
+    if (!pg->described || pg->bound)
+        return unexpected(io, pg->type);
+    pg->bound = true;
+    return put_head(pg, io);
+}
+
+static int on_complete(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    struct iok_span tag = iok_span(NULL, 0);
+    if (!pg->bound || pg->completed)
+        return unexpected(io, pg->type);
+    if (pg->type == 'C' && !pg_take_cstring(&body, &tag))
+        return garbled(io, "CommandComplete");
+    pg->completed = true;
+    iok_tape_patch(io->tape, pg->rows_at, pg->n_rows);
+    iok_tape_copy(io->tape, IOK_TEXT, 0, tag);
+    return 0;
+}
+
+/* The server could not bind a statement that it had: its result's type changed (0A000, from RevalidateCachedQuery of
+ * plancache.c), or it is gone, as after DISCARD ALL in a function, or behind a pooler (26000). */
+static bool is_stale(const struct pg *pg, struct iok_span body)
+{
+    struct iok_span code = pg_field(body, 'C');
+    if (pg->kind != PG_BOUND || pg->bound)
+        return false;
+    return iok_span_eq(code, iok_span_of("26000")) ||
+           (iok_span_eq(code, iok_span_of("0A000")) &&
+            iok_span_eq(pg_field(body, 'R'), iok_span_of("RevalidateCachedQuery")));
+}
+
+static int on_error(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    struct iok_span severity = pg_field(body, 'V'), text = pg_field(body, 'M');
+    if (pg->stage == STAGE_SIGNIN)
+        return pg_refused(io, body);
+    bool fatal = iok_span_eq(severity, iok_span_of("FATAL")) || iok_span_eq(severity, iok_span_of("PANIC"));
+    if (fatal || pg->stage == STAGE_RESET)
+        return iok_io_fail(io, IOK_ERESET, "%s (%.*s): %.*s",
+                           fatal ? "the server ended the connection" : "the connection cannot be made clean",
+                           (int)(pg_field(body, 'C').n & 15), pg_field(body, 'C').p, text.n < 160 ? (int)text.n : 160,
+                           text.p);
+    if (pg->failed)
+        return unexpected(io, pg->type);
+    pg->failed = true;
+    pg->stale = is_stale(pg, body);
+    if (pg->stale)
+        pg_cache_retire(&pg->cache, pg->slot);
+    iok_tape_rewind(io->tape);
+    put_fields(io->tape, IOK_ATTR, body, false);
+    iok_tape_copy(io->tape, IOK_ERROR, 0, text);
+    return 0;
+}
+
+static int end_reply(struct pg *pg, struct iok_io *io)
+{
+    bool whole = pg->kind == PG_PING ? !pg->bound : pg->completed;
+    if (!whole && !pg->failed)
+        return unexpected(io, pg->type);
+    if (pg->slot != PG_NO_SLOT) {
+        if (pg->kind == PG_FIRST && statement_of(pg)->state == PG_PARSING)
+            pg_cache_retire(&pg->cache, pg->slot); /* it was not understood */
+        pg_cache_release(&pg->cache, pg->slot);
+    }
+    pg_shape_clear(&pg->once);
+    pg->in_reply = false;
+    /* Within a transaction the failure has undone what came before, so asking again would not be the same. */
+    uint32_t flags = pg->stale ? IOK_MSG_REJECTED | (pg->transaction == 'I' ? IOK_MSG_AGAIN : 0) : 0;
+    int rc = io->host->end(io, IOK_MSG_LAST | flags);
+    return rc == 0 ? release_held(pg, io) : rc;
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------- */
+
+static int on_ready(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    if (body.n != 1 || (body.p[0] != 'I' && body.p[0] != 'T' && body.p[0] != 'E'))
+        return garbled(io, "ReadyForQuery");
+    pg->transaction = body.p[0];
+    if (pg->stage == STAGE_OPEN)
+        return end_reply(pg, io);
+    if (!pg->authenticated)
+        return unexpected(io, pg->type);
+    if (pg->stage == STAGE_RESET && --pg->resets > 0)
+        return 0;
+    if (pg->transaction != 'I')
+        return iok_io_fail(io, IOK_ESTATE, "a transaction is open where none can be");
+    pg->stage = STAGE_OPEN;
+    io->host->ready(io);
+    return 0;
+}
+
+static int signin_message(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    switch (pg->type) {
+    case 'R':
+        if (pg->authenticated)
+            return unexpected(io, pg->type);
+        pg->authenticated = body.n >= 4 && pg_u32(body.p) == 0;
+        return pg_authenticate(&pg->scram, io, body);
+    case 'K': /* BackendKeyData */
+        return 0;
+    case 'Z':
+        return on_ready(pg, io, body);
+    default:
+        return unexpected(io, pg->type);
+    }
+}
+
+/* The answers to the statements of a reset: what they give is of no interest. */
+static int reset_message(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    switch (pg->type) {
+    case 'C':
+    case 'T':
+    case 'D':
+        return 0;
+    case 'Z':
+        return on_ready(pg, io, body);
+    default:
+        return unexpected(io, pg->type);
+    }
+}
+
+static int reply_message(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    if (pg->failed && pg->type != 'Z') /* the server skips all up to the Sync */
+        return unexpected(io, pg->type);
+    switch (pg->type) {
+    case '1': /* ParseComplete */
+    case '3': /* CloseComplete */
+        return pg->kind == PG_PING ? unexpected(io, pg->type) : 0;
+    case 't':
+    case 'T':
+    case 'n':
+        return on_description(pg, io, body);
+    case '2':
+        return on_bound(pg, io);
+    case 'C':
+    case 'I': /* EmptyQueryResponse */
+        return on_complete(pg, io, body);
+    case 'Z':
+        return on_ready(pg, io, body);
+    case 'G': /* CopyInResponse, CopyOutResponse, CopyBothResponse: COPY is refused before, see postgres_sql.c */
+    case 'H':
+    case 'W':
+        return iok_io_fail(io, IOK_EPROTO, "the server began a COPY, which is not possible yet");
+    default:
+        return unexpected(io, pg->type);
+    }
+}
+
+/* A whole message that is not a row. */
+static int message(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    if (pg->type == 'N' || pg->type == 'A' || pg->type == 'S')
+        return unasked(pg, io, body);
+    if (pg->stage == STAGE_OPEN && !pg->in_reply) {
+        struct iok_span severity = pg->type == 'E' ? pg_field(body, 'V') : iok_span(NULL, 0);
+        bool fatal = iok_span_eq(severity, iok_span_of("FATAL")) || iok_span_eq(severity, iok_span_of("PANIC"));
+        int rc = fatal ? 0 : begin_reply(pg, io);
+        if (rc < 0)
+            return rc;
+    }
+    if (pg->type == 'E')
+        return on_error(pg, io, body);
+    if (pg->stage == STAGE_SIGNIN)
+        return signin_message(pg, io, body);
+    return pg->stage == STAGE_RESET ? reset_message(pg, io, body) : reply_message(pg, io, body);
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------------- */
+
+static bool column_binary(const struct pg *pg)
+{
+    return pg->kind == PG_BOUND && pg_type_binary(pg->shape->types[pg->column]);
+}
+
+static int value_done(struct pg *pg, struct iok_io *io, struct iok_span value)
+{
+    uint16_t type = pg->shape->types[pg->column];
+    int rc = pg_decode(io, type, column_binary(pg), value, &pg->scratch);
+    pg->in_value = false;
+    pg->column++;
+    pg->gather.n = 0;
+    return rc;
+}
+
+/* A value's length came. */
+static int value_begin(struct pg *pg, struct iok_io *io, uint32_t n)
+{
+    uint16_t type = pg->shape->types[pg->column];
+    if (n == UINT32_MAX) {
+        iok_tape_null(io->tape);
+        pg->column++;
+        return 0;
+    }
+    if (n > pg->left)
+        return garbled(io, "DataRow");
+    pg->in_value = true;
+    pg->value_left = n;
+    /* One over the limit goes the same way: the tape notes that, and the bytes are passed over. */
+    pg->value_raw = pg_type_raw(type, column_binary(pg)) || n > io->max_reply;
+    if (pg->value_raw)
+        iok_tape_open(io->tape, type == PG_BYTEA ? IOK_BYTES : IOK_TEXT, 0, n);
+    return 0;
+}
+
+/* Takes bytes of the value; 0 or an error. */
+static int value_more(struct pg *pg, struct iok_io *io, struct iok_span *in)
+{
+    struct iok_span piece = iok_span(in->p, in->n < pg->value_left ? in->n : pg->value_left);
+    *in = iok_span_skip(*in, piece.n);
+    pg->left -= (uint32_t)piece.n;
+    pg->value_left -= (uint32_t)piece.n;
+    if (pg->value_raw) {
+        iok_tape_fill(io->tape, piece);
+        pg->in_value = pg->value_left > 0;
+        pg->column += !pg->in_value;
+        return 0;
+    }
+    if (pg->value_left == 0 && pg->gather.n == 0)
+        return value_done(pg, io, piece);
+    if (!pg_bytes_put(&pg->gather, piece))
+        return iok_io_fail(io, IOK_ENOMEM, "out of memory for a value");
+    return pg->value_left > 0 ? 0 : value_done(pg, io, iok_span(pg->gather.p, pg->gather.n));
+}
+
+static int row_begin(struct pg *pg, struct iok_io *io, struct iok_span in)
+{
+    uint32_t n = pg_u16(in.p);
+    if (!pg->in_reply || !pg->bound || pg->completed || pg->failed)
+        return unexpected(io, pg->type);
+    if (n != pg->shape->n_columns)
+        return iok_io_fail(io, IOK_EPROTO, "a row of %u columns where %u were described", n, pg->shape->n_columns);
+    pg->in_row = true;
+    pg->column = 0;
+    pg->n_rows++;
+    iok_tape_head(io->tape, IOK_ARRAY, n);
+    return 0;
+}
+
+/* DataRow: a number of columns, then of each its length and its bytes. How many bytes were used, or an error. */
+static ptrdiff_t row_feed(struct pg *pg, struct iok_io *io, struct iok_span in)
+{
+    size_t before = in.n;
+    int rc = 0;
+    while (rc == 0) {
+        if (pg->in_value && (in.n > 0 || pg->value_left == 0)) {
+            rc = value_more(pg, io, &in);
+            continue;
+        }
+        if (pg->in_row && !pg->in_value && pg->column == pg->shape->n_columns) {
+            pg->in_row = pg->in_message = false;
+            if (pg->left > 0)
+                rc = garbled(io, "DataRow");
+            break;
+        }
+        size_t need = pg->in_row ? 4 : 2;
+        if (pg->left < need && !pg->in_value)
+            return garbled(io, "DataRow");
+        if (pg->in_value || in.n < need)
+            break;
+        rc = pg->in_row ? 0 : row_begin(pg, io, in);
+        if (rc == 0) {
+            pg->left -= (uint32_t)need;
+            rc = need == 4 ? value_begin(pg, io, pg_u32(in.p)) : 0;
+            in = iok_span_skip(in, need);
+        }
+    }
+    return rc < 0 ? rc : (ptrdiff_t)(before - in.n);
+}
+
+/* ---- feeding -------------------------------------------------------------------------------------------------- */
+
+static int head(struct pg *pg, struct iok_io *io, struct iok_span in)
+{
+    uint32_t n = pg_u32(in.p + 1);
+    bool row = in.p[0] == 'D' && pg->stage == STAGE_OPEN;
+    if (n < 4 || (n - 4 > MESSAGE_BYTES_MAX && !row))
+        return iok_io_fail(io, IOK_EPROTO, "a message of %u bytes", n);
+    pg->type = in.p[0];
+    pg->left = n - 4;
+    pg->in_message = true;
+    return 0;
+}
+
+static ptrdiff_t message_feed(struct pg *pg, struct iok_io *io, struct iok_span in)
+{
+    struct iok_span piece = iok_span(in.p, in.n < pg->left ? in.n : pg->left);
+    struct iok_span body = piece;
+    if (piece.n < pg->left || pg->gather.n > 0) {
+        if (!pg_bytes_put(&pg->gather, piece))
+            return iok_io_fail(io, IOK_ENOMEM, "out of memory for a message");
+        body = iok_span(pg->gather.p, pg->gather.n);
+    }
+    pg->left -= (uint32_t)piece.n;
+    if (pg->left > 0)
+        return (ptrdiff_t)piece.n;
+    pg->in_message = false;
+    int rc = message(pg, io, body);
+    pg->gather.n = 0;
+    return rc < 0 ? rc : (ptrdiff_t)piece.n;
+}
+
+static ptrdiff_t pg_feed(void *state, struct iok_io *io, struct iok_span in)
+{
+    struct pg *pg = state;
+    size_t used = 0;
+    for (;;) {
+        struct iok_span rest = iok_span_skip(in, used);
+        if (!pg->in_message) {
+            if (rest.n < 5)
+                return (ptrdiff_t)used;
+            int rc = head(pg, io, rest);
+            if (rc < 0)
+                return rc;
+            used += 5;
+            continue;
+        }
+        bool row = pg->type == 'D' && pg->stage == STAGE_OPEN;
+        ptrdiff_t n = row ? row_feed(pg, io, rest) : message_feed(pg, io, rest);
+        if (n < 0)
+            return n;
+        used += (size_t)n;
+        if (pg->in_message)
+            return (ptrdiff_t)used;
+    }
+}
+
+/* ---- the other slots ------------------------------------------------------------------------------------------ */
+
+static int pg_open(void *state, struct iok_io *io)
+{
+    struct pg *pg = state;
+    struct pg_wishes wishes;
+    int rc = pg_read_wishes(io->url, &wishes, &io->err);
+    pg->stage = STAGE_SIGNIN;
+    pg->transaction = 'I';
+    if (rc == 0 && pg_cache_open(&pg->cache, (uint32_t)wishes.statements) != 0)
+        rc = iok_io_fail(io, IOK_ENOMEM, "out of memory for prepared statements");
+    return rc;
+}
+
+static int pg_greet(void *state, struct iok_io *io)
+{
+    (void)state;
+    return pg_put_startup(io);
+}
+
+static int pg_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n, struct iok_flight *flight)
+{
+    struct pg *pg = state;
+    int rc = pg_encode_request(&pg->cache, io, args, n, flight);
+    if (rc == 0)
+        pg->effects |= (uint8_t)pg_sql_effect(iok_token_span(args));
+    return rc;
+}
+
+static int pg_ping(void *state, struct iok_io *io, struct iok_flight *flight)
+{
+    (void)state;
+    flight->tag = PG_TAG(PG_PING, PG_NO_SLOT);
+    iok_out_put(io->out, iok_span("S\0\0\0\4", 5));
+    return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a ping") : 0;
+}
+
+static int put_query(struct iok_io *io, const char *sql)
+{
+    uint8_t at[5] = {'Q'};
+    pg_put_u32(at + 1, 4 + strlen(sql) + 1);
+    iok_out_put(io->out, iok_span(at, sizeof(at)));
+    iok_out_put(io->out, iok_span(sql, strlen(sql) + 1));
+    return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a reset") : 0;
+}
+
+/* What DISCARD ALL does, but for the prepared statements, which are worth keeping; with them if the program has made
+ * some of its own. Each Query has a ReadyForQuery of its own. */
+static int pg_reset(void *state, struct iok_io *io)
+{
+    static const char keep[] = "SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;UNLISTEN *;"
+                               "SELECT pg_advisory_unlock_all();DISCARD TEMP;DISCARD SEQUENCES";
+    struct pg *pg = state;
+    bool all = (pg->effects & PG_EFFECT_SESSION) != 0;
+    pg->stage = STAGE_RESET;
+    pg->resets = 1;
+    if (pg->transaction != 'I') {
+        pg->resets++;
+        (void)put_query(io, "ROLLBACK");
+    }
+    if (all) {
+        pg_cache_retire_all(&pg->cache);
+        for (uint32_t i = 0; i < pg->cache.capacity; i++)
+            pg->cache.slots[i].on_server = false;
+    }
+    pg->effects = 0;
+    return put_query(io, all ? "DISCARD ALL" : keep);
+}
+
+static void pg_close(void *state)
+{
+    struct pg *pg = state;
+    pg_cache_close(&pg->cache);
+    pg_shape_clear(&pg->once);
+    pg_bytes_free(&pg->gather);
+    pg_bytes_free(&pg->held);
+    pg_bytes_free(&pg->scratch);
+}
+
+static const char *const pg_schemes[] = {"postgresql", "postgres", NULL};
+
+static const struct iok_proto_option pg_options[] = {
+    {"sslmode", "disable, prefer, require, verify-ca or verify-full, as libpq has them; default prefer"},
+    {"sslrootcert", "as tls_ca"},
+    {"sslcert", "as tls_cert"},
+    {"sslkey", "as tls_key"},
+    {"dbname", "the database, where the path is that of a socket"},
+    {"application_name", "the connections' name in pg_stat_activity; default iokernel"},
+    {"options", "command-line options of the server's session, such as -c statement_timeout=5s"},
+    {"statements", "prepared statements that each connection keeps; 0 to 1024, default 128"},
+    {"cleartext", "yes lets the password go out in clear text without TLS; default no"},
+    {NULL, NULL},
+};
+
+const struct iok_proto iok_proto_postgres = {
+    .name = "postgresql",
+    .schemes = pg_schemes,
+    .default_port = 5432,
+    .flags = IOK_PROTO_IN_ORDER | IOK_PROTO_PUSH | IOK_PROTO_WHOLE,
+    .state_size = sizeof(struct pg),
+    .default_connections = 4, /* a few suffice, since requests share them; each costs the server a process */
+    .options = pg_options,
+    .check = pg_check,
+    .tls = pg_check_ssl,
+    .open = pg_open,
+    .greet = pg_greet,
+    .encode = pg_encode,
+    .feed = pg_feed,
+    .close = pg_close,
+    .ping = pg_ping,
+    .classify = pg_classify,
+    .reset = pg_reset,
+    .describe = pg_describe,
+};

@@ -1,0 +1,226 @@
+/* postgres.h - what the parts of the PostgreSQL codec share, private to them: postgres.c (messages, replies and the
+ * slots of proto.h), postgres_request.c (requests), postgres_cache.c (prepared statements), postgres_signin.c,
+ * postgres_values.c (values as tokens), postgres_text.c (their text forms), postgres_sql.c (what a statement is).
+ *
+ * Specification: https://www.postgresql.org/docs/current/protocol.html, cited as [PG] with the section. */
+#ifndef IOK_PROTO_POSTGRES_H
+#define IOK_PROTO_POSTGRES_H
+
+#include "proto.h"
+
+/* ---- bytes: postgres_values.c -------------------------------------------------------------------------------- */
+
+/* Memory of one's own that grows. */
+struct pg_bytes {
+    uint8_t *p;
+    size_t n, cap;
+};
+
+/* false: out of memory, and nothing was appended. */
+bool pg_bytes_put(struct pg_bytes *bytes, struct iok_span more);
+void pg_bytes_free(struct pg_bytes *bytes);
+
+static inline uint16_t pg_u16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline uint32_t pg_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static inline uint64_t pg_u64(const uint8_t *p)
+{
+    return (uint64_t)pg_u32(p) << 32 | pg_u32(p + 4);
+}
+
+static inline uint8_t *pg_put_u16(uint8_t *at, size_t value)
+{
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+    return at + 2;
+}
+
+static inline uint8_t *pg_put_u32(uint8_t *at, size_t value)
+{
+    return pg_put_u16(pg_put_u16(at, value >> 16 & 0xffff), value & 0xffff);
+}
+
+static inline uint8_t *pg_put_span(uint8_t *at, struct iok_span bytes)
+{
+    if (bytes.n > 0)
+        memcpy(at, bytes.p, bytes.n);
+    return at + bytes.n;
+}
+
+/* Up to the next NUL, which is taken too; false if there is none. */
+bool pg_take_cstring(struct iok_span *from, struct iok_span *text);
+
+/* ---- values: postgres_values.c, postgres_text.c --------------------------------------------------------------- */
+
+enum pg_type {
+    PG_UNKNOWN = 0, /* text, as the server writes it */
+    PG_BOOL = 16,
+    PG_BYTEA = 17,
+    PG_INT8 = 20,
+    PG_INT2 = 21,
+    PG_INT4 = 23,
+    PG_OID = 26,
+    PG_FLOAT4 = 700,
+    PG_FLOAT8 = 701,
+    PG_DATE = 1082,
+    PG_TIME = 1083,
+    PG_TIMESTAMP = 1114,
+    PG_TIMESTAMPTZ = 1184,
+    PG_NUMERIC = 1700,
+    PG_UUID = 2950,
+    PG_JSONB = 3802, /* as an array's element only: else it is asked for as text */
+};
+
+#define PG_ARRAY 0x8000u /* with the type of its elements */
+
+/* How values of a type with this OID are decoded: enum pg_type, PG_ARRAY. */
+uint16_t pg_type_of(uint32_t oid);
+/* Whether the binary format is asked for. */
+bool pg_type_binary(uint16_t type);
+/* Whether the bytes go to the tape as they are, in this format, as IOK_TEXT or IOK_BYTES. */
+bool pg_type_raw(uint16_t type, bool binary);
+/* Appends one value that is not raw. scratch is for texts. 0, or IOK_EPROTO, IOK_ENOMEM with io->err. */
+int pg_decode(struct iok_io *io, uint16_t type, bool binary, struct iok_span value, struct pg_bytes *scratch);
+/* One scalar in text form. */
+int pg_decode_text(struct iok_io *io, uint16_t type, struct iok_span value, struct pg_bytes *scratch);
+int pg_decode_text_array(struct iok_io *io, uint16_t element, struct iok_span value, struct pg_bytes *scratch);
+int pg_decode_scalar(struct iok_io *io, uint16_t type, struct iok_span value, struct pg_bytes *scratch);
+
+#define PG_MOMENT_BYTES 64u /* "294276-12-31 23:59:59.999999+00 BC" and room for any int64_t as the year */
+/* 2000-01-01 in microseconds since 1970. */
+#define PG_EPOCH_US INT64_C(946684800000000)
+#define PG_DAY_US INT64_C(86400000000)
+/* Appends a moment, given in days and microseconds since 2000: as a timestamp in the years 1 to 9999, else as text, as
+ * the server writes it. kind: 0, IOK_KIND_LOCAL or IOK_KIND_DATE. */
+void pg_put_moment(struct iok_tape *tape, uint16_t kind, int64_t days, int64_t us);
+/* A time of day. */
+void pg_put_time(struct iok_tape *tape, int64_t us);
+/* The text of a moment; 0 <= us < PG_DAY_US; at has PG_MOMENT_BYTES. */
+size_t pg_format_moment(char *at, uint16_t kind, int64_t days, int64_t us);
+/* Days since 2000-01-01 of a day of the proleptic Gregorian calendar; year 0 is 1 BC. */
+int64_t pg_days_of(int64_t year, int64_t month, int64_t day);
+
+/* ---- statements: postgres_cache.c ----------------------------------------------------------------------------- */
+
+#define PG_STATEMENTS_MAX 1024u /* of one connection */
+#define PG_BUCKETS 256u
+#define PG_NO_SLOT UINT32_MAX
+#define PG_SQL_CACHED_MAX 16384u /* a longer text is parsed each time */
+
+/* What a statement takes and gives. */
+struct pg_shape {
+    uint32_t *params; /* OIDs */
+    uint16_t *types;  /* of the columns: pg_type_of */
+    uint32_t n_params, n_columns;
+    struct pg_bytes description; /* the body of RowDescription; n 0: no rows */
+};
+
+void pg_shape_clear(struct pg_shape *shape);
+/* From ParameterDescription and RowDescription. 0, IOK_EPROTO or IOK_ENOMEM with io->err. */
+int pg_shape_params(struct pg_shape *shape, struct iok_io *io, struct iok_span body);
+int pg_shape_columns(struct pg_shape *shape, struct iok_io *io, struct iok_span body);
+
+enum pg_statement_state {
+    PG_FREE = 0,
+    PG_PARSING, /* its first use is under way */
+    PG_KNOWN,   /* the server has it, and its shape is known */
+    PG_STALE,   /* not to be used again; free when nothing in flight uses it */
+};
+
+struct pg_statement {
+    uint8_t state;    /* enum pg_statement_state */
+    bool on_server;   /* a statement of this slot's name may be there */
+    uint32_t hash;    /* of sql and octets */
+    uint32_t next;    /* in its bucket; PG_NO_SLOT ends */
+    uint32_t uses;    /* in flight */
+    uint64_t used_at; /* a count of look-ups */
+    uint64_t octets;  /* bit i: parameter i is IOK_BYTES, so declared as bytea */
+    struct pg_bytes sql;
+    struct pg_shape shape;
+};
+
+struct pg_cache {
+    struct pg_statement *slots; /* capacity of them */
+    uint32_t capacity;
+    uint32_t buckets[PG_BUCKETS];
+    uint64_t clock;
+};
+
+/* 0 or IOK_ENOMEM. */
+int pg_cache_open(struct pg_cache *cache, uint32_t capacity);
+void pg_cache_close(struct pg_cache *cache);
+/* The slot of this statement, PG_NO_SLOT if there is none. */
+uint32_t pg_cache_find(struct pg_cache *cache, struct iok_span sql, uint64_t octets);
+/* A slot for it, in state PG_PARSING, at the expense of the one that was not used for longest. PG_NO_SLOT: all are in
+ * use, or (with *error set) out of memory. */
+uint32_t pg_cache_add(struct pg_cache *cache, struct iok_span sql, uint64_t octets, int *error);
+/* One use less. */
+void pg_cache_release(struct pg_cache *cache, uint32_t slot);
+/* Never to be found again. */
+void pg_cache_retire(struct pg_cache *cache, uint32_t slot);
+void pg_cache_retire_all(struct pg_cache *cache);
+
+/* ---- what a statement is: postgres_sql.c ---------------------------------------------------------------------- */
+
+enum pg_effect {
+    PG_EFFECT_NONE = 0,
+    PG_EFFECT_STATEMENTS = 1, /* may drop prepared statements */
+    PG_EFFECT_SESSION = 2,    /* leaves what only DISCARD ALL takes away */
+};
+
+/* enum pg_effect bits. */
+unsigned pg_sql_effect(struct iok_span sql);
+void pg_classify(const struct iok_token *args, size_t n, struct iok_class *out);
+size_t pg_describe(const struct iok_token *args, size_t n, char *at, size_t cap);
+
+/* ---- sign-in: postgres_signin.c ------------------------------------------------------------------------------- */
+
+struct pg_scram {
+    char nonce[25]; /* the client's, base64 of 18 octets */
+    uint8_t server_signature[32];
+    bool proof_sent, verified;
+};
+
+struct pg_wishes {
+    struct iok_span user, database, application_name, options;
+    uint64_t statements;
+    bool cleartext;
+};
+
+int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct iok_error *err);
+int pg_check(const struct iok_url *url, struct iok_error *err);
+int pg_check_ssl(const struct iok_url *url, struct iok_proto_tls *tls, struct iok_error *err);
+int pg_put_startup(struct iok_io *io);
+/* The server's message of type 'R'. 0, or an error. */
+int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span body);
+/* An ErrorResponse during sign-in: the error that it means. */
+int pg_refused(struct iok_io *io, struct iok_span body);
+
+/* ---- requests: postgres_request.c ----------------------------------------------------------------------------- */
+
+/* A flight's tag: its kind, and the slot of its statement. */
+enum pg_kind {
+    PG_PING = 0,
+    PG_ONCE,  /* parsed for this use only, without a name */
+    PG_FIRST, /* parsed, and kept in a slot */
+    PG_BOUND, /* known: bound and executed only */
+};
+#define PG_KIND_SHIFT 28
+#define PG_TAG(kind, slot) ((uint32_t)(kind) << PG_KIND_SHIFT | ((slot) & ((1u << PG_KIND_SHIFT) - 1)))
+
+int pg_encode_request(struct pg_cache *cache, struct iok_io *io, const struct iok_token *args, size_t n,
+                      struct iok_flight *flight);
+
+/* ---- errors: postgres.c --------------------------------------------------------------------------------------- */
+
+/* The field of an ErrorResponse; n 0 if it is not there. */
+struct iok_span pg_field(struct iok_span body, char code);
+
+#endif

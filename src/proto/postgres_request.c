@@ -1,0 +1,384 @@
+/* postgres_request.c - requests as messages of the extended query protocol, each in one piece that ends in its own Sync.
+ *
+ *     new      [Close S] Parse S  Describe S  Bind  Execute  Sync      S is kept for the next time
+ *     known                                   Bind  Execute  Sync
+ *     once               Parse "" Describe "" Bind  Execute  Sync      no room, or the same text is being parsed
+ *
+ * So a request costs one round trip whether it is new or not, and one that fails touches no other: the server skips
+ * up to the Sync. A parameter goes as text, which the server reads as it would read a literal in quotes; in binary
+ * where its type is known and that means the same. Octets are declared as bytea, and go in binary.
+ *
+ * Invariant: a request is looked at as a whole before the first byte is appended. [PG] "Extended Query". */
+#include "postgres.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define PARAMS_MAX 65535u             /* their number is an unsigned Int16 of Bind */
+#define REQUEST_BYTES_MAX 0x3fffffffu /* MaxAllocSize of the server */
+#define NUMBER_BYTES_MAX 32u
+#define NAME_BYTES_MAX 16u /* "iok_1023" */
+#define DEPTH_MAX 6u       /* MAXDIM of the server */
+/* Type octets, lengths, counts and names of all six messages. */
+#define FRAME_BYTES_MAX 256u
+
+struct request {
+    struct iok_io *io;
+    const struct iok_token *params;
+    size_t n_tokens;
+    uint32_t n_params;
+    uint64_t octets; /* bit i: parameter i is IOK_BYTES */
+    bool far_octets; /* one beyond bit 63 is */
+    size_t bytes;    /* that all parameters need at most */
+    struct iok_span sql;
+    enum pg_kind kind;
+    uint32_t slot;
+    struct pg_statement *statement; /* NULL if once */
+    char name[NAME_BYTES_MAX];
+};
+
+/* ---- looking at it -------------------------------------------------------------------------------------------- */
+
+static int wrong_type(struct iok_io *io, size_t param, bool element)
+{
+    return iok_io_fail(io, IOK_ETYPE, "parameter $%zu is %s of a type that PostgreSQL's codec does not take", param,
+                       element ? "an array with an element" : "a value");
+}
+
+/* Adds what the value at i needs at most; returns the index behind it, or a negative error. */
+static ptrdiff_t measure_value(struct request *r, size_t i, unsigned depth)
+{
+    const struct iok_token *token = &r->params[i];
+    switch (token->type) {
+    case IOK_NULL:
+    case IOK_BOOL:
+    case IOK_I64:
+    case IOK_F64:
+        r->bytes += NUMBER_BYTES_MAX;
+        return (ptrdiff_t)i + 1;
+    case IOK_TEXT:
+    case IOK_DECIMAL:
+    case IOK_BYTES: /* within an array: quotes, and each octet escaped or as two digits */
+        r->bytes += depth == 0 ? token->len : 2 * (size_t)token->len + NUMBER_BYTES_MAX;
+        return (ptrdiff_t)i + 1;
+    case IOK_ARRAY:
+        break;
+    default:
+        return wrong_type(r->io, r->n_params + 1, depth > 0);
+    }
+    if (depth == DEPTH_MAX)
+        return iok_io_fail(r->io, IOK_ELIMIT, "parameter $%u is an array of more than %u dimensions", r->n_params + 1,
+                           DEPTH_MAX);
+    r->bytes += 2 + (size_t)token->len; /* braces and commas */
+    ptrdiff_t at = (ptrdiff_t)i + 1;
+    for (uint32_t left = token->len; left > 0 && at >= 0; left--) {
+        if ((size_t)at >= r->n_tokens)
+            return iok_io_fail(r->io, IOK_EINVAL, "parameter $%u is an array that is cut short", r->n_params + 1);
+        at = measure_value(r, (size_t)at, depth + 1);
+    }
+    return at;
+}
+
+static int measure(struct request *r)
+{
+    for (size_t i = 0; i < r->n_tokens;) {
+        if (r->params[i].type == IOK_BYTES) {
+            r->far_octets |= r->n_params >= 64;
+            if (r->n_params < 64)
+                r->octets |= UINT64_C(1) << r->n_params;
+        }
+        ptrdiff_t next = measure_value(r, i, 0);
+        if (next < 0)
+            return (int)next;
+        i = (size_t)next;
+        r->bytes += 4 + 2 + 4; /* its length, its format, its type in Parse */
+        r->n_params++;
+    }
+    if (r->n_params > PARAMS_MAX)
+        return iok_io_fail(r->io, IOK_ELIMIT, "%u parameters; a statement takes at most %u", r->n_params, PARAMS_MAX);
+    if (r->bytes + r->sql.n > REQUEST_BYTES_MAX)
+        return iok_io_fail(r->io, IOK_ELIMIT, "a request of about %zu bytes; the server takes at most %u",
+                           r->bytes + r->sql.n, REQUEST_BYTES_MAX);
+    return 0;
+}
+
+static int look(struct request *r, const struct iok_token *args, size_t n)
+{
+    if (n == 0)
+        return iok_io_fail(r->io, IOK_EINVAL, "a call needs an SQL text");
+    if (args->type != IOK_TEXT && args->type != IOK_BYTES)
+        return iok_io_fail(r->io, IOK_ETYPE, "the first argument is the SQL text: text or bytes");
+    r->sql = iok_token_span(args);
+    if (r->sql.n > 0 && memchr(r->sql.p, '\0', r->sql.n) != NULL)
+        return iok_io_fail(r->io, IOK_EINVAL, "an SQL text cannot hold a NUL");
+    r->params = args + 1;
+    r->n_tokens = n - 1;
+    return measure(r);
+}
+
+static int choose_statement(struct request *r, struct pg_cache *cache)
+{
+    int error = 0;
+    r->kind = PG_ONCE;
+    r->slot = r->far_octets ? PG_NO_SLOT : pg_cache_find(cache, r->sql, r->octets);
+    if (r->slot != PG_NO_SLOT && cache->slots[r->slot].state == PG_PARSING) {
+        r->slot = PG_NO_SLOT;
+    } else if (r->slot != PG_NO_SLOT) {
+        uint32_t takes = cache->slots[r->slot].shape.n_params;
+        r->kind = PG_BOUND;
+        if (takes != r->n_params)
+            return iok_io_fail(r->io, IOK_EINVAL, "the statement takes %u parameters; %u were given", takes,
+                               r->n_params);
+    } else if (!r->far_octets) {
+        r->slot = pg_cache_add(cache, r->sql, r->octets, &error);
+        r->kind = r->slot != PG_NO_SLOT ? PG_FIRST : PG_ONCE;
+    }
+    if (error != 0)
+        return iok_io_fail(r->io, error, "out of memory for a statement");
+    if (r->slot != PG_NO_SLOT) {
+        r->statement = &cache->slots[r->slot];
+        snprintf(r->name, sizeof(r->name), "iok_%u", (unsigned)r->slot);
+    }
+    return 0;
+}
+
+/* ---- writing values ------------------------------------------------------------------------------------------- */
+
+static uint8_t *put_octet(uint8_t *at, char octet)
+{
+    *at = (uint8_t)octet;
+    return at + 1;
+}
+
+static uint8_t *put_number(uint8_t *at, const struct iok_token *token)
+{
+    char text[NUMBER_BYTES_MAX];
+    size_t n;
+    if (token->type == IOK_BOOL)
+        return pg_put_span(at, iok_span_of(token->i != 0 ? "true" : "false"));
+    n = token->type == IOK_I64 ? iok_format_i64(text, token->i) : iok_format_f64(text, token->f);
+    return pg_put_span(at, iok_span(text, n));
+}
+
+static uint8_t *put_quoted(uint8_t *at, struct iok_span text)
+{
+    at = put_octet(at, '"');
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] == '"' || text.p[i] == '\\')
+            at = put_octet(at, '\\');
+        *at++ = text.p[i];
+    }
+    return put_octet(at, '"');
+}
+
+static uint8_t *put_hex(uint8_t *at, struct iok_span octets)
+{
+    static const char digits[] = "0123456789abcdef";
+    at = pg_put_span(at, iok_span_of("\"\\\\x"));
+    for (size_t i = 0; i < octets.n; i++) {
+        at = put_octet(at, digits[octets.p[i] >> 4]);
+        at = put_octet(at, digits[octets.p[i] & 15]);
+    }
+    return put_octet(at, '"');
+}
+
+/* An array's literal, {1,NULL,"a",{2}}; *token becomes what follows it. */
+static uint8_t *put_element(uint8_t *at, const struct iok_token **token)
+{
+    const struct iok_token *this = (*token)++;
+    switch (this->type) {
+    case IOK_NULL:
+        return pg_put_span(at, iok_span_of("NULL"));
+    case IOK_TEXT:
+    case IOK_DECIMAL:
+        return put_quoted(at, iok_token_span(this));
+    case IOK_BYTES:
+        return put_hex(at, iok_token_span(this));
+    case IOK_ARRAY:
+        break;
+    default:
+        return put_number(at, this);
+    }
+    at = put_octet(at, '{');
+    for (uint32_t i = 0; i < this->len; i++) {
+        if (i > 0)
+            at = put_octet(at, ',');
+        at = put_element(at, token);
+    }
+    return put_octet(at, '}');
+}
+
+/* Whether this value in binary is what its text would be to the server. */
+static bool binary_suits(const struct iok_token *token, uint32_t oid)
+{
+    switch (token->type) {
+    case IOK_BYTES:
+        return true; /* declared as bytea */
+    case IOK_BOOL:
+        return oid == PG_BOOL;
+    case IOK_F64:
+        return oid == PG_FLOAT8;
+    case IOK_I64:
+        return oid == PG_INT8 || (oid == PG_INT4 && token->i == (int32_t)token->i) ||
+               (oid == PG_INT2 && token->i == (int16_t)token->i) || (oid == PG_OID && token->i == (uint32_t)token->i);
+    default:
+        return false;
+    }
+}
+
+static uint32_t oid_of(const struct request *r, uint32_t param)
+{
+    return r->kind == PG_BOUND ? r->statement->shape.params[param] : 0;
+}
+
+static uint8_t *put_binary(uint8_t *at, const struct iok_token *token, uint32_t oid)
+{
+    uint64_t bits = (uint64_t)token->i;
+    switch (token->type) {
+    case IOK_BYTES:
+        return pg_put_span(at, iok_token_span(token));
+    case IOK_BOOL:
+        return put_octet(at, token->i != 0);
+    case IOK_F64:
+        memcpy(&bits, &token->f, sizeof(bits));
+        break;
+    default:
+        if (oid == PG_INT2)
+            return pg_put_u16(at, bits & 0xffff);
+        if (oid != PG_INT8)
+            return pg_put_u32(at, bits & 0xffffffff);
+    }
+    return pg_put_u32(pg_put_u32(at, bits >> 32), bits & 0xffffffff);
+}
+
+/* With its length. */
+static uint8_t *put_param(uint8_t *at, const struct iok_token *token, uint32_t oid)
+{
+    uint8_t *length = at;
+    if (token->type == IOK_NULL)
+        return pg_put_u32(at, UINT32_MAX);
+    at += 4;
+    if (binary_suits(token, oid))
+        at = put_binary(at, token, oid);
+    else if (token->type == IOK_TEXT || token->type == IOK_DECIMAL)
+        at = pg_put_span(at, iok_token_span(token));
+    else
+        at = put_element(at, &token);
+    pg_put_u32(length, (size_t)(at - length) - 4);
+    return at;
+}
+
+/* ---- writing messages ----------------------------------------------------------------------------------------- */
+
+/* [PG] "Message Formats": a type, then a length that counts itself. */
+static uint8_t *begin(uint8_t *at, char type, uint8_t **length)
+{
+    at = put_octet(at, type);
+    *length = at;
+    return at + 4;
+}
+
+static void finish(uint8_t *at, uint8_t *length)
+{
+    pg_put_u32(length, (size_t)(at - length));
+}
+
+static uint8_t *put_cstring(uint8_t *at, const char *text)
+{
+    return pg_put_span(at, iok_span(text, strlen(text) + 1));
+}
+
+static uint8_t *put_parse(uint8_t *at, const struct request *r)
+{
+    uint8_t *length;
+    if (r->statement != NULL && r->statement->on_server) {
+        at = put_octet(begin(at, 'C', &length), 'S');
+        at = put_cstring(at, r->name);
+        finish(at, length);
+    }
+    at = put_cstring(begin(at, 'P', &length), r->name);
+    at = put_octet(pg_put_span(at, r->sql), '\0');
+    bool typed = r->octets != 0 || r->far_octets;
+    at = pg_put_u16(at, typed ? r->n_params : 0);
+    for (size_t i = 0; typed && i < r->n_tokens; i = iok_tape_skip(r->params, r->n_tokens, i))
+        at = pg_put_u32(at, r->params[i].type == IOK_BYTES ? PG_BYTEA : 0);
+    finish(at, length);
+    at = put_octet(begin(at, 'D', &length), 'S');
+    at = put_cstring(at, r->name);
+    finish(at, length);
+    return at;
+}
+
+/* The columns' formats; those of a statement that is not known yet are text. */
+static uint8_t *put_result_formats(uint8_t *at, const struct request *r)
+{
+    const struct pg_shape *shape = r->kind == PG_BOUND ? &r->statement->shape : NULL;
+    bool any = false;
+    for (uint32_t i = 0; shape != NULL && i < shape->n_columns; i++)
+        any |= pg_type_binary(shape->types[i]);
+    if (!any)
+        return pg_put_u16(at, 0);
+    at = pg_put_u16(at, shape->n_columns);
+    for (uint32_t i = 0; i < shape->n_columns; i++)
+        at = pg_put_u16(at, pg_type_binary(shape->types[i]));
+    return at;
+}
+
+static uint8_t *put_bind(uint8_t *at, const struct request *r)
+{
+    uint8_t *length;
+    at = put_octet(begin(at, 'B', &length), '\0');
+    at = put_cstring(at, r->name);
+    at = pg_put_u16(at, r->n_params);
+    uint32_t param = 0;
+    for (size_t i = 0; i < r->n_tokens; i = iok_tape_skip(r->params, r->n_tokens, i))
+        at = pg_put_u16(at, binary_suits(&r->params[i], oid_of(r, param++)));
+    at = pg_put_u16(at, r->n_params);
+    param = 0;
+    for (size_t i = 0; i < r->n_tokens; i = iok_tape_skip(r->params, r->n_tokens, i))
+        at = put_param(at, &r->params[i], oid_of(r, param++));
+    at = put_result_formats(at, r);
+    finish(at, length);
+    return at;
+}
+
+static int put_request(const struct request *r)
+{
+    struct iok_out *out = r->io->out;
+    size_t columns = r->kind == PG_BOUND ? r->statement->shape.n_columns : 0;
+    uint8_t *start = iok_out_reserve(out, FRAME_BYTES_MAX + r->sql.n + r->bytes + 2 * columns), *at = start, *length;
+    if (start == NULL)
+        return iok_io_fail(r->io, IOK_ENOMEM, "out of memory for a request");
+    if (r->kind != PG_BOUND)
+        at = put_parse(at, r);
+    at = put_bind(at, r);
+    at = begin(at, 'E', &length);
+    at = pg_put_u32(put_octet(at, '\0'), 0); /* the unnamed portal, all rows */
+    finish(at, length);
+    at = begin(at, 'S', &length);
+    finish(at, length);
+    iok_out_commit(out, (size_t)(at - start));
+    return 0;
+}
+
+int pg_encode_request(struct pg_cache *cache, struct iok_io *io, const struct iok_token *args, size_t n,
+                      struct iok_flight *flight)
+{
+    struct request r = {.io = io};
+    int rc = look(&r, args, n);
+    if (rc < 0)
+        return rc;
+    if ((pg_sql_effect(r.sql) & PG_EFFECT_STATEMENTS) != 0)
+        pg_cache_retire_all(cache);
+    rc = choose_statement(&r, cache);
+    if (rc == 0)
+        rc = put_request(&r);
+    if (rc < 0)
+        return rc;
+    if (r.statement != NULL) {
+        r.statement->uses++;
+        r.statement->on_server = true;
+    }
+    flight->tag = PG_TAG(r.kind, r.slot);
+    return 0;
+}

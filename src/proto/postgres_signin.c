@@ -1,0 +1,390 @@
+/* postgres_signin.c - how a connection to PostgreSQL becomes ready: options, TLS's question, the start-up message, and
+ * the three ways to prove a password: SCRAM-SHA-256, MD5, and in clear text.
+ *
+ *     StartupMessage -->   <-- Authentication...  [password messages -->]  <-- AuthenticationOk, ParameterStatus...,
+ *     BackendKeyData, ReadyForQuery
+ *
+ * Invariants: a password goes out in clear text only over TLS, a unix socket, or when the URL says so; with SCRAM the
+ * server has to prove that it knows the password, too; no error text repeats the password.
+ *
+ * [PG] "Message Flow, Start-up", "SASL Authentication"; RFC 5802 and RFC 7677 (SCRAM-SHA-256). Not here: SASLprep (a
+ * password goes as it is, so one beyond ASCII has to be in the form NFKC already), and channel binding. */
+#include "postgres.h"
+
+#include <stdio.h>
+
+#include "../base/digest.h"
+
+#define PROTOCOL_3_0 0x00030000u
+#define SHOWN_MAX 160u /* of the server's error text in ours */
+/* The server's default is 4096; so many take about 60 ms of the kernel's thread. */
+#define ITERATIONS_MAX 200000
+#define SALT_BYTES_MAX 64u       /* the server's has 16 */
+#define SCRAM_TEXT_MAX 512u      /* of one of the server's messages; they have about 90 octets */
+#define PASSWORD_BYTES_MAX 1024u /* libpq's limit is 1000 for a prompt, the server's 65535 */
+
+enum authentication { AUTH_OK = 0, AUTH_CLEARTEXT = 3, AUTH_MD5 = 5, AUTH_SASL = 10, AUTH_SASL_MORE, AUTH_SASL_END };
+
+/* ---- options -------------------------------------------------------------------------------------------------- */
+
+int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct iok_error *err)
+{
+    *wishes = (struct pg_wishes){.user = url->user, .statements = 128, .application_name = iok_span_of("iokernel")};
+    if (url->user.n == 0)
+        return iok_err(err, IOK_EURL, "no user: expected postgresql://user@host/database");
+    if (url->password.n > PASSWORD_BYTES_MAX)
+        return iok_err(err, IOK_EURL, "a password of more than %u bytes", PASSWORD_BYTES_MAX);
+    wishes->database = url->unix_socket ? iok_span(NULL, 0) : url->path;
+    struct iok_span name;
+    if (iok_url_option(url, "dbname", &name)) {
+        if (wishes->database.n > 0)
+            return iok_err(err, IOK_EOPTION, "the database is given twice, by the path and by dbname=");
+        wishes->database = name;
+    }
+    if (wishes->database.n == 0)
+        wishes->database = url->user;
+    iok_url_option(url, "application_name", &wishes->application_name);
+    iok_url_option(url, "options", &wishes->options);
+    const struct iok_span texts[] = {wishes->user, wishes->database, wishes->application_name, wishes->options};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
+        if (texts[i].n > 0 && memchr(texts[i].p, '\0', texts[i].n) != NULL)
+            return iok_err(err, IOK_EURL, "user, database and options cannot hold a NUL");
+    int rc = iok_url_option_u64(url, "statements", 0, PG_STATEMENTS_MAX, &wishes->statements, err);
+    return rc == 0 ? iok_url_option_bool(url, "cleartext", &wishes->cleartext, err) : rc;
+}
+
+static const char *file_option(const struct iok_url *url, const char *ours, const char *libpqs)
+{
+    struct iok_span value;
+    if (!iok_url_option(url, ours, &value) && !iok_url_option(url, libpqs, &value))
+        return NULL;
+    return iok_span_eq(value, iok_span_of("system")) ? NULL : (const char *)value.p; /* the system's authorities */
+}
+
+/* https://www.postgresql.org/docs/current/libpq-ssl.html */
+int pg_check_ssl(const struct iok_url *url, struct iok_proto_tls *tls, struct iok_error *err)
+{
+    /* [PG] "SSL Session Encryption" */
+    static const uint8_t request[] = {0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f};
+    struct iok_span mode = iok_span_of("prefer");
+    bool given = iok_url_option(url, "sslmode", &mode);
+    *tls = (struct iok_proto_tls){
+        .ask = iok_span(request, sizeof(request)),
+        .yes = 'S',
+        .no = 'N',
+        .ca_file = file_option(url, "tls_ca", "sslrootcert"),
+        .cert_file = file_option(url, "tls_cert", "sslcert"),
+        .key_file = file_option(url, "tls_key", "sslkey"),
+    };
+    bool full = iok_span_eq(mode, iok_span_of("verify-full"));
+    bool chain = full || iok_span_eq(mode, iok_span_of("verify-ca"));
+    bool require = chain || iok_span_eq(mode, iok_span_of("require"));
+    if (!require && !iok_span_eq(mode, iok_span_of("prefer")) && !iok_span_eq(mode, iok_span_of("disable")))
+        return iok_err(err, IOK_EOPTION, "sslmode= takes disable, prefer, require, verify-ca or verify-full");
+    if (url->unix_socket) {
+        if (given && require)
+            return iok_err(err, IOK_EOPTION, "TLS is not spoken on a unix socket: leave out sslmode=");
+        return 0;
+    }
+    tls->wanted = !iok_span_eq(mode, iok_span_of("disable"));
+    tls->required = require;
+    tls->verify_name = full;
+    tls->verify_chain = chain || (require && tls->ca_file != NULL); /* as libpq does with a root certificate */
+    return 0;
+}
+
+int pg_check(const struct iok_url *url, struct iok_error *err)
+{
+    struct pg_wishes wishes;
+    struct iok_proto_tls tls;
+    int rc = pg_read_wishes(url, &wishes, err);
+    return rc == 0 ? pg_check_ssl(url, &tls, err) : rc;
+}
+
+/* ---- start-up ------------------------------------------------------------------------------------------------- */
+
+static void put_u32(struct iok_out *out, size_t value)
+{
+    uint8_t at[4];
+    pg_put_u32(at, value);
+    iok_out_put(out, iok_span(at, 4));
+}
+
+static int written(struct iok_io *io)
+{
+    return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for the sign-in") : 0;
+}
+
+int pg_put_startup(struct iok_io *io)
+{
+    struct pg_wishes wishes;
+    int rc = pg_read_wishes(io->url, &wishes, &io->err);
+    if (rc < 0)
+        return rc;
+    /* DateStyle, so that times in text can be read; poolers know these parameters, and not many others. */
+    const struct iok_span pairs[][2] = {
+        {iok_span_of("user"), wishes.user},
+        {iok_span_of("database"), wishes.database},
+        {iok_span_of("client_encoding"), iok_span_of("UTF8")},
+        {iok_span_of("DateStyle"), iok_span_of("ISO")},
+        {iok_span_of("application_name"), wishes.application_name},
+        {iok_span_of("options"), wishes.options},
+    };
+    size_t n = sizeof(pairs) / sizeof(*pairs), bytes = 4 + 4 + 1;
+    for (size_t i = 0; i < n; i++)
+        bytes += pairs[i][1].n > 0 ? pairs[i][0].n + pairs[i][1].n + 2 : 0;
+    put_u32(io->out, bytes);
+    put_u32(io->out, PROTOCOL_3_0);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < 2 && pairs[i][1].n > 0; k++) {
+            iok_out_put(io->out, pairs[i][k]);
+            iok_out_put(io->out, iok_span("", 1));
+        }
+    }
+    iok_out_put(io->out, iok_span("", 1));
+    return written(io);
+}
+
+/* ---- passwords ------------------------------------------------------------------------------------------------ */
+
+static int garbled(struct iok_io *io)
+{
+    return iok_io_fail(io, IOK_EPROTO, "an authentication message that is not well formed");
+}
+
+static int failed_digest(struct iok_io *io, const char *what)
+{
+    return iok_io_fail(io, IOK_EAUTH, "%s failed in the cryptographic library", what);
+}
+
+/* 'p': PasswordMessage, SASLInitialResponse, SASLResponse. */
+static int put_password(struct iok_io *io, struct iok_span head, struct iok_span data, bool nul)
+{
+    iok_out_put(io->out, iok_span("p", 1));
+    put_u32(io->out, 4 + head.n + data.n + nul);
+    iok_out_put(io->out, head);
+    iok_out_put(io->out, data);
+    iok_out_put(io->out, iok_span("", nul));
+    return written(io);
+}
+
+static int answer_cleartext(struct iok_io *io)
+{
+    struct pg_wishes wishes;
+    int rc = pg_read_wishes(io->url, &wishes, &io->err);
+    if (rc < 0)
+        return rc;
+    if (!io->encrypted && !wishes.cleartext)
+        return iok_io_fail(io, IOK_EAUTH,
+                           "the server asks for the password in clear text on a connection that is not "
+                           "encrypted: use sslmode=require, or cleartext=yes where nobody can listen");
+    return put_password(io, iok_span(NULL, 0), io->url->password, true);
+}
+
+static bool md5_hex(struct iok_span a, struct iok_span b, char hex[2 * IOK_MD5_BYTES])
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t text[PASSWORD_BYTES_MAX + 4096], digest[IOK_MD5_BYTES];
+    if (a.n + b.n > sizeof(text))
+        return false;
+    pg_put_span(pg_put_span(text, a), b);
+    bool ok = iok_md5(iok_span(text, a.n + b.n), digest);
+    iok_wipe(text, sizeof(text));
+    for (size_t i = 0; i < IOK_MD5_BYTES && ok; i++) {
+        hex[2 * i] = digits[digest[i] >> 4];
+        hex[2 * i + 1] = digits[digest[i] & 15];
+    }
+    return ok;
+}
+
+/* [PG] "AuthenticationMD5Password": md5(md5(password user) salt) */
+static int answer_md5(struct iok_io *io, struct iok_span salt)
+{
+    char hex[2 * IOK_MD5_BYTES];
+    if (salt.n != 4)
+        return garbled(io);
+    if (!md5_hex(io->url->password, io->url->user, hex) || !md5_hex(iok_span(hex, sizeof(hex)), salt, hex))
+        return failed_digest(io, "MD5");
+    return put_password(io, iok_span_of("md5"), iok_span(hex, sizeof(hex)), true);
+}
+
+/* ---- SCRAM-SHA-256 -------------------------------------------------------------------------------------------- */
+
+/* The server knows the user from the start-up message, and ignores this one. */
+static const char first_bare[] = "n=,r=";
+
+static bool make_nonce(struct pg_scram *scram, struct iok_io *io)
+{
+    /* By a digest, as the host's generator is for jitter: what goes out shows nothing of its state. */
+    uint64_t random[4];
+    uint8_t digest[IOK_SHA256_BYTES];
+    for (size_t i = 0; i < 4; i++)
+        random[i] = io->host->random(io);
+    bool ok = iok_sha256(iok_span(random, sizeof(random)), digest);
+    scram->nonce[ok ? iok_base64(scram->nonce, iok_span(digest, 18)) : 0] = '\0';
+    return ok;
+}
+
+static int scram_first(struct pg_scram *scram, struct iok_io *io, struct iok_span mechanisms)
+{
+    static const char name[] = "SCRAM-SHA-256";
+    struct iok_span mechanism;
+    bool known = false;
+    while (pg_take_cstring(&mechanisms, &mechanism) && mechanism.n > 0)
+        known |= iok_span_eq(mechanism, iok_span_of(name));
+    if (!known)
+        return iok_io_fail(io, IOK_EAUTH, "the server offers no way to sign in that is known here (SCRAM-SHA-256)");
+    *scram = (struct pg_scram){.proof_sent = false};
+    if (!make_nonce(scram, io))
+        return failed_digest(io, "SCRAM");
+    char text[sizeof("n,,") + sizeof(first_bare) + sizeof(scram->nonce)];
+    uint8_t head[sizeof(name) + 4];
+    int n = snprintf(text, sizeof(text), "n,,%s%s", first_bare, scram->nonce);
+    pg_put_u32(pg_put_span(head, iok_span(name, sizeof(name))), (size_t)n);
+    return put_password(io, iok_span(head, sizeof(head)), iok_span(text, (size_t)n), false);
+}
+
+/* The attribute "c=..." that comes next, up to a comma; false if another one does. */
+static bool take_attribute(struct iok_span *text, char name, struct iok_span *value)
+{
+    if (text->n < 2 || text->p[0] != (uint8_t)name || text->p[1] != '=')
+        return false;
+    *text = iok_span_skip(*text, 2);
+    const uint8_t *comma = text->n > 0 ? memchr(text->p, ',', text->n) : NULL;
+    *value = iok_span(text->p, comma != NULL ? (size_t)(comma - text->p) : text->n);
+    *text = iok_span_skip(*text, value->n + (comma != NULL));
+    return true;
+}
+
+struct challenge {
+    struct iok_span nonce;
+    uint8_t salt[SALT_BYTES_MAX];
+    size_t n_salt;
+    int64_t iterations;
+};
+
+static int read_challenge(const struct pg_scram *scram, struct iok_io *io, struct iok_span text, struct challenge *to)
+{
+    struct iok_span salt, iterations;
+    size_t ours = strlen(scram->nonce);
+    if (!take_attribute(&text, 'r', &to->nonce) || !take_attribute(&text, 's', &salt) ||
+        !take_attribute(&text, 'i', &iterations) || !iok_span_i64(iterations, &to->iterations) ||
+        !iok_base64_decode(salt, to->salt, sizeof(to->salt), &to->n_salt))
+        return garbled(io);
+    if (to->nonce.n <= ours || memcmp(to->nonce.p, scram->nonce, ours) != 0)
+        return iok_io_fail(io, IOK_EAUTH, "the server's SCRAM nonce does not begin with ours");
+    if (to->iterations < 1 || to->iterations > ITERATIONS_MAX)
+        return iok_io_fail(io, IOK_EAUTH, "the server asks for %lld SCRAM iterations; 1 to %d are allowed",
+                           (long long)to->iterations, ITERATIONS_MAX);
+    return 0;
+}
+
+/* RFC 5802, section 3: the client's proof, and the signature that the server has to answer. */
+static bool prove(struct pg_scram *scram, struct iok_span password, const struct challenge *challenge,
+                  struct iok_span message, uint8_t proof[IOK_SHA256_BYTES])
+{
+    uint8_t salted[IOK_SHA256_BYTES], client[IOK_SHA256_BYTES], stored[IOK_SHA256_BYTES], server[IOK_SHA256_BYTES];
+    struct iok_span key = iok_span(salted, sizeof(salted));
+    bool ok = iok_pbkdf2_sha256(password, iok_span(challenge->salt, challenge->n_salt), (uint32_t)challenge->iterations,
+                                salted) &&
+              iok_hmac_sha256(key, iok_span_of("Client Key"), client) &&
+              iok_sha256(iok_span(client, sizeof(client)), stored) &&
+              iok_hmac_sha256(iok_span(stored, sizeof(stored)), message, proof) &&
+              iok_hmac_sha256(key, iok_span_of("Server Key"), server) &&
+              iok_hmac_sha256(iok_span(server, sizeof(server)), message, scram->server_signature);
+    for (size_t i = 0; i < IOK_SHA256_BYTES && ok; i++)
+        proof[i] ^= client[i];
+    iok_wipe(salted, sizeof(salted));
+    iok_wipe(client, sizeof(client));
+    iok_wipe(server, sizeof(server));
+    return ok;
+}
+
+static int scram_proof(struct pg_scram *scram, struct iok_io *io, struct iok_span text)
+{
+    struct challenge challenge;
+    uint8_t proof[IOK_SHA256_BYTES];
+    char message[2 * SCRAM_TEXT_MAX + 128], encoded[IOK_BASE64_BYTES(IOK_SHA256_BYTES)];
+    if (scram->nonce[0] == '\0' || scram->proof_sent || text.n > SCRAM_TEXT_MAX)
+        return garbled(io);
+    int rc = read_challenge(scram, io, text, &challenge);
+    if (rc < 0)
+        return rc;
+    /* AuthMessage; "biws" is "n,," in base64: no channel binding. Its last part is what goes out, without the proof. */
+    int before = snprintf(message, sizeof(message), "%s%s,%.*s,", first_bare, scram->nonce, (int)text.n, text.p);
+    int last = snprintf(message + before, sizeof(message) - (size_t)before, "c=biws,r=%.*s", (int)challenge.nonce.n,
+                        challenge.nonce.p);
+    if (memchr(text.p, '\0', text.n) != NULL)
+        return garbled(io);
+    if (!prove(scram, io->url->password, &challenge, iok_span(message, (size_t)(before + last)), proof))
+        return failed_digest(io, "SCRAM");
+    scram->proof_sent = true;
+    char head[SCRAM_TEXT_MAX + 32];
+    int n = snprintf(head, sizeof(head), "%s,p=", message + before);
+    return put_password(io, iok_span(head, (size_t)n),
+                        iok_span(encoded, iok_base64(encoded, iok_span(proof, sizeof(proof)))), false);
+}
+
+static int scram_end(struct pg_scram *scram, struct iok_io *io, struct iok_span text)
+{
+    struct iok_span value;
+    uint8_t signature[IOK_SHA256_BYTES];
+    size_t n;
+    if (!scram->proof_sent || !take_attribute(&text, 'v', &value) ||
+        !iok_base64_decode(value, signature, sizeof(signature), &n))
+        return garbled(io);
+    if (n != sizeof(signature) || !iok_digest_eq(signature, scram->server_signature, n))
+        return iok_io_fail(io, IOK_EAUTH, "the server does not know the password itself: somebody may be in between");
+    scram->verified = true;
+    return 0;
+}
+
+/* ---- what the server says ------------------------------------------------------------------------------------- */
+
+int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span body)
+{
+    if (body.n < 4)
+        return garbled(io);
+    uint32_t what = pg_u32(body.p);
+    body = iok_span_skip(body, 4);
+    bool wants_password = what == AUTH_CLEARTEXT || what == AUTH_MD5 || what == AUTH_SASL;
+    if (wants_password && !io->url->has_password)
+        return iok_io_fail(io, IOK_EAUTH, "the server wants a password, and the URL has none");
+    switch (what) {
+    case AUTH_OK: /* a server that was asked for a proof of its own cannot leave it out */
+        return scram->nonce[0] != '\0' && !scram->verified ? garbled(io) : 0;
+    case AUTH_CLEARTEXT:
+        return answer_cleartext(io);
+    case AUTH_MD5:
+        return answer_md5(io, body);
+    case AUTH_SASL:
+        return scram_first(scram, io, body);
+    case AUTH_SASL_MORE:
+        return scram_proof(scram, io, body);
+    case AUTH_SASL_END:
+        return scram_end(scram, io, body);
+    default:
+        return iok_io_fail(io, IOK_EAUTH, "the server asks for a way to sign in that is not known here (number %u)",
+                           (unsigned)what);
+    }
+}
+
+int pg_refused(struct iok_io *io, struct iok_span body)
+{
+    char words[SHOWN_MAX + 1];
+    struct iok_span code = pg_field(body, 'C'), text = pg_field(body, 'M'), password = io->url->password;
+    if (password.n > 0 && text.n > 0 && memmem(text.p, text.n, password.p, password.n) != NULL)
+        text = iok_span_of("(its text is withheld, as it repeats the password)");
+    size_t n = text.n < SHOWN_MAX ? text.n : SHOWN_MAX;
+    for (size_t i = 0; i < n; i++)
+        words[i] = text.p[i] >= ' ' && text.p[i] != 0x7f ? (char)text.p[i] : '?';
+    words[n] = '\0';
+    /* Appendix A "PostgreSQL Error Codes": too many connections; shutting down, crashed, starting. */
+    if (iok_span_eq(code, iok_span_of("53300")))
+        return iok_io_fail(io, IOK_ECONNECT, "the server has no room for another connection: %s", words);
+    if (code.n == 5 && (memcmp(code.p, "57P", 3) == 0 || memcmp(code.p, "08", 2) == 0 || memcmp(code.p, "53", 2) == 0))
+        return iok_io_fail(io, IOK_ECONNECT, "the server is not ready: %s", words);
+    if (iok_span_eq(code, iok_span_of("3D000")))
+        return iok_io_fail(io, IOK_EOPTION, "the URL's database was refused: %s", words);
+    return iok_io_fail(io, IOK_EAUTH, "sign-in refused: %s", words);
+}
