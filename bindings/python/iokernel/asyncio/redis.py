@@ -1,41 +1,18 @@
-"""iokernel for asyncio, on any event loop that keeps its interface (uvloop too).
-
->>> from iokernel.asyncio import connect
->>> async with connect("redis://localhost") as cache:
-...     await cache.set("greeting", "hello")
-'OK'
-
-A call is sent when it is made and returns a Reply, an awaitable that asyncio's functions take for a
-future.
-"""
+"""Redis for asyncio: transactions, subscriptions, scans."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
 from iokernel._core import Reply
 from iokernel.errors import Closed, Error
-from iokernel.postgres import (
-    SCHEMES as POSTGRES_SCHEMES,
-)
-from iokernel.postgres import (
-    Isolation,
-    Record,
-    begin_statement,
-    check_committed,
-    first_record,
-    first_value,
-    records,
-)
 from iokernel.redis import (
     RETRY_S_MAX,
     RETRY_S_MIN,
-    SCHEMES,
     Message,
     RedisCommands,
     SubscriptionState,
@@ -47,105 +24,9 @@ from iokernel.redis import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from iokernel._core import Argument
 
-__all__ = [
-    "Client",
-    "Lease",
-    "Message",
-    "Postgres",
-    "PostgresLease",
-    "PostgresTransaction",
-    "Record",
-    "Redis",
-    "RedisLease",
-    "Reply",
-    "Subscription",
-    "Task",
-    "Transaction",
-    "Watch",
-    "connect",
-    "task_factory",
-]
-
-# Messages that have come already are taken without suspending; after so many the loop has a turn.
-STREAK_MAX = 64
-
-C = TypeVar("C", bound="Client")
-L = TypeVar("L", bound="Lease")
-T = TypeVar("T")
-
-Task = _core.task_type()
-"""An asyncio.Task that a Reply resumes without a detour; see task_factory."""
-
-
-def task_factory(
-    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **options: Any
-) -> asyncio.Task[T]:
-    """Make tasks that cost less for each call that they await; otherwise they are as asyncio's.
-
-    >>> asyncio.get_running_loop().set_task_factory(iokernel.asyncio.task_factory)
-
-    Only tasks that are made from then on are of this kind; both kinds live side by side.
-    """
-    return Task(coro, loop=loop, **options)
-
-
-class Client(_core.Client):
-    """A service of any protocol, for asyncio."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def call(
-            self, *args: Argument, timeout: float | None = None, repeatable: bool | None = None
-        ) -> Reply[Any]:
-            """Send one command, given as its words."""
-
-        def call_many(
-            self, commands: Sequence[tuple[Argument, ...]], *, timeout: float | None = None
-        ) -> list[Reply[Any]]:
-            """Send many commands at once."""
-
-        def ready(self, timeout: float | None = None) -> Reply[None]:
-            """Wait until the service is usable."""
-
-    async def __aenter__(self: C) -> C:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.close()
-
-    def lease(self) -> Lease:
-        """Give a connection of one's own, for as long as the ``async with`` block."""
-        return Lease(self)
-
-
-class Lease(_core.Lease):
-    """A connection that a sequence of calls holds alone; it belongs to its event loop."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def call(
-            self, *args: Argument, timeout: float | None = None, repeatable: bool | None = None
-        ) -> Reply[Any]:
-            """Send one command, given as its words."""
-
-        def call_many(
-            self, commands: Sequence[tuple[Argument, ...]], *, timeout: float | None = None
-        ) -> list[Reply[Any]]:
-            """Send many commands at once."""
-
-    async def __aenter__(self: L) -> L:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.close()
+from iokernel.asyncio.client import STREAK_MAX, Client, Lease
 
 
 async def _all(replies: list[Reply[Any]]) -> list[Any]:
@@ -421,151 +302,3 @@ class Redis(RedisCommands, Client):
                 yield item
             if int(cursor) == 0:
                 return
-
-
-class PostgresQueries:
-    """The queries that a client and a lease have in common."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def call(
-            self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-        ) -> Reply[Any]:
-            """Run one statement: the SQL text, then its parameters."""
-
-    async def fetch(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> list[Record]:
-        """Give all rows."""
-        return records(await self.call(sql, *args, timeout=timeout, repeatable=repeatable))
-
-    async def fetchrow(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> Record | None:
-        """Give the first row; None if there is none."""
-        return first_record(await self.call(sql, *args, timeout=timeout, repeatable=repeatable))
-
-    async def fetchval(
-        self,
-        sql: str,
-        *args: Any,
-        column: int = 0,
-        timeout: float | None = None,
-        repeatable: bool | None = None,
-    ) -> Any:
-        """Give one value of the first row; None if there is no row."""
-        reply = await self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return first_value(reply, column)
-
-    async def execute(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> str:
-        """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
-        reply = await self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return str(reply[3])
-
-
-class PostgresLease(PostgresQueries, Lease):
-    """A connection to PostgreSQL of one's own."""
-
-    __slots__ = ()
-
-
-class PostgresTransaction:
-    """A transaction for the ``async with`` block, which gets the lease to run its statements on.
-
-    Leaving the block commits; leaving it by an exception rolls back. If a statement of it failed
-    and the exception was caught inside, there is nothing to commit, which is an error.
-    """
-
-    __slots__ = ("_begin", "_client", "_lease")
-
-    def __init__(self, client: Postgres, begin: str) -> None:
-        self._client = client
-        self._begin = begin
-        self._lease: PostgresLease | None = None
-
-    async def __aenter__(self) -> PostgresLease:
-        if self._lease is not None:
-            raise RuntimeError("the transaction was begun already")
-        self._lease = lease = self._client.lease()
-        try:
-            await lease.call(self._begin)
-        except BaseException:
-            lease.close()
-            raise
-        return lease
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        lease = self._lease
-        assert lease is not None
-        try:
-            if kind is None:
-                check_committed(await lease.call("COMMIT"), self._client.url)
-            elif issubclass(kind, Exception):
-                with contextlib.suppress(Error):
-                    await lease.call("ROLLBACK")
-        finally:
-            lease.close()  # in the midst of a statement, the kernel ends the connection
-
-
-class Postgres(PostgresQueries, Client):
-    """PostgreSQL, for asyncio."""
-
-    __slots__ = ()
-
-    def lease(self) -> PostgresLease:
-        """Give a connection of one's own, for as long as the ``async with`` block."""
-        return PostgresLease(self)
-
-    def transaction(
-        self,
-        *,
-        isolation: Isolation | None = None,
-        readonly: bool = False,
-        deferrable: bool = False,
-    ) -> PostgresTransaction:
-        """Run statements as one transaction: ``async with db.transaction() as tx``."""
-        return PostgresTransaction(self, begin_statement(isolation, readonly, deferrable))
-
-
-@overload
-def connect(url: str | _core.Client, *, decode: bool | str = False) -> Redis: ...
-@overload
-def connect(url: str | _core.Client, *, decode: bool | str = False, kind: type[C]) -> C: ...
-def connect(
-    url: str | _core.Client, *, decode: bool | str = False, kind: type[Any] | None = None
-) -> Any:
-    """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
-
-    With ``decode=True`` replies of bytes become str. By the URL's scheme it is a Redis or a
-    Postgres; for other protocols it has no commands of its own, only ``call()``. It needs no
-    running loop; calls do.
-
-    Type checkers cannot read the scheme: for another one than Redis name the kind, as in
-    ``connect("postgresql://...", kind=Postgres)``.
-
-    Instead of a URL another client may be given, of any module: both share its connections, until
-    that other one is closed.
-    """
-    given = url if isinstance(url, str) else url.url
-    scheme = given.partition(":")[0].partition("+")[0].lower()
-    by_scheme: type[Any] = Client
-    if scheme in SCHEMES:
-        by_scheme = Redis
-    elif scheme in POSTGRES_SCHEMES:
-        by_scheme = Postgres
-    if kind is None:
-        kind = by_scheme
-    elif not issubclass(kind, by_scheme) and kind is not Client:
-        raise TypeError(
-            f"a URL of scheme {scheme} is for {by_scheme.__name__}, not {kind.__name__}"
-        )
-    return kind(url, mode="asyncio", decode=decode)

@@ -1,37 +1,17 @@
-"""iokernel for plain threads: a call blocks its thread, and no other, until its reply is there.
-
->>> from iokernel.sync import connect
->>> with connect("redis://localhost") as cache:
-...     cache.set("greeting", "hello")
-'OK'
-"""
+"""Redis for plain threads: transactions, subscriptions, scans."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
 from iokernel.errors import Closed, Error, Timeout
-from iokernel.postgres import (
-    SCHEMES as POSTGRES_SCHEMES,
-)
-from iokernel.postgres import (
-    Isolation,
-    Record,
-    begin_statement,
-    check_committed,
-    first_record,
-    first_value,
-    records,
-)
 from iokernel.redis import (
     RETRY_S_MAX,
     RETRY_S_MIN,
-    SCHEMES,
     Message,
     RedisCommands,
     SubscriptionState,
@@ -45,52 +25,7 @@ from iokernel.redis import (
 if TYPE_CHECKING:
     from iokernel._core import Argument
 
-__all__ = [
-    "Client",
-    "Lease",
-    "Message",
-    "Postgres",
-    "PostgresLease",
-    "PostgresTransaction",
-    "Record",
-    "Redis",
-    "RedisLease",
-    "Subscription",
-    "Transaction",
-    "Watch",
-    "connect",
-]
-
-C = TypeVar("C", bound="Client")
-L = TypeVar("L", bound="Lease")
-
-
-class Client(_core.Client):
-    """A service of any protocol, for plain threads."""
-
-    __slots__ = ()
-
-    def __enter__(self: C) -> C:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def lease(self) -> Lease:
-        """Give a connection of one's own, for as long as the ``with`` block."""
-        return Lease(self)
-
-
-class Lease(_core.Lease):
-    """A connection that a sequence of calls holds alone; it belongs to the thread that made it."""
-
-    __slots__ = ()
-
-    def __enter__(self: L) -> L:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+from iokernel.sync.client import Client, Lease
 
 
 class Transaction(RedisCommands, _core.Queue):
@@ -352,150 +287,3 @@ class Redis(RedisCommands, Client):
             yield from found
             if int(cursor) == 0:
                 return
-
-
-class PostgresQueries:
-    """The queries that a client and a lease have in common."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def call(
-            self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-        ) -> Any:
-            """Run one statement: the SQL text, then its parameters."""
-
-    def fetch(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> list[Record]:
-        """Give all rows."""
-        return records(self.call(sql, *args, timeout=timeout, repeatable=repeatable))
-
-    def fetchrow(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> Record | None:
-        """Give the first row; None if there is none."""
-        return first_record(self.call(sql, *args, timeout=timeout, repeatable=repeatable))
-
-    def fetchval(
-        self,
-        sql: str,
-        *args: Any,
-        column: int = 0,
-        timeout: float | None = None,
-        repeatable: bool | None = None,
-    ) -> Any:
-        """Give one value of the first row; None if there is no row."""
-        reply = self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return first_value(reply, column)
-
-    def execute(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> str:
-        """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
-        reply = self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return str(reply[3])
-
-
-class PostgresLease(PostgresQueries, Lease):
-    """A connection to PostgreSQL of one's own."""
-
-    __slots__ = ()
-
-
-class PostgresTransaction:
-    """A transaction for the ``with`` block, which gets the lease to run its statements on.
-
-    Leaving the block commits; leaving it by an exception rolls back. If a statement of it failed
-    and the exception was caught inside, there is nothing to commit, which is an error.
-    """
-
-    __slots__ = ("_begin", "_client", "_lease")
-
-    def __init__(self, client: Postgres, begin: str) -> None:
-        self._client = client
-        self._begin = begin
-        self._lease: PostgresLease | None = None
-
-    def __enter__(self) -> PostgresLease:
-        if self._lease is not None:
-            raise RuntimeError("the transaction was begun already")
-        self._lease = lease = self._client.lease()
-        try:
-            lease.call(self._begin)
-        except BaseException:
-            lease.close()
-            raise
-        return lease
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        lease = self._lease
-        assert lease is not None
-        try:
-            if kind is None:
-                check_committed(lease.call("COMMIT"), self._client.url)
-            elif issubclass(kind, Exception):
-                with contextlib.suppress(Error):
-                    lease.call("ROLLBACK")
-        finally:
-            lease.close()  # in the midst of a statement, the kernel ends the connection
-
-
-class Postgres(PostgresQueries, Client):
-    """PostgreSQL, for plain threads; any number of them may use it at once."""
-
-    __slots__ = ()
-
-    def lease(self) -> PostgresLease:
-        """Give a connection of one's own, for as long as the ``with`` block."""
-        return PostgresLease(self)
-
-    def transaction(
-        self,
-        *,
-        isolation: Isolation | None = None,
-        readonly: bool = False,
-        deferrable: bool = False,
-    ) -> PostgresTransaction:
-        """Run statements as one transaction: ``with db.transaction() as tx``."""
-        return PostgresTransaction(self, begin_statement(isolation, readonly, deferrable))
-
-
-@overload
-def connect(url: str | _core.Client, *, decode: bool | str = False) -> Redis: ...
-@overload
-def connect(url: str | _core.Client, *, decode: bool | str = False, kind: type[C]) -> C: ...
-def connect(
-    url: str | _core.Client, *, decode: bool | str = False, kind: type[Any] | None = None
-) -> Any:
-    """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
-
-    With ``decode=True`` replies of bytes become str. By the URL's scheme it is a Redis or a
-    Postgres; for other protocols it has no commands of its own, only ``call()``.
-
-    Type checkers cannot read the scheme: for another one than Redis name the kind, as in
-    ``connect("postgresql://...", kind=Postgres)``.
-
-    Instead of a URL another client may be given, of any module: both share its connections, until
-    that other one is closed.
-    """
-    given = url if isinstance(url, str) else url.url
-    scheme = given.partition(":")[0].partition("+")[0].lower()
-    by_scheme: type[Any] = Client
-    if scheme in SCHEMES:
-        by_scheme = Redis
-    elif scheme in POSTGRES_SCHEMES:
-        by_scheme = Postgres
-    if kind is None:
-        kind = by_scheme
-    elif not issubclass(kind, by_scheme) and kind is not Client:
-        raise TypeError(
-            f"a URL of scheme {scheme} is for {by_scheme.__name__}, not {kind.__name__}"
-        )
-    return kind(url, mode="sync", decode=decode)

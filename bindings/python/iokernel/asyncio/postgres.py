@@ -1,0 +1,137 @@
+"""PostgreSQL for asyncio: queries and transactions."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from iokernel._core import Reply
+from iokernel.errors import Error
+from iokernel.postgres import (
+    Isolation,
+    Record,
+    begin_statement,
+    check_committed,
+    first_record,
+    first_value,
+    records,
+)
+
+if TYPE_CHECKING:
+    pass
+
+from iokernel.asyncio.client import Client, Lease
+
+
+class PostgresQueries:
+    """The queries that a client and a lease have in common."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def call(
+            self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> Reply[Any]:
+            """Run one statement: the SQL text, then its parameters."""
+
+    async def fetch(
+        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> list[Record]:
+        """Give all rows."""
+        return records(await self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+
+    async def fetchrow(
+        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> Record | None:
+        """Give the first row; None if there is none."""
+        return first_record(await self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+
+    async def fetchval(
+        self,
+        sql: str,
+        *args: Any,
+        column: int = 0,
+        timeout: float | None = None,
+        repeatable: bool | None = None,
+    ) -> Any:
+        """Give one value of the first row; None if there is no row."""
+        reply = await self.call(sql, *args, timeout=timeout, repeatable=repeatable)
+        return first_value(reply, column)
+
+    async def execute(
+        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> str:
+        """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
+        reply = await self.call(sql, *args, timeout=timeout, repeatable=repeatable)
+        return str(reply[3])
+
+
+class PostgresLease(PostgresQueries, Lease):
+    """A connection to PostgreSQL of one's own."""
+
+    __slots__ = ()
+
+
+class PostgresTransaction:
+    """A transaction for the ``async with`` block, which gets the lease to run its statements on.
+
+    Leaving the block commits; leaving it by an exception rolls back. If a statement of it failed
+    and the exception was caught inside, there is nothing to commit, which is an error.
+    """
+
+    __slots__ = ("_begin", "_client", "_lease")
+
+    def __init__(self, client: Postgres, begin: str) -> None:
+        self._client = client
+        self._begin = begin
+        self._lease: PostgresLease | None = None
+
+    async def __aenter__(self) -> PostgresLease:
+        if self._lease is not None:
+            raise RuntimeError("the transaction was begun already")
+        self._lease = lease = self._client.lease()
+        try:
+            await lease.call(self._begin)
+        except BaseException:
+            lease.close()
+            raise
+        return lease
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        lease = self._lease
+        assert lease is not None
+        try:
+            if kind is None:
+                check_committed(await lease.call("COMMIT"), self._client.url)
+            elif issubclass(kind, Exception):
+                with contextlib.suppress(Error):
+                    await lease.call("ROLLBACK")
+        finally:
+            lease.close()  # in the midst of a statement, the kernel ends the connection
+
+
+class Postgres(PostgresQueries, Client):
+    """PostgreSQL, for asyncio."""
+
+    __slots__ = ()
+
+    def lease(self) -> PostgresLease:
+        """Give a connection of one's own, for as long as the ``async with`` block."""
+        return PostgresLease(self)
+
+    def transaction(
+        self,
+        *,
+        isolation: Isolation | None = None,
+        readonly: bool = False,
+        deferrable: bool = False,
+    ) -> PostgresTransaction:
+        """Run statements as one transaction: ``async with db.transaction() as tx``."""
+        return PostgresTransaction(self, begin_statement(isolation, readonly, deferrable))

@@ -1,0 +1,69 @@
+"""iokernel for plain threads: a call blocks its thread, and no other, until its reply is there.
+
+>>> from iokernel.sync import connect
+>>> with connect("redis://localhost") as cache:
+...     cache.set("greeting", "hello")
+'OK'
+"""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+from iokernel import _core
+from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
+from iokernel.postgres import Record
+from iokernel.redis import SCHEMES, Message
+from iokernel.sync.client import C, Client, Lease
+from iokernel.sync.postgres import Postgres, PostgresLease, PostgresTransaction
+from iokernel.sync.redis import Redis, RedisLease, Subscription, Transaction, Watch
+
+__all__ = [
+    "Client",
+    "Lease",
+    "Message",
+    "Postgres",
+    "PostgresLease",
+    "PostgresTransaction",
+    "Record",
+    "Redis",
+    "RedisLease",
+    "Subscription",
+    "Transaction",
+    "Watch",
+    "connect",
+]
+
+
+@overload
+def connect(url: str | _core.Client, *, decode: bool | str = False) -> Redis: ...
+@overload
+def connect(url: str | _core.Client, *, decode: bool | str = False, kind: type[C]) -> C: ...
+def connect(
+    url: str | _core.Client, *, decode: bool | str = False, kind: type[Any] | None = None
+) -> Any:
+    """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
+
+    With ``decode=True`` replies of bytes become str. By the URL's scheme it is a Redis or a
+    Postgres; for other protocols it has no commands of its own, only ``call()``.
+
+    Type checkers cannot read the scheme: for another one than Redis name the kind, as in
+    ``connect("postgresql://...", kind=Postgres)``.
+
+    Instead of a URL another client may be given, of any module: both share its connections, until
+    that other one is closed.
+    """
+    given = url if isinstance(url, str) else url.url
+    scheme = given.partition(":")[0].partition("+")[0].lower()
+    by_scheme: type[Any] = Client
+    if scheme in SCHEMES:
+        by_scheme = Redis
+    elif scheme in POSTGRES_SCHEMES:
+        by_scheme = Postgres
+    if kind is None:
+        kind = by_scheme
+    elif not issubclass(kind, by_scheme) and kind is not Client:
+        raise TypeError(
+            f"a URL of scheme {scheme} is for {by_scheme.__name__}, not {kind.__name__}"
+        )
+    return kind(url, mode="sync", decode=decode)

@@ -1,0 +1,38 @@
+"""Clients and leases of any protocol, for plain threads."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from iokernel import _core
+
+C = TypeVar("C", bound="Client")
+L = TypeVar("L", bound="Lease")
+
+
+class Client(_core.Client):
+    """A service of any protocol, for plain threads."""
+
+    __slots__ = ()
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def lease(self) -> Lease:
+        """Give a connection of one's own, for as long as the ``with`` block."""
+        return Lease(self)
+
+
+class Lease(_core.Lease):
+    """A connection that a sequence of calls holds alone; it belongs to the thread that made it."""
+
+    __slots__ = ()
+
+    def __enter__(self: L) -> L:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

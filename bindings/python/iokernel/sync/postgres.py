@@ -1,0 +1,136 @@
+"""PostgreSQL for plain threads: queries and transactions."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from iokernel.errors import Error
+from iokernel.postgres import (
+    Isolation,
+    Record,
+    begin_statement,
+    check_committed,
+    first_record,
+    first_value,
+    records,
+)
+
+if TYPE_CHECKING:
+    pass
+
+from iokernel.sync.client import Client, Lease
+
+
+class PostgresQueries:
+    """The queries that a client and a lease have in common."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def call(
+            self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> Any:
+            """Run one statement: the SQL text, then its parameters."""
+
+    def fetch(
+        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> list[Record]:
+        """Give all rows."""
+        return records(self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+
+    def fetchrow(
+        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> Record | None:
+        """Give the first row; None if there is none."""
+        return first_record(self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+
+    def fetchval(
+        self,
+        sql: str,
+        *args: Any,
+        column: int = 0,
+        timeout: float | None = None,
+        repeatable: bool | None = None,
+    ) -> Any:
+        """Give one value of the first row; None if there is no row."""
+        reply = self.call(sql, *args, timeout=timeout, repeatable=repeatable)
+        return first_value(reply, column)
+
+    def execute(
+        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> str:
+        """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
+        reply = self.call(sql, *args, timeout=timeout, repeatable=repeatable)
+        return str(reply[3])
+
+
+class PostgresLease(PostgresQueries, Lease):
+    """A connection to PostgreSQL of one's own."""
+
+    __slots__ = ()
+
+
+class PostgresTransaction:
+    """A transaction for the ``with`` block, which gets the lease to run its statements on.
+
+    Leaving the block commits; leaving it by an exception rolls back. If a statement of it failed
+    and the exception was caught inside, there is nothing to commit, which is an error.
+    """
+
+    __slots__ = ("_begin", "_client", "_lease")
+
+    def __init__(self, client: Postgres, begin: str) -> None:
+        self._client = client
+        self._begin = begin
+        self._lease: PostgresLease | None = None
+
+    def __enter__(self) -> PostgresLease:
+        if self._lease is not None:
+            raise RuntimeError("the transaction was begun already")
+        self._lease = lease = self._client.lease()
+        try:
+            lease.call(self._begin)
+        except BaseException:
+            lease.close()
+            raise
+        return lease
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        lease = self._lease
+        assert lease is not None
+        try:
+            if kind is None:
+                check_committed(lease.call("COMMIT"), self._client.url)
+            elif issubclass(kind, Exception):
+                with contextlib.suppress(Error):
+                    lease.call("ROLLBACK")
+        finally:
+            lease.close()  # in the midst of a statement, the kernel ends the connection
+
+
+class Postgres(PostgresQueries, Client):
+    """PostgreSQL, for plain threads; any number of them may use it at once."""
+
+    __slots__ = ()
+
+    def lease(self) -> PostgresLease:
+        """Give a connection of one's own, for as long as the ``with`` block."""
+        return PostgresLease(self)
+
+    def transaction(
+        self,
+        *,
+        isolation: Isolation | None = None,
+        readonly: bool = False,
+        deferrable: bool = False,
+    ) -> PostgresTransaction:
+        """Run statements as one transaction: ``with db.transaction() as tx``."""
+        return PostgresTransaction(self, begin_statement(isolation, readonly, deferrable))
