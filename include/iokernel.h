@@ -199,10 +199,10 @@ IOK_API void iok_port_free(struct iok_port *port);
  * port, and has the same number in a child of fork(), where poll and epoll have to be told of it anew. Drain between
  * iok_drain_begin and iok_drain_end. -1 only in a child that has no descriptor left. */
 IOK_API int iok_port_fd(struct iok_port *port);
-/* Tells a sleeping kernel about submitted calls. iok_submit does it by itself for the first and every 32nd call of a
- * burst; call this at the end of a burst, or wait, which includes it. */
+/* Tells a sleeping kernel about submitted calls. iok_submit does so by itself, except within a burst. */
 IOK_API void iok_flush(struct iok_port *port);
-/* Begins a burst: until iok_drain_end submissions are told to the kernel every 32 calls only. */
+/* Begins a burst: until iok_drain_end the kernel is told of the first submission and of every 256th only, so that many
+ * calls share a packet. It looks by itself after a millisecond, should the program compute in the midst of a burst. */
 IOK_API void iok_drain_begin(struct iok_port *port);
 /* Ends it: flushes; consumes the descriptor's readiness, or leaves it readable when completions remain. */
 IOK_API void iok_drain_end(struct iok_port *port);

@@ -8,7 +8,6 @@
 #include "base/mem.h"
 #include "run.h"
 
-#define IOK_KICK_EVERY 32u       /* submissions of a burst between two looks at whether the kernel sleeps */
 #define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: about 2.5 MB */
 
 int iok_port_check_owner(const struct iok_port *port, struct iok_error *err)
@@ -171,7 +170,7 @@ void iok_flush(struct iok_port *port)
 
 void iok_drain_begin(struct iok_port *port)
 {
-    port->link.bursting = true;
+    iok_port_set_bursting(&port->link, true);
     if (iok_port_check(port, NULL) != 0) {
         return;
     }
@@ -182,8 +181,12 @@ void iok_drain_begin(struct iok_port *port)
 
 void iok_drain_end(struct iok_port *port)
 {
-    port->link.bursting = false;
-    iok_flush(port);
+    bool submitted = port->link.unkicked != IOK_BURST_CALLS;
+
+    iok_port_set_bursting(&port->link, false);
+    if (submitted) { /* also those that it was told of: it may have left them alone */
+        iok_kick(port);
+    }
     if (!port->link.armed || iok_port_check(port, NULL) != 0) {
         return; /* nobody watches the descriptor */
     }
@@ -529,7 +532,7 @@ bool iok_hand_over(struct iok_call *call)
     call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
     port->n_counted++;
     port->bytes_left -= call->args.held_bytes;
-    if (++port->link.unkicked >= IOK_KICK_EVERY || !port->link.bursting) {
+    if (++port->link.unkicked >= IOK_BURST_CALLS || !iok_port_is_bursting(&port->link)) {
         iok_kick(port);
     }
     return true;

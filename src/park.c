@@ -132,7 +132,7 @@ void iok_parked_end(struct iok_call *call, const struct iok_error *err)
     call->stamps.complete = call->stamps.picked_up = iok_now_ns();
     if ((call->app & IOK_APP_WAITED) == 0) {
         iok_list_push(&port->news, &call->pending);
-        if (port->link.armed && !port->link.bursting) {
+        if (port->link.armed && !iok_port_is_bursting(&port->link)) {
             iok_port_owe(port);
         }
     }

@@ -19,8 +19,9 @@
 
 #define IOK_PORT_CALLS 16384u              /* calls alive per port: 4 rings' worth is 1 MB of slots */
 #define IOK_PORT_BYTES (UINT64_C(1) << 30) /* arguments of these: two of the largest values that Redis holds */
-#define IOK_SPIN_NS 50000u                 /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
+#define IOK_SPIN_NS 100000u                /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
 #define IOK_SPIN_INFLIGHT 1u       /* with more calls under way the hand-off is shared, and the CPU wanted by others */
+#define IOK_LEAD_CALLS 256u        /* with more of its own under way a waiter and the kernel thread work side by side */
 #define IOK_GRACE_NS 300000u       /* how long the kernel thread leaves the baton to waiters that come and go */
 #define IOK_LEAD_MAX_NS 2000000u   /* a slower reply is waited for asleep; also how late a signal is seen at most */
 #define IOK_LEAD_QUICK_NS 1000000u /* waits longer than this on average are not worth leading */
@@ -386,7 +387,7 @@ static bool try_lead(struct goal *goal, uint64_t deadline)
 
     /* Only with no call of other threads under way: they would wait for this one to be scheduled. */
     if (!leads(port->owner) || iok_count_get(&port->owner->core.inflight) > port->n_counted ||
-        port->quick_ns > IOK_LEAD_QUICK_NS) {
+        port->n_counted > IOK_LEAD_CALLS || port->quick_ns > IOK_LEAD_QUICK_NS) {
         return false;
     }
     if (iok_baton_try_take(baton)) {

@@ -5,6 +5,7 @@
 #include "kernel.h"
 
 #define IOK_SCRATCH_BYTES (256u * 1024) /* as in conn.c */
+#define IOK_NAP_NS UINT64_C(1000000)    /* sleep at most, while a program is in the midst of a burst */
 #define IOK_PORT_BATCH 256u             /* messages of one port before the others have their turn, and bytes go out */
 
 int iok_core_init(struct iok_core *core)
@@ -280,8 +281,13 @@ bool iok_core_may_sleep(struct iok_core *core)
 
     iok_wake_arm(&core->wake);
     work |= !iok_port_inbox_empty(&core->inbox);
+    core->napping = false;
     iok_list_each (&core->ports, node, after) {
-        work |= !iok_ring_empty(&iok_container(node, struct iok_port, node)->link.sq);
+        struct iok_port_link *link = &iok_container(node, struct iok_port, node)->link;
+        bool bursting = iok_port_is_bursting(link);
+
+        work |= iok_ring_used(&link->sq) >= (bursting ? IOK_BURST_CALLS : 1);
+        core->napping |= bursting;
     }
     if (work) {
         iok_core_awake(core);
@@ -299,7 +305,9 @@ void iok_core_awake(struct iok_core *core)
 
 uint64_t iok_core_deadline(const struct iok_core *core)
 {
-    return iok_wheel_next(&core->wheel);
+    uint64_t next = iok_wheel_next(&core->wheel);
+
+    return core->napping && next > core->now + IOK_NAP_NS ? core->now + IOK_NAP_NS : next;
 }
 
 void iok_core_stop(struct iok_core *core)

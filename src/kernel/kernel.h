@@ -65,6 +65,7 @@ struct iok_core {
     struct iok_list pumps;   /* services whose queues may move */
     uint32_t unrung;         /* completions since to_ring was last served */
     uint8_t *scratch;        /* where reads go */
+    bool napping;            /* a burst is under way: asleep no longer than IOK_NAP_NS */
     bool stopping;
     const struct iok_error *forked; /* while iok_core_settle runs: with what calls end */
     struct iok_account replies, arguments, output;

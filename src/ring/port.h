@@ -36,6 +36,9 @@ enum iok_verb {
  * that is at most 3.5 a call; the rest is for what is rare: services opened, closed, a port's time. */
 #define IOK_PORT_VERBS 4u
 #define IOK_PORT_ENTRIES_MIN 64u /* for what is rare on a port for very few calls */
+/* In a burst the kernel is told of the first call and of every so many: fewer and larger packets, and a server that is
+ * not woken for each few of them. */
+#define IOK_BURST_CALLS 256u
 
 struct iok_port_link {
     struct iok_ring sq, cq;
@@ -44,9 +47,9 @@ struct iok_port_link {
     alignas(IOK_CACHE_LINE) _Atomic uint32_t detached; /* the kernel has let go of the port */
     _Atomic(struct iok_port_link *) next_new;          /* the kernel's list of ports that it has not met */
     pthread_t owner;
-    uint32_t unkicked; /* submissions since the kernel was last told */
-    bool bursting;     /* between drain_begin and drain_end */
-    bool armed;        /* the program watches the descriptor */
+    uint32_t unkicked;     /* submissions since the kernel was last told; IOK_BURST_CALLS: a burst without any yet */
+    _Atomic bool bursting; /* between drain_begin and drain_end; the kernel reads it */
+    bool armed;            /* the program watches the descriptor */
 };
 
 static inline uintptr_t iok_entry(void *object, enum iok_verb verb)
@@ -84,6 +87,19 @@ static inline bool iok_port_inbox_empty(struct iok_port_inbox *inbox)
 static inline struct iok_port_link *iok_port_link_next(struct iok_port_link *link)
 {
     return atomic_load_explicit(&link->next_new, memory_order_relaxed);
+}
+
+/* Kernel, which has armed its wake: the application certainly tells it of what it submits, soon. */
+static inline bool iok_port_is_bursting(struct iok_port_link *link)
+{
+    return atomic_load_explicit(&link->bursting, memory_order_relaxed);
+}
+
+/* Application; a kick has to follow the end. */
+static inline void iok_port_set_bursting(struct iok_port_link *link, bool bursting)
+{
+    atomic_store_explicit(&link->bursting, bursting, memory_order_relaxed);
+    link->unkicked = bursting ? IOK_BURST_CALLS : 0;
 }
 
 static inline bool iok_port_is_detached(struct iok_port_link *link)
