@@ -1,15 +1,26 @@
 """The C part of iokernel: clients, replies and the way to the I/O thread."""
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import Context
 from types import GenericAlias
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, final, overload
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    final,
+    overload,
+)
 
 from typing_extensions import Self
 
 R_co = TypeVar("R_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
+D = TypeVar("D")
 
 # A bool is refused although it is an int to the type system. Protocols other than Redis also take
 # None, bool, lists, tuples and dicts, by call() only.
@@ -131,3 +142,26 @@ def command(
     form: Callable[..., Any] | None = None,
     doc: str | None = None,
 ) -> Command: ...
+
+@final
+class Record(tuple[Any, ...]):
+    @overload
+    def __getitem__(self, key: SupportsIndex | str, /) -> Any: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> tuple[Any, ...]: ...
+    @overload
+    def get(self, name: str, /) -> Any | None: ...
+    @overload
+    def get(self, name: str, default: D, /) -> Any | D: ...
+    def keys(self) -> tuple[str, ...]: ...
+    def values(self) -> tuple[Any, ...]: ...
+    def items(self) -> Iterator[tuple[str, Any]]: ...
+
+def record(names: Sequence[str], values: Sequence[Any], /) -> Record: ...
+def records(names: Sequence[str], rows: Sequence[Sequence[Any]], /) -> list[Record]: ...
+
+# Methods for subclasses of Caller.
+fetch: Callable[..., Any]
+fetchrow: Callable[..., Any]
+fetchval: Callable[..., Any]
+execute: Callable[..., Any]

@@ -6,9 +6,11 @@ iokernel.sync and iokernel.asyncio.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeAlias
 
+from iokernel._core import Record
+from iokernel._core import record as make_record
+from iokernel._core import records as make_records
 from iokernel.errors import Rejected, ReplyError
 
 __all__ = [
@@ -40,7 +42,6 @@ __all__ = [
 
 SCHEMES = ("postgresql", "postgres")
 Isolation: TypeAlias = Literal["read committed", "repeatable read", "serializable"]
-D = TypeVar("D")
 
 # ---- exceptions ---------------------------------------------------------------------------------
 
@@ -221,82 +222,14 @@ def make_error(
 # ---- records ------------------------------------------------------------------------------------
 
 
-class Record(tuple[Any, ...]):
-    """A row: a tuple whose values are also found by their columns' names, as of a mapping.
-
-    Of columns with the same name the first is found. Iterating gives the values.
-    """
-
-    __slots__ = ()
-    _index: dict[str, int] = {}
-    _names: tuple[str, ...] = ()
-
-    @overload
-    def __getitem__(self, key: SupportsIndex | str, /) -> Any: ...
-    @overload
-    def __getitem__(self, key: slice, /) -> tuple[Any, ...]: ...
-    def __getitem__(self, key: Any, /) -> Any:
-        """Give the value by its column's number or name."""
-        if type(key) is str:
-            return tuple.__getitem__(self, self._index[key])
-        return tuple.__getitem__(self, key)
-
-    def get(self, name: str, default: D | None = None) -> Any | D | None:
-        """Give the value of a column, or the default if there is no such column."""
-        at = self._index.get(name)
-        return default if at is None else tuple.__getitem__(self, at)
-
-    def keys(self) -> tuple[str, ...]:
-        """Give the columns' names."""
-        return self._names
-
-    def values(self) -> tuple[Any, ...]:
-        """Give the values."""
-        return tuple(self)
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        """Give the pairs of names and values."""
-        return zip(self._names, self, strict=True)
-
-    def __repr__(self) -> str:
-        inside = " ".join(f"{name}={value!r}" for name, value in self.items())
-        return f"<Record {inside}>"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self._names, tuple(self)))
-
-
-_CLASSES_MAX = 1024  # then they are made anew: a program with more forms of rows makes them up
-_classes: dict[tuple[str, ...], type[Record]] = {}
-
-
-def record_class(names: tuple[str, ...]) -> type[Record]:
-    """Give the class of records with these columns."""
-    found = _classes.get(names)
-    if found is None:
-        index: dict[str, int] = {}
-        for at, name in enumerate(names):
-            index.setdefault(name, at)
-        found = type("Record", (Record,), {"__slots__": (), "_index": index, "_names": names})
-        if len(_classes) >= _CLASSES_MAX:
-            _classes.clear()
-        _classes[names] = found
-    return found
-
-
-def _rebuild(names: tuple[str, ...], values: tuple[Any, ...]) -> Record:
-    """Make a record again from its pickle."""
-    return record_class(names)(values)
-
-
 def records(reply: list[Any]) -> list[Record]:
     """Give the rows of a reply."""
-    return list(map(record_class(tuple(reply[0])), reply[2]))
+    return make_records(reply[0], reply[2])
 
 
 def first_record(reply: list[Any]) -> Record | None:
     """Give the first row of a reply."""
-    return record_class(tuple(reply[0]))(reply[2][0]) if reply[2] else None
+    return make_record(reply[0], reply[2][0]) if reply[2] else None
 
 
 def first_value(reply: list[Any], column: int) -> Any:

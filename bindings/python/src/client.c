@@ -78,7 +78,7 @@ PyObject *caller_failed(struct py_caller *caller, struct py_port *port)
         return NULL;
     }
     PyObject *exception = fail_take();
-    struct py_reply *reply = reply_new(port, NULL, (PyObject *)caller, caller->decode);
+    struct py_reply *reply = reply_new(port, NULL, (PyObject *)caller, caller_want(caller));
     if (reply == NULL) {
         Py_DECREF(exception);
         return NULL;
@@ -124,22 +124,22 @@ int caller_wait(struct iok_call *call)
     }
 }
 
-static PyObject *caller_finish_sync(struct py_caller *caller, struct iok_call *call)
+static PyObject *caller_finish_sync(struct py_caller *caller, struct iok_call *call, struct value_want want)
 {
     if (UNLIKELY(caller_submit(caller, call) < 0 || caller_wait(call) < 0)) {
         return NULL;
     }
-    PyObject *value = value_of_call(call, caller->decode);
+    PyObject *value = value_of_call(call, want);
     iok_call_free(call);
     return value;
 }
 
-PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call)
+PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call, struct value_want want)
 {
     if (caller->mode == CALLER_SYNC) {
-        return caller_finish_sync(caller, call);
+        return caller_finish_sync(caller, call, want);
     }
-    struct py_reply *reply = reply_new(port, call, (PyObject *)caller, caller->decode);
+    struct py_reply *reply = reply_new(port, call, (PyObject *)caller, want);
     if (UNLIKELY(reply == NULL)) {
         iok_call_free(call);
         return NULL;
@@ -154,9 +154,8 @@ PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct i
     return (PyObject *)reply;
 }
 
-/* A call with all its arguments, not yet submitted. */
-static struct iok_call *caller_build(struct py_caller *caller, struct py_port **port, PyObject *const *args,
-                                     Py_ssize_t nargs, const struct call_options *options)
+struct iok_call *caller_build(struct py_caller *caller, struct py_port **port, PyObject *const *args, Py_ssize_t nargs,
+                              const struct call_options *options)
 {
     struct iok_call *call = caller_begin(caller, port);
     if (UNLIKELY(call == NULL)) {
@@ -190,7 +189,7 @@ static PyObject *caller_call(PyObject *op, PyObject *const *args, Py_ssize_t nar
     }
     struct py_port *port;
     struct iok_call *call = caller_build(caller, &port, args, nargs, &options);
-    return call == NULL ? caller_failed(caller, port) : caller_finish(caller, port, call);
+    return call == NULL ? caller_failed(caller, port) : caller_finish(caller, port, call, caller_want(caller));
 }
 
 /* ---- many calls at once ------------------------------------------------------------------------------------- */
@@ -250,7 +249,7 @@ static PyObject *batch_run_sync(struct batch *batch, struct py_caller *caller, P
         if (caller_wait(call) < 0) {
             return NULL;
         }
-        PyObject *value = batch_value(value_of_call(call, caller->decode));
+        PyObject *value = batch_value(value_of_call(call, caller_want(caller)));
         iok_call_free(call);
         if (value == NULL) {
             return NULL;
@@ -268,7 +267,7 @@ static PyObject *batch_run(struct batch *batch, struct py_caller *caller, struct
     for (Py_ssize_t i = 0; i < batch->n; i++) {
         struct iok_call *call = batch->calls[i];
         batch->calls[i] = NULL;
-        PyObject *reply = caller_finish(caller, port, call);
+        PyObject *reply = caller_finish(caller, port, call, caller_want(caller));
         if (reply == NULL) {
             return NULL;
         }
@@ -561,7 +560,7 @@ static PyObject *client_ready(PyObject *op, PyObject *args, PyObject *kwargs)
     }
     iok_call_ready(call);
     build_apply(call, &options);
-    return caller_finish(self, port, call);
+    return caller_finish(self, port, call, caller_want(self));
 }
 
 /* ---- statistics --------------------------------------------------------------------------------------------- */

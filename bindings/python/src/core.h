@@ -2,12 +2,13 @@
  *
  *     Client, Lease, Queue  (all are Callers)    client.c, lease.c, queue.c
  *       |  Command: GET, SET ... as methods      command.c
+ *       |  fetch() and its like                  query.c
  *       |  arguments -> call                     build.c
  *       v
  *     Port: one per event loop or thread         port.c
  *       |
  *       v  in a drain, or at the end of a wait
- *     tape -> Python value or exception          value.c, fail.c
+ *     tape -> Python value or exception          value.c, record.c, fail.c
  *     Reply: what asyncio awaits                 reply.c
  *     Task: what a Reply resumes at once         task.c
  *     Stream: messages without end               stream.c
@@ -128,10 +129,40 @@ struct py_caller {
 
 extern PyTypeObject caller_type, client_type, lease_type, queue_type;
 
+/* What a call takes by keyword. */
+struct call_options {
+    int64_t timeout_ms; /* 0: the service's own */
+    int repeatable;     /* -1: not given */
+};
+#define CALL_OPTIONS_NONE ((struct call_options){.timeout_ms = 0, .repeatable = -1})
+
+/* What a call gives of its reply. */
+enum value_form {
+    VALUE_WHOLE, /* all of it; the others take it to be [names, types, rows, tag] */
+    VALUE_ROWS,  /* a list of records */
+    VALUE_ROW,   /* the first record, or None */
+    VALUE_FIELD, /* a value of the first row, or None */
+    VALUE_TAG,
+};
+
+struct value_want {
+    uint8_t form;      /* enum value_form */
+    bool decode;       /* bytes become str */
+    Py_ssize_t column; /* VALUE_FIELD: which */
+};
+
 /* An empty call on the right port; *port is set. NULL with an exception. */
 struct iok_call *caller_begin(struct py_caller *caller, struct py_port **port);
+/* A call with all its arguments, not yet submitted; NULL with an exception. */
+struct iok_call *caller_build(struct py_caller *caller, struct py_port **port, PyObject *const *args, Py_ssize_t nargs,
+                              const struct call_options *options);
+/* What caller_finish gives where nothing else is asked for. */
+static inline struct value_want caller_want(const struct py_caller *caller)
+{
+    return (struct value_want){.form = VALUE_WHOLE, .decode = caller->decode};
+}
 /* Submits and gives what the method returns: a value or a Reply. Takes the call over. */
-PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call);
+PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call, struct value_want want);
 /* What the method returns when the call could not be made, with the exception set: NULL, or in asyncio a Reply that
  * failed, so that gather() and its like see failures of the kernel in their place. port NULL: raise it. */
 PyObject *caller_failed(struct py_caller *caller, struct py_port *port);
@@ -155,13 +186,6 @@ PyObject *queue_append(struct py_caller *caller, PyObject *words, PyObject *cons
 
 /* ---- arguments (build.c) ------------------------------------------------------------------------------------ */
 
-/* What a call takes by keyword. */
-struct call_options {
-    int64_t timeout_ms; /* 0: the service's own */
-    int repeatable;     /* -1: not given */
-};
-#define CALL_OPTIONS_NONE ((struct call_options){.timeout_ms = 0, .repeatable = -1})
-
 /* Appends one argument; position counts from 1, for the error text. 0 or -1 with an exception. */
 int build_argument(struct iok_call *call, PyObject *value, bool scalars, Py_ssize_t position);
 /* Sets the TypeError that names what is allowed; returns -1. */
@@ -176,7 +200,7 @@ void build_apply(struct iok_call *call, const struct call_options *options);
 /* ---- replies (value.c, fail.c, reply.c) --------------------------------------------------------------------- */
 
 /* The value of a call that ended, or NULL with the exception that it stands for. */
-PyObject *value_of_call(struct iok_call *call, bool decode);
+PyObject *value_of_call(struct iok_call *call, struct value_want want);
 PyObject *value_of_message(const struct iok_token *tokens, size_t n, struct iok_call *call, bool decode);
 int value_init(void);
 
@@ -212,8 +236,8 @@ struct py_reply {
     PyObject *callbacks;          /* list of (callback, context): further ones */
     PyObject *weakrefs;
     struct iok_stamps stamps;
+    struct value_want want;
     uint8_t state; /* enum reply_state */
-    bool decode;
     char blocking; /* asyncio's _asyncio_future_blocking */
     bool unseen;   /* an exception that nobody has looked at */
 };
@@ -222,7 +246,7 @@ extern PyTypeObject reply_type;
 
 /* A pending reply of a call (not yet submitted) on a loop's port. owner: the client, lease or stream, kept until the
  * end, so that "await connect(url).get(key)" works. */
-struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, bool decode);
+struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, struct value_want want);
 /* Puts it among the port's pending ones, which keeps it alive until it ends. */
 void reply_start(struct py_reply *reply);
 /* Ends it with a value, or if that is NULL with the current exception. inline_task: a waiting task may be resumed at
@@ -237,6 +261,21 @@ PyObject *reply_of_send(PySendResult how, PyObject *result);
 /* Its port goes away: ends without telling anybody, since the loop is closed. */
 void reply_orphan(struct py_reply *reply);
 int reply_init_type(PyObject *module);
+
+/* ---- records and queries (record.c, query.c) ------------------------------------------------------------------ */
+
+/* What the records of these columns share; the names are tokens of text. A new reference; NULL with an exception. */
+PyObject *record_shape(const struct iok_token *names, uint32_t n);
+/* An unfinished record: its n values are to be set by PyTuple_SET_ITEM, then it is to be given to record_done. */
+PyObject *record_new(PyObject *shape, Py_ssize_t n);
+void record_done(PyObject *record);
+/* _core.record(names, values), _core.records(names, rows) */
+PyObject *record_make(PyObject *module, PyObject *args);
+PyObject *record_make_list(PyObject *module, PyObject *args);
+int record_init_types(PyObject *module);
+
+/* _core.fetch and its like: methods for subclasses of Caller. */
+int query_init(PyObject *module);
 
 /* ---- tasks (task.c) ------------------------------------------------------------------------------------------ */
 

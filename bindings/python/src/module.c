@@ -219,6 +219,9 @@ static PyMethodDef core_functions[] = {
     {"configure", (PyCFunction)(void (*)(void))core_configure, METH_VARARGS | METH_KEYWORDS, configure_doc},
     {"stats", core_stats, METH_NOARGS, stats_doc},
     {"command", (PyCFunction)(void (*)(void))command_make, METH_VARARGS | METH_KEYWORDS, command_doc},
+    {"record", record_make, METH_VARARGS, "record(names, values, /)\n--\n\nA record, made of its parts."},
+    {"records", record_make_list, METH_VARARGS,
+     "records(names, rows, /)\n--\n\nA list of records with the same columns."},
     {"task_type", task_get_type, METH_NOARGS,
      "task_type()\n--\n\nThe class iokernel.asyncio.Task, made at its first use."},
     {NULL, NULL, 0, NULL},
@@ -273,7 +276,8 @@ static int core_exec(PyObject *module)
     }
     if (core_init_once() < 0 || value_init() < 0 || port_init_type(module) < 0 || reply_init_type(module) < 0 ||
         client_init_types(module) < 0 || lease_init_type(module) < 0 || queue_init_type(module) < 0 ||
-        stream_init_type(module) < 0 || command_init(module) < 0) {
+        stream_init_type(module) < 0 || command_init(module) < 0 || record_init_types(module) < 0 ||
+        query_init(module) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "version", iok_version());

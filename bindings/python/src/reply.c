@@ -34,7 +34,7 @@ static struct py_reply *reply_alloc(void)
     return self;
 }
 
-struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, bool decode)
+struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, struct value_want want)
 {
     struct py_reply *self = reply_alloc();
     if (UNLIKELY(self == NULL)) {
@@ -54,7 +54,7 @@ struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject
     self->weakrefs = NULL;
     self->stamps.submitted = 0;
     self->state = REPLY_PENDING;
-    self->decode = decode;
+    self->want = want;
     self->blocking = 0;
     self->unseen = false;
     PyObject_GC_Track((PyObject *)self);
@@ -314,7 +314,7 @@ int reply_end(struct py_reply *self, PyObject *value, bool inline_task)
 
 int reply_complete(struct py_reply *self, struct iok_call *call, bool inline_task)
 {
-    PyObject *value = value_of_call(call, self->decode);
+    PyObject *value = value_of_call(call, self->want);
     iok_call_stamps(call, &self->stamps);
     iok_call_free(call);
     return reply_end(self, value, inline_task);

@@ -34,7 +34,7 @@ static PyObject *stream_take(struct py_stream *self)
     if (outcome == IOK_PENDING) {
         return NULL;
     }
-    PyObject *value = value_of_call(self->call, self->caller->decode);
+    PyObject *value = value_of_call(self->call, caller_want(self->caller));
     iok_call_free(self->call);
     self->call = NULL;
     if (value != NULL) { /* an end without failure */
@@ -88,7 +88,7 @@ static int stream_check(struct py_stream *self)
 
 static PyObject *stream_next_asyncio(struct py_stream *self)
 {
-    struct py_reply *reply = reply_new(self->port, NULL, (PyObject *)self, self->caller->decode);
+    struct py_reply *reply = reply_new(self->port, NULL, (PyObject *)self, caller_want(self->caller));
     if (reply == NULL) {
         return NULL;
     }

@@ -338,7 +338,119 @@ static void walk_error(struct walk *w)
     }
 }
 
-PyObject *value_of_call(struct iok_call *call, bool decode)
+/* ---- a part of [names, types, rows, tag] -------------------------------------------------------------------- */
+
+/* The head of an array is next, with so many values: they are next now. */
+static bool walk_enter(struct walk *w, uint32_t *len)
+{
+    if (w->token == w->end || w->token->type != IOK_ARRAY) {
+        return false;
+    }
+    *len = w->token++->len;
+    return walk_fits(w, *len);
+}
+
+static PyObject *walk_record(struct walk *w, PyObject *shape, uint32_t n)
+{
+    uint32_t len;
+    if (UNLIKELY(!walk_enter(w, &len) || len != n)) {
+        return walk_broken();
+    }
+    PyObject *record = record_new(shape, (Py_ssize_t)n);
+    for (uint32_t i = 0; LIKELY(record != NULL) && i < n; i++) {
+        PyObject *value = walk_value(w);
+        if (UNLIKELY(value == NULL)) {
+            Py_CLEAR(record);
+        } else {
+            PyTuple_SET_ITEM(record, (Py_ssize_t)i, value);
+        }
+    }
+    if (LIKELY(record != NULL)) {
+        record_done(record);
+    }
+    return record;
+}
+
+static PyObject *walk_records(struct walk *w, const struct iok_token *names, uint32_t n_names, uint32_t n_rows,
+                              bool first_only)
+{
+    if (first_only && n_rows == 0) {
+        Py_RETURN_NONE;
+    }
+    PyObject *shape = record_shape(names, n_names);
+    PyObject *result = NULL;
+    if (shape != NULL && first_only) {
+        result = walk_record(w, shape, n_names);
+    } else if (shape != NULL) {
+        result = PyList_New((Py_ssize_t)n_rows);
+    }
+    for (uint32_t i = 0; !first_only && result != NULL && i < n_rows; i++) {
+        PyObject *record = walk_record(w, shape, n_names);
+        if (UNLIKELY(record == NULL)) {
+            Py_CLEAR(result);
+        } else {
+            PyList_SET_ITEM(result, (Py_ssize_t)i, record);
+        }
+    }
+    Py_XDECREF(shape);
+    return result;
+}
+
+/* column counts from the end if it is negative, as in Python's sequences. */
+static PyObject *walk_field(struct walk *w, uint32_t n_rows, Py_ssize_t column)
+{
+    uint32_t len;
+    if (n_rows == 0) {
+        Py_RETURN_NONE;
+    }
+    if (!walk_enter(w, &len)) {
+        return walk_broken();
+    }
+    column += column < 0 ? (Py_ssize_t)len : 0;
+    if (column < 0 || column >= (Py_ssize_t)len) {
+        PyErr_SetString(PyExc_IndexError, "the row has no such column");
+        return NULL;
+    }
+    for (; column > 0; column--) {
+        if (!walk_skip(w)) {
+            return walk_broken();
+        }
+    }
+    return walk_value(w);
+}
+
+static PyObject *walk_part(struct walk *w, const struct value_want *want)
+{
+    uint32_t parts, n_names, n_types, n_rows;
+    if (!walk_enter(w, &parts) || parts != 4 || !walk_enter(w, &n_names)) {
+        return walk_broken();
+    }
+    const struct iok_token *names = w->token;
+    for (uint32_t i = 0; i < n_names; i++) {
+        if (w->token++->type != IOK_TEXT) {
+            return walk_broken();
+        }
+    }
+    if (!walk_enter(w, &n_types)) {
+        return walk_broken();
+    }
+    w->token += n_types;
+    if (!walk_enter(w, &n_rows)) {
+        return walk_broken();
+    }
+    switch (want->form) {
+    case VALUE_ROWS:
+    case VALUE_ROW:
+        return walk_records(w, names, n_names, n_rows, want->form == VALUE_ROW);
+    case VALUE_FIELD:
+        return walk_field(w, n_rows, want->column);
+    default:
+        w->token = w->end - 1;
+        return walk_value(w);
+    }
+}
+
+PyObject *value_of_call(struct iok_call *call, struct value_want want)
 {
     enum iok_outcome outcome = iok_call_outcome(call);
     if (UNLIKELY(outcome != IOK_DONE && outcome != IOK_REJECTED)) {
@@ -355,7 +467,7 @@ PyObject *value_of_call(struct iok_call *call, bool decode)
         }
         Py_RETURN_NONE;
     }
-    struct walk w = {.token = tokens, .end = tokens + n, .call = call, .decode = decode};
+    struct walk w = {.token = tokens, .end = tokens + n, .call = call, .decode = want.decode};
     if (UNLIKELY(!walk_skip_attributes(&w))) {
         return walk_broken();
     }
@@ -364,7 +476,7 @@ PyObject *value_of_call(struct iok_call *call, bool decode)
         walk_error(&w);
         return NULL;
     }
-    return walk_value(&w);
+    return LIKELY(want.form == VALUE_WHOLE) ? walk_value(&w) : walk_part(&w, &want);
 }
 
 int value_init(void)

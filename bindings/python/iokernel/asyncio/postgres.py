@@ -6,22 +6,16 @@ import contextlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from iokernel import _core
 from iokernel._core import Reply
+from iokernel.asyncio.client import Client, Lease
 from iokernel.errors import Error
 from iokernel.postgres import (
     Isolation,
     Record,
     begin_statement,
     check_committed,
-    first_record,
-    first_value,
-    records,
 )
-
-if TYPE_CHECKING:
-    pass
-
-from iokernel.asyncio.client import Client, Lease
 
 
 class PostgresQueries:
@@ -36,36 +30,36 @@ class PostgresQueries:
         ) -> Reply[Any]:
             """Run one statement: the SQL text, then its parameters."""
 
-    async def fetch(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> list[Record]:
-        """Give all rows."""
-        return records(await self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+        def fetch(
+            self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> Reply[list[Record]]:
+            """Give all rows."""
 
-    async def fetchrow(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> Record | None:
-        """Give the first row; None if there is none."""
-        return first_record(await self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+        def fetchrow(
+            self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> Reply[Record | None]:
+            """Give the first row; None if there is none."""
 
-    async def fetchval(
-        self,
-        sql: str,
-        *args: Any,
-        column: int = 0,
-        timeout: float | None = None,
-        repeatable: bool | None = None,
-    ) -> Any:
-        """Give one value of the first row; None if there is no row."""
-        reply = await self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return first_value(reply, column)
+        def fetchval(
+            self,
+            sql: str,
+            *args: Any,
+            column: int = 0,
+            timeout: float | None = None,
+            repeatable: bool | None = None,
+        ) -> Reply[Any]:
+            """Give one value of the first row; None if there is no row."""
 
-    async def execute(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> str:
-        """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
-        reply = await self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return str(reply[3])
+        def execute(
+            self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> Reply[str]:
+            """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
+
+    else:
+        fetch = _core.fetch
+        fetchrow = _core.fetchrow
+        fetchval = _core.fetchval
+        execute = _core.execute
 
 
 class PostgresLease(PostgresQueries, Lease):

@@ -6,20 +6,14 @@ import contextlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from iokernel import _core
 from iokernel.errors import Error
 from iokernel.postgres import (
     Isolation,
     Record,
     begin_statement,
     check_committed,
-    first_record,
-    first_value,
-    records,
 )
-
-if TYPE_CHECKING:
-    pass
-
 from iokernel.sync.client import Client, Lease
 
 
@@ -35,36 +29,36 @@ class PostgresQueries:
         ) -> Any:
             """Run one statement: the SQL text, then its parameters."""
 
-    def fetch(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> list[Record]:
-        """Give all rows."""
-        return records(self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+        def fetch(
+            self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> list[Record]:
+            """Give all rows."""
 
-    def fetchrow(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> Record | None:
-        """Give the first row; None if there is none."""
-        return first_record(self.call(sql, *args, timeout=timeout, repeatable=repeatable))
+        def fetchrow(
+            self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> Record | None:
+            """Give the first row; None if there is none."""
 
-    def fetchval(
-        self,
-        sql: str,
-        *args: Any,
-        column: int = 0,
-        timeout: float | None = None,
-        repeatable: bool | None = None,
-    ) -> Any:
-        """Give one value of the first row; None if there is no row."""
-        reply = self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return first_value(reply, column)
+        def fetchval(
+            self,
+            sql: str,
+            *args: Any,
+            column: int = 0,
+            timeout: float | None = None,
+            repeatable: bool | None = None,
+        ) -> Any:
+            """Give one value of the first row; None if there is no row."""
 
-    def execute(
-        self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
-    ) -> str:
-        """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
-        reply = self.call(sql, *args, timeout=timeout, repeatable=repeatable)
-        return str(reply[3])
+        def execute(
+            self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+        ) -> str:
+            """Run a statement and give its command tag, such as ``"INSERT 0 1"``."""
+
+    else:
+        fetch = _core.fetch
+        fetchrow = _core.fetchrow
+        fetchval = _core.fetchval
+        execute = _core.execute
 
 
 class PostgresLease(PostgresQueries, Lease):
