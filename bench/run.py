@@ -82,8 +82,10 @@ def main() -> None:
         )
     enter_venv()
     install_missing()
+    environment = os.environ | {"PYTHONPATH": str(BENCH)}  # For bench/shared.
     for name in names:
-        if code := subprocess.run([sys.executable, str(found[name]), *arguments]).returncode:
+        command = [sys.executable, str(found[name]), *arguments]
+        if code := subprocess.run(command, env=environment).returncode:
             sys.exit(code)
 
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from meter import process_cpu_ns
 from server import Server
+from shared.meter import process_cpu_ns
 
 ROOT = Path(__file__).resolve().parents[2]
 C_CLIENT = ROOT / "build" / "c" / "bench" / "c_client"

@@ -31,6 +31,17 @@ def rss_bytes() -> int:
     return pages * resource.getpagesize()
 
 
+def tree_cpu_ns(pid: int) -> int:
+    """Return the CPU time of a process and its children: PostgreSQL has one for each connection."""
+    cpu = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children = (task / "children").read_text().split()
+        cpu += thread_cpu_ns(task) + sum(
+            thread_cpu_ns(Path(f"/proc/{c}/task/{c}")) for c in children
+        )
+    return cpu
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """One end of the window. CPU in nanoseconds."""
@@ -53,7 +64,7 @@ class Snapshot:
             requests=requests,
             cpu_application=application,
             cpu_process=time.process_time_ns(),
-            cpu_server=process_cpu_ns(server_pid),
+            cpu_server=tree_cpu_ns(server_pid),
             switches_voluntary=usage.ru_nvcsw,
             switches_forced=usage.ru_nivcsw,
         )

@@ -1,0 +1,1 @@
+"""What the suites have in common; bench/run.py puts it on their path."""
