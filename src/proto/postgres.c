@@ -23,6 +23,10 @@
 /* Notices and notifications of one reply: 30 notifications with the largest payload (8000), or thousands of usual ones */
 #define HELD_BYTES_MAX 262144u
 
+/* A server tells the number of its process, which Linux bounds (PID_MAX_LIMIT), as other systems do lower; poolers tell
+ * 32 random bits instead. One in a thousand is small enough: what is_misnamed sees gives that one away. */
+#define PROCESS_ID_MAX 4194304u
+
 enum stage {
     STAGE_SIGNIN,
     STAGE_RESET,
@@ -275,16 +279,31 @@ static int on_complete(struct pg *pg, struct iok_io *io, struct iok_span body)
     return 0;
 }
 
-/* The server could not bind a statement that it had: its result's type changed (0A000, from RevalidateCachedQuery of
- * plancache.c), or it is gone, as after DISCARD ALL in a function, or behind a pooler (26000). */
-static bool is_stale(const struct pg *pg, struct iok_span body)
+/* The statement that we named is not there (26000), or one that we did not name is (42P05): between us and the server is
+ * a pooler, or something took it, such as DISCARD ALL in a function. Names are of no use then. */
+static bool is_misnamed(const struct pg *pg, struct iok_span code)
 {
-    struct iok_span code = pg_field(body, 'C');
-    if (pg->kind != PG_BOUND || pg->bound)
-        return false;
-    return iok_span_eq(code, iok_span_of("26000")) ||
-           (iok_span_eq(code, iok_span_of("0A000")) &&
-            iok_span_eq(pg_field(body, 'R'), iok_span_of("RevalidateCachedQuery")));
+    return !pg->bound && ((pg->kind == PG_BOUND && iok_span_eq(code, iok_span_of("26000"))) ||
+                          (pg->kind == PG_FIRST && iok_span_eq(code, iok_span_of("42P05"))));
+}
+
+/* The server could not bind a statement that it had, since its result's type changed: 0A000, from RevalidateCachedQuery
+ * of plancache.c. */
+static bool is_changed(const struct pg *pg, struct iok_span body)
+{
+    return pg->kind == PG_BOUND && !pg->bound && iok_span_eq(pg_field(body, 'C'), iok_span_of("0A000")) &&
+           iok_span_eq(pg_field(body, 'R'), iok_span_of("RevalidateCachedQuery"));
+}
+
+/* Neither has run. */
+static bool note_stale(struct pg *pg, struct iok_span body)
+{
+    bool misnamed = is_misnamed(pg, pg_field(body, 'C')), changed = is_changed(pg, body);
+    if (misnamed)
+        pg_cache_end_names(&pg->cache);
+    if (changed)
+        pg_cache_retire(&pg->cache, pg->slot);
+    return misnamed || changed;
 }
 
 static int on_error(struct pg *pg, struct iok_io *io, struct iok_span body)
@@ -301,9 +320,7 @@ static int on_error(struct pg *pg, struct iok_io *io, struct iok_span body)
     if (pg->failed)
         return unexpected(io, pg->type);
     pg->failed = true;
-    pg->stale = is_stale(pg, body);
-    if (pg->stale)
-        pg_cache_retire(&pg->cache, pg->slot);
+    pg->stale = note_stale(pg, body);
     iok_tape_rewind(io->tape);
     put_fields(io->tape, IOK_ATTR, body, false);
     iok_tape_copy(io->tape, IOK_ERROR, 0, text);
@@ -357,6 +374,10 @@ static int signin_message(struct pg *pg, struct iok_io *io, struct iok_span body
         pg->authenticated = body.n >= 4 && pg_u32(body.p) == 0;
         return pg_authenticate(&pg->scram, io, body);
     case 'K': /* BackendKeyData */
+        if (body.n < 8)
+            return garbled(io, "BackendKeyData");
+        if (pg_u32(body.p) > PROCESS_ID_MAX)
+            pg_cache_end_names(&pg->cache);
         return 0;
     case 'Z':
         return on_ready(pg, io, body);

@@ -149,6 +149,7 @@ struct pg_statement {
 struct pg_cache {
     struct pg_statement *slots; /* capacity of them */
     uint32_t capacity;
+    bool unnamed; /* nothing is kept from now on: a statement's name may mean another one, or none, to the server */
     uint32_t buckets[PG_BUCKETS];
     uint64_t clock;
 };
@@ -166,6 +167,8 @@ void pg_cache_release(struct pg_cache *cache, uint32_t slot);
 /* Never to be found again. */
 void pg_cache_retire(struct pg_cache *cache, uint32_t slot);
 void pg_cache_retire_all(struct pg_cache *cache);
+/* Never to be asked for a name again. */
+void pg_cache_end_names(struct pg_cache *cache);
 
 /* ---- what a statement is: postgres_sql.c ---------------------------------------------------------------------- */
 

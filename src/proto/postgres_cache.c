@@ -2,7 +2,10 @@
  *
  * A slot's statement has the slot's number as its name on the server, so that no more than that can ever be there;
  * before another takes the name, the old one is closed. A slot is not given to another while a request that uses it
- * is under way, as its answer is read by the slot's shape. */
+ * is under way, as its answer is read by the slot's shape.
+ *
+ * A pooler that gives each transaction another connection to the server breaks this: a name that was given on one means
+ * something else on the next, or nothing. So behind one, nothing is kept (see postgres.c). */
 #include "postgres.h"
 
 #include "../base/mem.h"
@@ -94,7 +97,7 @@ static uint32_t hash_of(struct iok_span sql, uint64_t octets)
 
 uint32_t pg_cache_find(struct pg_cache *cache, struct iok_span sql, uint64_t octets)
 {
-    if (cache->capacity == 0)
+    if (cache->capacity == 0 || cache->unnamed)
         return PG_NO_SLOT;
     uint32_t hash = hash_of(sql, octets);
     for (uint32_t slot = cache->buckets[hash % PG_BUCKETS]; slot != PG_NO_SLOT; slot = cache->slots[slot].next) {
@@ -143,7 +146,7 @@ static uint32_t choose(struct pg_cache *cache)
 uint32_t pg_cache_add(struct pg_cache *cache, struct iok_span sql, uint64_t octets, int *error)
 {
     *error = 0;
-    if (cache->capacity == 0 || sql.n > PG_SQL_CACHED_MAX)
+    if (cache->capacity == 0 || cache->unnamed || sql.n > PG_SQL_CACHED_MAX)
         return PG_NO_SLOT;
     uint32_t slot = choose(cache);
     if (slot == PG_NO_SLOT)
@@ -187,4 +190,10 @@ void pg_cache_retire_all(struct pg_cache *cache)
 {
     for (uint32_t slot = 0; slot < cache->capacity; slot++)
         pg_cache_retire(cache, slot);
+}
+
+void pg_cache_end_names(struct pg_cache *cache)
+{
+    pg_cache_retire_all(cache);
+    cache->unnamed = true;
 }

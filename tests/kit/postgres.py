@@ -33,7 +33,7 @@ def _programs() -> pathlib.Path:
     return pathlib.Path(on_path).resolve().parent
 
 
-def _user() -> str | None:
+def _server_user() -> str | None:
     """Whom the server runs as: it refuses root. None: as ourselves."""
     if os.geteuid() != 0:
         return None
@@ -60,7 +60,7 @@ class PostgresServer:
         self._config = list(config)
         self._hba = list(hba)
         self._tls = tls
-        self._user = _user()
+        self.user = _server_user()
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._initialize()
@@ -98,9 +98,9 @@ class PostgresServer:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def _own(self, *paths: pathlib.Path) -> None:
-        if self._user is not None:
+        if self.user is not None:
             for path in paths:
-                shutil.chown(path, self._user)
+                shutil.chown(path, self.user)
 
     def _program(self, *args: str) -> Sequence[str]:
         return [str(_programs() / args[0]), *args[1:]]
@@ -129,7 +129,7 @@ class PostgresServer:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            user=self._user,
+            user=self.user,
             cwd="/",
         )
         if done.returncode != 0:
@@ -177,7 +177,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                user=self._user,
+                user=self.user,
                 cwd="/",
             )
         deadline = time.monotonic() + 60
