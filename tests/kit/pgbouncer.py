@@ -27,6 +27,7 @@ class PgBouncer:
         program = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
         if program is None:
             raise RuntimeError("pgbouncer was not found; run tools/setup")
+        self.server = server
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="iok-pgb-"))
         self.port = free_port()
         lines = [
