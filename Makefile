@@ -103,7 +103,7 @@ check-install: setup
 	@build/install/bin/pip install --quiet --disable-pip-version-check .
 	@cd build/install && bin/python -c 'import iokernel, iokernel.sync, iokernel.asyncio'
 
-## demo: a thousand tasks on one connection to a private Redis, which is stopped in the middle
+## demo: 1500 tasks on a private Redis and a private PostgreSQL, which are stopped in the middle
 demo: python
 	@$(PYTHON) -m iokernel.demo
 

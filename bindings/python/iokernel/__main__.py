@@ -13,7 +13,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="iokernel",
         description="All network input and output of a process on one thread.",
-        epilog="commands: demo (a thousand tasks on a private Redis that is stopped in the middle)",
+        epilog="commands: demo (calls on a private Redis and PostgreSQL, stopped in the middle)",
     )
     parser.add_argument("--version", action="version", version=f"iokernel {iokernel.__version__}")
     parser.add_argument("command", choices=["demo"])
