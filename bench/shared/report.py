@@ -90,7 +90,7 @@ def row(
         number(figures.get("p99_us")),
         number(figures["cpu_application_us"], 2),
         number(figures["cpu_other_us"], 2),
-        number(figures["cpu_server_us"], 2),
+        number(figures.get("cpu_server_us"), 2),
         number(switches, 3),
         number(wakes, 3),
         number(figures["rss_mb"]),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 from iokernel._core import Record
-from iokernel._core import record as make_record
 from iokernel._core import records as make_records
 from iokernel.errors import Rejected, ReplyError
 
@@ -225,16 +224,6 @@ def make_error(
 def records(reply: list[Any]) -> list[Record]:
     """Give the rows of a reply."""
     return make_records(reply[0], reply[2])
-
-
-def first_record(reply: list[Any]) -> Record | None:
-    """Give the first row of a reply."""
-    return make_record(reply[0], reply[2][0]) if reply[2] else None
-
-
-def first_value(reply: list[Any], column: int) -> Any:
-    """Give a value of the first row of a reply; None if there is no row."""
-    return reply[2][0][column] if reply[2] else None
 
 
 # ---- transactions -------------------------------------------------------------------------------
