@@ -438,14 +438,14 @@ static bool open_one(struct iok_endpoint *endpoint, bool for_leases)
 /* Nothing depends on what the first connection finds, so all may be made at once. */
 static bool is_plain(const struct iok_service *service)
 {
-    return service->n_endpoints == 1 && service->config.wish == IOK_WISH_ANY;
+    return (service->n_endpoints == 1 || service->config.shuffle) && service->config.wish == IOK_WISH_ANY;
 }
 
 /* May it be given a connection now? */
 static bool is_free(const struct iok_endpoint *endpoint)
 {
     if (endpoint->state == IOK_ENDPOINT_TRYING) {
-        return is_plain(endpoint->service) || (endpoint->n_opening == 0 && endpoint->query == NULL);
+        return endpoint->query == NULL && (endpoint->n_opening == 0 || is_plain(endpoint->service));
     }
     return !iok_timer_is_set(&endpoint->retry);
 }
@@ -472,22 +472,27 @@ static struct iok_endpoint *pick_first(struct iok_service *service)
     return NULL;
 }
 
-/* Any of those that are up or were not tried, else of those that may be tried again. */
+/* Any of those that are up or were not tried, else of those that may be tried again. The first that is up does not get
+ * what the others would have had a moment later. */
 static struct iok_endpoint *pick_any(struct iok_service *service)
 {
     struct iok_net *net = service->core->net;
     struct iok_endpoint *good[IOK_URL_HOSTS_MAX], *rest[IOK_URL_HOSTS_MAX];
     uint32_t n_good = 0, n_rest = 0;
+    bool trying = false, fresh = false;
 
     for (each_endpoint(service, e)) {
         if (!is_free(e)) {
-            continue;
-        }
-        if (e->state == IOK_ENDPOINT_UP || e->state == IOK_ENDPOINT_IDLE) {
-            good[n_good++] = e;
-        } else {
+            trying |= e->state == IOK_ENDPOINT_TRYING && !e->slow;
+        } else if (e->state == IOK_ENDPOINT_DOWN || e->state == IOK_ENDPOINT_UNFIT) {
             rest[n_rest++] = e;
+        } else {
+            fresh |= e->state != IOK_ENDPOINT_UP;
+            good[n_good++] = e;
         }
+    }
+    if (trying && !fresh) {
+        return NULL;
     }
     if (n_good > 0) {
         return good[net->ops->random(net) % n_good];
