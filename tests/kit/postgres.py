@@ -141,14 +141,22 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts the server, with the port that it had before."""
+        deadline = time.monotonic() + 60
         for _ in range(5):
             first_start = self.port == 0
             if first_start:
                 self.port = free_port()
+            before = len(self.log)
             if self._launch():
                 if first_start:
                     self._populate()
                 return
+            # After a kill its children hold its memory until they see that it is gone.
+            while "shared memory block" in self.log[before:] and time.monotonic() < deadline:
+                time.sleep(0.05)
+                before = len(self.log)
+                if self._launch():
+                    return
             # Somebody else took the port since free_port. A later start cannot choose another one.
             if not first_start or "in use" not in self.log:
                 break
