@@ -52,9 +52,11 @@ static void check_again(const char *url, const struct iok_url *parsed, const cha
         return;
     if (iok_url_parse(&again, safe, &err) != 0)
         stop(err.text, url, safe);
-    if (!same(again.scheme, parsed->scheme) || !same(again.user, parsed->user) || !same(again.host, parsed->host) ||
-        !same(again.path, parsed->path) || again.port != (parsed->unix_socket ? 0 : parsed->port) ||
-        again.unix_socket != parsed->unix_socket)
+    bool hosts = again.n_hosts == parsed->n_hosts;
+    for (uint32_t i = 0; i < again.n_hosts && hosts; i++)
+        hosts = same(again.hosts[i].name, parsed->hosts[i].name) && again.hosts[i].port == parsed->hosts[i].port;
+    if (!hosts || !same(again.scheme, parsed->scheme) || !same(again.user, parsed->user) ||
+        !same(again.path, parsed->path) || again.unix_socket != parsed->unix_socket)
         stop("the text is that of another URL", url, safe);
     iok_url_safe_text(&again, once_more, sizeof(once_more));
     if (strcmp(safe, once_more) != 0)

@@ -222,6 +222,11 @@ struct iok_service;
 /* What the program asks for, by URL; see docs/urls.md. Returns at once; the kernel resolves the name, connects and
  * stays connected. NULL with *err (IOK_EURL, IOK_EOPTION, ...) when the URL cannot be right. */
 IOK_API struct iok_service *iok_service_new(struct iok_port *port, const char *url, struct iok_error *err);
+/* Another service of the same URL, with connections of its own, for calls that only read: to standbys where there are
+ * any, else to any host (of PostgreSQL: target_session_attrs=prefer-standby). NULL with IOK_ESTATE where the protocol
+ * has no standbys. Closed and dropped like any other. */
+IOK_API struct iok_service *iok_service_replica(struct iok_port *port, const struct iok_service *service,
+                                                struct iok_error *err);
 /* No new calls; queued ones end as NEVER_SENT, those in flight as MAYBE_EXECUTED, all with IOK_ECLOSED. Asynchronous,
  * idempotent, any port. */
 IOK_API void iok_service_close(struct iok_service *service, struct iok_port *port);

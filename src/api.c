@@ -663,7 +663,7 @@ const char *iok_call_endpoint(const struct iok_call *call)
 
     switch (call->peer.family) {
     case AF_UNIX:
-        return (const char *)call->service->url.path.p;
+        return call->service->endpoints[call->peer.port].host;
     case AF_INET:
         address.v4.sin_port = htons(call->peer.port);
         memcpy(&address.v4.sin_addr, call->peer.ip, 4);

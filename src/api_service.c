@@ -3,16 +3,9 @@
 
 #include "run.h"
 
-struct iok_service *iok_service_new(struct iok_port *port, const char *url, struct iok_error *err)
+/* Takes the service over; NULL with *err, and it is gone. */
+static struct iok_service *begin(struct iok_port *port, struct iok_service *service, struct iok_error *err)
 {
-    struct iok_error local;
-    struct iok_service *service;
-
-    err = err == NULL ? &local : err;
-    if (iok_port_check(port, err) != 0) {
-        return NULL;
-    }
-    service = iok_service_make(url, err);
     if (service == NULL) {
         return NULL;
     }
@@ -27,6 +20,22 @@ struct iok_service *iok_service_new(struct iok_port *port, const char *url, stru
     }
     iok_kick(port);
     return service;
+}
+
+struct iok_service *iok_service_new(struct iok_port *port, const char *url, struct iok_error *err)
+{
+    struct iok_error local;
+
+    err = err == NULL ? &local : err;
+    return iok_port_check(port, err) != 0 ? NULL : begin(port, iok_service_make(url, err), err);
+}
+
+struct iok_service *iok_service_replica(struct iok_port *port, const struct iok_service *service, struct iok_error *err)
+{
+    struct iok_error local;
+
+    err = err == NULL ? &local : err;
+    return iok_port_check(port, err) != 0 ? NULL : begin(port, iok_service_make_replica(service, err), err);
 }
 
 void iok_service_close(struct iok_service *service, struct iok_port *port)

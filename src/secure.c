@@ -33,16 +33,39 @@ static int read_starttls(struct iok_service *service, struct iok_error *err)
     return 0;
 }
 
+/* One for each host, as each has a name of its own. */
+static int load(struct iok_service *service, const char *name, struct iok_error *err)
+{
+    struct iok_net *net = service->owner->net;
+
+    if (net == NULL) {
+        return iok_err(err, IOK_ECLOSED, "the kernel is stopped");
+    }
+    service->tls_free = net->ops->tls_free;
+    for (uint32_t i = 0; i < service->n_endpoints; i++) {
+        struct iok_endpoint *endpoint = &service->endpoints[i];
+        struct iok_tls_config config = service->tls_config;
+
+        if (endpoint->port == 0 && service->proto->tls != NULL) {
+            continue; /* TLS is not asked for on a unix socket */
+        }
+        config.server_name = name != NULL ? name : endpoint->port == 0 ? NULL : endpoint->host;
+        endpoint->tls = net->ops->tls_new(&config, err);
+        if (endpoint->tls == NULL) {
+            return err->code;
+        }
+    }
+    return 0;
+}
+
 int iok_service_load_tls(struct iok_service *service, struct iok_error *err)
 {
     const struct iok_url *url = &service->url;
     struct iok_tls_config *config = &service->tls_config;
     const char *name = option_text(url, "tls_name");
-    struct iok_net *net;
     int rc;
 
-    *config = (struct iok_tls_config){.server_name = name != NULL ? name : (const char *)url->host.p,
-                                      .verify = true,
+    *config = (struct iok_tls_config){.verify = true,
                                       .ca_file = option_text(url, "tls_ca"),
                                       .cert_file = option_text(url, "tls_cert"),
                                       .key_file = option_text(url, "tls_key")};
@@ -63,13 +86,7 @@ int iok_service_load_tls(struct iok_service *service, struct iok_error *err)
                    : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
     }
     iok_fork_hold(); /* or a child might inherit a lock of OpenSSL that nobody would open */
-    net = service->owner->net;
-    if (net != NULL) {
-        service->tls = net->ops->tls_new(config, err);
-        service->tls_free = net->ops->tls_free;
-    } else {
-        iok_err(err, IOK_ECLOSED, "the kernel is stopped");
-    }
+    rc = load(service, name, err);
     iok_fork_release();
-    return service->tls == NULL ? err->code : 0;
+    return rc;
 }

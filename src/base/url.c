@@ -91,7 +91,7 @@ static int parse_scheme(struct iok_url *url, uint8_t **at, struct iok_span *rest
     return 0;
 }
 
-static int parse_port(struct iok_url *url, struct iok_span text, struct iok_error *err)
+static int parse_port(struct iok_span text, uint16_t *out, struct iok_error *err)
 {
     int64_t port;
 
@@ -100,13 +100,17 @@ static int parse_port(struct iok_url *url, struct iok_span text, struct iok_erro
         return iok_err(err, IOK_EURL,
                        "bad port: expected a number from 1 to 65535 after the host (after user:password comes @host)");
     }
-    url->port = (uint16_t)port;
+    *out = (uint16_t)port;
     return 0;
 }
 
-/* A name, an IPv4 address or, in brackets, an IPv6 address with its %zone: nothing else can be looked up. */
+/* A name, an IPv4 address or, in brackets, an IPv6 address with its %zone: nothing else can be looked up. Or a
+ * directory. */
 static bool host_is_valid(struct iok_span host, bool brackets)
 {
+    if (iok_url_is_directory(host) && !brackets) {
+        return host.n > 1;
+    }
     for (size_t i = 0; i < host.n; i++) {
         uint8_t c = host.p[i], letter = c | 32;
 
@@ -118,15 +122,25 @@ static bool host_is_valid(struct iok_span host, bool brackets)
     return !brackets || memchr(host.p, ':', host.n) != NULL;
 }
 
+static int add_host(struct iok_url *url, struct iok_span name, bool brackets, struct iok_error *err)
+{
+    if (!host_is_valid(name, brackets)) {
+        return iok_err(err, IOK_EURL, "bad host: only letters, digits, '.', '-' and '_' are allowed; IPv6 in brackets");
+    }
+    if (url->n_hosts == IOK_URL_HOSTS_MAX) {
+        return iok_err(err, IOK_EURL, "more than %u hosts", IOK_URL_HOSTS_MAX);
+    }
+    url->hosts[url->n_hosts++] = (struct iok_url_host){.name = name};
+    return 0;
+}
+
+/* "name", "name:port", "[address]", "[address]:port" */
 static int parse_host(struct iok_url *url, uint8_t **at, struct iok_span host, struct iok_error *err)
 {
     bool brackets = host.n > 0 && host.p[0] == '[';
-    struct iok_span name;
+    struct iok_span name, decoded;
     int rc;
 
-    if (memchr(host.p, ',', host.n) != NULL) {
-        return iok_err(err, IOK_EURL, "several hosts in one URL are not supported");
-    }
     if (brackets) {
         name = iok_span_skip(host, 1);
         host = name;
@@ -137,17 +151,94 @@ static int parse_host(struct iok_url *url, uint8_t **at, struct iok_span host, s
     } else {
         name = until(&host, ":");
     }
-    rc = decode(at, name, "host", &url->host, err);
-    if (rc == 0 && !host_is_valid(url->host, brackets)) {
-        return iok_err(err, IOK_EURL, "bad host: only letters, digits, '.', '-' and '_' are allowed; IPv6 in brackets");
+    rc = decode(at, name, "host", &decoded, err);
+    if (rc == 0) {
+        rc = add_host(url, decoded, brackets, err);
     }
     if (rc == 0 && host.n > 0) {
         if (!take(&host, ":")) {
             return iok_err(err, IOK_EURL, "bad host: text after ']'");
         }
-        rc = parse_port(url, host, err);
+        rc = parse_port(host, &url->hosts[url->n_hosts - 1].port, err);
     }
     return rc;
+}
+
+static int parse_hosts(struct iok_url *url, uint8_t **at, struct iok_span list, struct iok_error *err)
+{
+    bool several = memchr(list.p, ',', list.n) != NULL;
+
+    while (list.n > 0) {
+        struct iok_span host = until(&list, ",");
+        int rc = host.n == 0 && several ? iok_err(err, IOK_EURL, "an empty host in the list of hosts")
+                                        : parse_host(url, at, host, err);
+
+        if (rc != 0) {
+            return rc;
+        }
+        if (take(&list, ",") && list.n == 0) {
+            return iok_err(err, IOK_EURL, "an empty host in the list of hosts");
+        }
+    }
+    return 0;
+}
+
+/* A list of ports: one for each host, or one for all. An empty one is the usual port. */
+static int add_ports(struct iok_url *url, struct iok_span list, const char *key, struct iok_error *err)
+{
+    uint32_t n = 0;
+    uint16_t port = 0;
+    bool more = true;
+
+    for (; more; n++) {
+        struct iok_span text = until(&list, ",");
+
+        more = take(&list, ",");
+        port = 0;
+        if (n < url->n_hosts && url->hosts[n].port != 0) {
+            return iok_err(err, IOK_EOPTION, "a port is given twice, after its host and by %s=", key);
+        }
+        if (text.n > 0 && parse_port(text, &port, err) != 0) {
+            return iok_err(err, IOK_EOPTION, "bad %s=: expected numbers from 1 to 65535, separated by commas", key);
+        }
+        if (n < url->n_hosts) {
+            url->hosts[n].port = port;
+        }
+    }
+    for (uint32_t i = 1; n == 1 && i < url->n_hosts; i++) {
+        url->hosts[i].port = url->hosts[i].port != 0 ? url->hosts[i].port : port;
+    }
+    return n == 1 || n == url->n_hosts
+               ? 0
+               : iok_err(err, IOK_EOPTION, "%s= has %u ports for %u hosts", key, n, url->n_hosts);
+}
+
+int iok_url_add_hosts(struct iok_url *url, const char *hosts_key, const char *ports_key, struct iok_error *err)
+{
+    struct iok_span list;
+
+    if (iok_url_option(url, hosts_key, &list)) {
+        bool more = true;
+
+        if (url->unix_socket || url->n_hosts > 0) {
+            return iok_err(err, IOK_EOPTION, "the host is given twice, before the path and by %s=", hosts_key);
+        }
+        while (more) {
+            struct iok_span name = until(&list, ",");
+            int rc = add_host(url, name, memchr(name.p, ':', name.n) != NULL, err);
+
+            if (rc != 0) {
+                return rc;
+            }
+            more = take(&list, ",");
+        }
+    }
+    if (!iok_url_option(url, ports_key, &list)) {
+        return 0;
+    }
+    return url->unix_socket
+               ? iok_err(err, IOK_EOPTION, "a unix socket whose path is given has no port: leave out %s=", ports_key)
+               : add_ports(url, list, ports_key, err);
 }
 
 static int parse_authority(struct iok_url *url, uint8_t **at, struct iok_span part, struct iok_error *err)
@@ -177,7 +268,7 @@ static int parse_authority(struct iok_url *url, uint8_t **at, struct iok_span pa
     if (url->unix_socket) {
         return part.n == 0 ? 0 : iok_err(err, IOK_EURL, "a unix socket's URL has no host: expected unix:///path");
     }
-    return parse_host(url, at, part, err);
+    return parse_hosts(url, at, part, err);
 }
 
 static int parse_query(struct iok_url *url, uint8_t **at, struct iok_span rest, struct iok_error *err)
@@ -262,11 +353,12 @@ int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err)
     if (n == 0 || n > IOK_URL_BYTES_MAX) {
         return iok_err(err, IOK_EURL, n == 0 ? "the URL is empty" : "the URL is longer than 8192 bytes");
     }
-    url->storage_bytes = 2 * n + 16; /* each part shrinks or stays, and gets a NUL for its separator */
+    url->storage_bytes = 3 * n + 17; /* each part shrinks or stays, and gets a NUL for its separator; and the text */
     url->storage = iok_calloc(url->storage_bytes);
     if (url->storage == NULL) {
         return iok_err(err, IOK_ENOMEM, "out of memory for a URL");
     }
+    url->text = iok_span(memcpy(url->storage + 2 * n + 16, text, n), n);
     rc = parse(url, iok_span(text, n), err);
     if (rc != 0) {
         iok_url_deinit(url);
@@ -439,12 +531,24 @@ static void put_span(struct writer *w, struct iok_span span, const char *also)
     }
 }
 
+static void put_host(struct writer *w, const struct iok_url_host *host)
+{
+    bool ipv6 = !iok_url_is_directory(host->name) && memchr(host->name.p, ':', host->name.n) != NULL;
+    char port[8];
+
+    put_text(w, ipv6 ? "[" : "");
+    put_span(w, host->name, ipv6 ? "/," : "/,:");
+    put_text(w, ipv6 ? "]" : "");
+    if (host->port != 0) {
+        (void)snprintf(port, sizeof(port), ":%u", host->port);
+        put_text(w, port);
+    }
+}
+
 size_t iok_url_safe_text(const struct iok_url *url, char *at, size_t cap)
 {
     struct writer w = {at, cap, 0};
-    bool ipv6 = url->host.n != 0 && memchr(url->host.p, ':', url->host.n) != NULL;
     const char *separator = "?";
-    char port[8];
 
     put_span(&w, url->scheme, "");
     put_text(&w, url->unix_socket && !iok_span_eq(url->scheme, iok_span_of("unix")) ? "+unix://" : "://");
@@ -452,12 +556,9 @@ size_t iok_url_safe_text(const struct iok_url *url, char *at, size_t cap)
         put_span(&w, url->user, ":/");
         put_text(&w, "@");
     }
-    put_text(&w, ipv6 ? "[" : "");
-    put_span(&w, url->host, "/");
-    put_text(&w, ipv6 ? "]" : "");
-    if (url->port != 0 && !url->unix_socket) {
-        (void)snprintf(port, sizeof(port), ":%u", url->port);
-        put_text(&w, port);
+    for (uint32_t i = 0; i < url->n_hosts; i++) {
+        put_text(&w, i > 0 ? "," : "");
+        put_host(&w, &url->hosts[i]);
     }
     put_text(&w, !url->unix_socket && url->path.n != 0 ? "/" : "");
     put_span(&w, url->path, "");

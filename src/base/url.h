@@ -1,10 +1,10 @@
 /* url.h - a service URL, taken apart and percent-decoded.
  *
- *     scheme://user:password@host:port/path?key=value&key=value
+ *     scheme://user:password@host:port,host:port/path?key=value&key=value
  *     scheme+unix:///path/to/socket?key=value     also  unix:///path  where the scheme is unambiguous
  *
- * Several host:port pairs are not accepted yet. IPv6 addresses stand in brackets. Each part is NUL-terminated as well
- * as counted. Immutable after parsing: any thread may read it. */
+ * IPv6 addresses stand in brackets. A host that begins with '/' (as %2F) or '@' (as %40) is a directory of sockets. Each
+ * part is NUL-terminated as well as counted. Immutable after parsing: any thread may read it. */
 #ifndef IOK_BASE_URL_H
 #define IOK_BASE_URL_H
 
@@ -16,9 +16,15 @@
 
 #define IOK_URL_OPTIONS_MAX 32u /* more than all option names together need */
 #define IOK_URL_BYTES_MAX 8192u /* as web servers limit a request line */
+#define IOK_URL_HOSTS_MAX 16u   /* a primary and more standbys than anybody has */
 
 struct iok_url_option {
     struct iok_span key, value;
+};
+
+struct iok_url_host {
+    struct iok_span name; /* without brackets */
+    uint16_t port;        /* 0 if absent */
 };
 
 struct iok_url {
@@ -26,19 +32,28 @@ struct iok_url {
     struct iok_span user;     /* n 0 if absent */
     struct iok_span password; /* secret: never shown */
     bool has_user, has_password;
-    struct iok_span host; /* without brackets; n 0 for a unix socket */
-    uint16_t port;        /* 0 if absent */
+    struct iok_url_host hosts[IOK_URL_HOSTS_MAX]; /* none for a unix socket, and for scheme:///path */
+    uint32_t n_hosts;
     bool unix_socket;
     struct iok_span path; /* of the socket when unix_socket, else without the leading '/' */
     struct iok_url_option options[IOK_URL_OPTIONS_MAX];
     uint32_t n_options;
-    char *storage; /* owns all the spans; wiped when freed */
+    struct iok_span text; /* the whole, as it was given: secret */
+    char *storage;        /* owns all the spans; wiped when freed */
     size_t storage_bytes;
 };
 
 /* 0, or IOK_EURL / IOK_ENOMEM with *err. On failure nothing needs freeing. */
 int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err);
 void iok_url_deinit(struct iok_url *url);
+/* The hosts that options name, "a,b" and "5432,5433", after those of the URL itself: either may name them, not both. One
+ * port is for all hosts that have none. 0, or IOK_EURL / IOK_EOPTION with *err. */
+int iok_url_add_hosts(struct iok_url *url, const char *hosts_key, const char *ports_key, struct iok_error *err);
+/* Whether it is a directory of sockets, by its name. */
+static inline bool iok_url_is_directory(struct iok_span host)
+{
+    return host.n > 0 && (host.p[0] == '/' || host.p[0] == '@');
+}
 
 /* The option's value; false if it was not given. */
 bool iok_url_option(const struct iok_url *url, const char *key, struct iok_span *value);

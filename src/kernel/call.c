@@ -216,10 +216,12 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
     struct iok_error err;
     double seconds = (double)(call->deadline_ns - call->stamps.submitted) / 1e9;
 
-    if (call->state == IOK_CALL_QUEUED && iok_count_get(&service->ready_conns) == 0) {
-        iok_err(&err, service->failure.code != 0 ? service->failure.code : IOK_ETIMEOUT,
-                "no connection within %.3g s: %s", seconds,
-                service->failure.code != 0 ? service->failure.text : "still trying");
+    if (call->state == IOK_CALL_QUEUED && !iok_service_is_up(service)) {
+        struct iok_error why;
+
+        iok_service_why(service, &why);
+        iok_err(&err, why.code != 0 ? why.code : IOK_ETIMEOUT, "no connection within %.3g s: %s", seconds,
+                why.code != 0 ? why.text : "still trying");
     } else {
         iok_err(&err, IOK_ETIMEOUT,
                 call->state == IOK_CALL_QUEUED ? "not sent within %.3g s: too many calls ahead"

@@ -48,7 +48,7 @@ enum iok_call_app {
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
 struct iok_peer {
     uint16_t family; /* AF_INET, AF_INET6, AF_UNIX; 0: none */
-    uint16_t port;
+    uint16_t port;   /* AF_UNIX: the index of its endpoint, which has the path */
     uint32_t scope;
     uint8_t ip[16];
 };

@@ -28,9 +28,31 @@ static bool usable(enum iok_conn_state state)
     return state == IOK_CONN_READY || state == IOK_CONN_LEASED;
 }
 
+static bool signed_in(enum iok_conn_state state)
+{
+    return usable(state) || state == IOK_CONN_RESETTING;
+}
+
+void iok_conn_look(struct iok_conn *conn)
+{
+    conn->serves = !conn->for_leases && !conn->retires && conn->endpoint->state == IOK_ENDPOINT_UP;
+}
+
+void iok_conn_retire(struct iok_conn *conn)
+{
+    if (!conn->retires) {
+        conn->retires = true;
+        conn->endpoint->n_shared -= !conn->for_leases;
+        conn->service->settled = false;
+        iok_conn_look(conn);
+        iok_service_want_pump(conn->service);
+    }
+}
+
 void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state)
 {
     struct iok_service *service = conn->service;
+    struct iok_endpoint *endpoint = conn->endpoint;
     enum iok_conn_state old = conn->state;
 
     if ((allowed[old] & 1u << state) == 0) {
@@ -38,9 +60,12 @@ void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state)
         return;
     }
     conn->state = state;
+    endpoint->n_opening -= !signed_in(old) && (signed_in(state) || state == IOK_CONN_CLOSED);
+    endpoint->n_ready += (uint32_t)signed_in(state) - (uint32_t)signed_in(old);
     if (old == IOK_CONN_SIGNING_IN && state == IOK_CONN_READY) {
         iok_count_own_add(&service->connects, 1);
-        iok_service_healthy(service);
+        iok_endpoint_ready(endpoint);
+        iok_conn_look(conn);
     }
     if (usable(state) && !usable(old)) {
         iok_count_add(&service->ready_conns, 1);
@@ -54,6 +79,7 @@ void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state)
     }
     if (state == IOK_CONN_READY) {
         conn->dirty_state = false;
+        service->settled &= !conn->retires && endpoint->state == IOK_ENDPOINT_UP;
         iok_service_want_pump(service);
     }
     iok_conn_arm(conn);
@@ -204,6 +230,8 @@ static void on_connected(void *owner, const struct iok_address *address, const c
         conn->peer.port = ntohs(address->v6.sin6_port);
         conn->peer.scope = address->v6.sin6_scope_id;
         memcpy(conn->peer.ip, &address->v6.sin6_addr, 16);
+    } else {
+        conn->peer.port = (uint16_t)(conn->endpoint - conn->service->endpoints);
     }
     conn->arrived_at = conn->service->core->now;
     conn->io.encrypted = alpn != NULL || conn->peer.family == AF_UNIX;
@@ -320,11 +348,12 @@ static const struct iok_link_events link_events = {
 
 /* ---- opening, sending, closing ---- */
 
-int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error *err)
+int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_error *err)
 {
+    struct iok_service *service = endpoint->service;
     struct iok_core *core = service->core;
-    struct iok_target target = {service->addresses, service->n_addresses, service->tls,
-                                service->starttls.ask.n > 0 ? &service->starttls : NULL};
+    struct iok_target target = {endpoint->addresses, endpoint->n_addresses, endpoint->tls,
+                                service->starttls.ask.n > 0 && endpoint->port != 0 ? &service->starttls : NULL};
     struct iok_conn *conn = iok_calloc(sizeof(*conn));
 
     if (conn == NULL || (conn->codec = iok_calloc(service->proto->state_size + 1)) == NULL) {
@@ -332,23 +361,29 @@ int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error
         return iok_err(err, IOK_ENOMEM, "out of memory for a connection");
     }
     conn->service = service;
+    conn->endpoint = endpoint;
     iok_count_ref(&service->refs);
     conn->for_leases = for_leases;
     conn->opened_at = core->now;
     conn->arrived_at = core->now;
     iok_out_init(&conn->out, &core->output);
-    conn->io = (struct iok_io){
-        .host = &iok_conn_host, .out = &conn->out, .url = &service->url, .max_reply = service->config.max_reply};
+    conn->io = (struct iok_io){.host = &iok_conn_host,
+                               .out = &conn->out,
+                               .url = &service->url,
+                               .wish = service->config.wish,
+                               .max_reply = service->config.max_reply};
     conn->link = core->net->ops->open(core->net, &target, &link_events, conn, err);
     if (conn->link == NULL) {
         iok_conn_free(conn);
         return err->code;
     }
     iok_list_push(&service->conns, &conn->node);
+    endpoint->n_opening++;
     if (for_leases) {
         service->n_leased++;
     } else {
         service->n_shared++;
+        endpoint->n_shared++;
     }
     iok_count_add(&core->objects, 1);
     iok_conn_arm(conn);
@@ -518,7 +553,7 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
     struct iok_service *service = conn->service;
     struct iok_core *core = service->core;
     struct iok_error err = *why; /* why may be part of what ends here */
-    bool was_usable = usable(conn->state) || conn->state == IOK_CONN_RESETTING;
+    bool was_usable = signed_in(conn->state);
 
     if (conn->state == IOK_CONN_CLOSED) {
         return;
@@ -539,6 +574,7 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
         service->n_leased--;
     } else {
         service->n_shared--;
+        conn->endpoint->n_shared -= !conn->retires;
     }
     iok_list_remove(&conn->node);
     iok_list_push(&core->dead, &conn->node);
@@ -559,9 +595,7 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
     if (conn->lease != NULL) {
         iok_lease_lost(conn->lease, &err);
     }
-    if (err.code != 0) {
-        iok_service_failed(service, &err, was_usable);
-    }
+    iok_endpoint_lost(conn->endpoint, &err, was_usable);
     iok_service_want_pump(service);
 }
 

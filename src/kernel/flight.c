@@ -304,6 +304,19 @@ static void host_ready(struct iok_io *io)
     }
 }
 
+/* A lease goes on with its own business on a connection in doubt, and its settings say nothing about the server. */
+static void host_role(struct iok_io *io, uint32_t role)
+{
+    struct iok_conn *conn = conn_of(io);
+    bool shared = conn->lease == NULL && conn->state != IOK_CONN_RESETTING;
+
+    if (role != 0 && shared) {
+        iok_endpoint_role(conn->endpoint, role);
+    } else if (role == 0 && iok_endpoint_doubt(conn->endpoint, shared)) {
+        iok_conn_retire(conn);
+    }
+}
+
 static uint64_t host_random(struct iok_io *io)
 {
     struct iok_net *net = conn_of(io)->service->core->net;
@@ -317,5 +330,6 @@ const struct iok_host iok_conn_host = {
     .end = host_end,
     .flight = host_flight,
     .ready = host_ready,
+    .role = host_role,
     .random = host_random,
 };

@@ -209,7 +209,7 @@ static void fire_timers(struct iok_core *core)
             iok_conn_timer(iok_container(timer, struct iok_conn, timer));
             break;
         case IOK_TIMER_ENDPOINT:
-            iok_service_retry_due(iok_container(timer, struct iok_service, retry));
+            iok_endpoint_timer(iok_container(timer, struct iok_endpoint, retry));
             break;
         case IOK_TIMER_PORT:
             port_due(core, iok_container(timer, struct iok_port, due));

@@ -2,6 +2,8 @@
  *
  *     kernel > service > endpoint > conn          kernel > port > call, lease
  *
+ * A service has one queue and one wish; the endpoints that fit the wish serve it.
+ *
  * It takes events (bytes arrived, connected, closed, resolved, time passed, message from a port) and asks net.h for
  * actions. Given the same events, times and random numbers it does the same things. One thread at a time runs it. */
 #ifndef IOK_KERNEL_KERNEL_H
@@ -80,6 +82,41 @@ struct iok_service_config {
     bool overload_waits; /* overload=wait: at a bound a call waits until its deadline; else it ends at once */
     bool drops;          /* slow_consumer=drop: what a full stream has no room for is dropped; else reading pauses */
     bool tls;
+    enum iok_wish wish;
+    bool shuffle; /* load_balance_hosts=random: each connection goes to any endpoint, not to the first that will do */
+};
+
+/* State changes only through set_state, by the table in endpoint.c. */
+enum iok_endpoint_state {
+    IOK_ENDPOINT_IDLE = 0, /* not tried, or not needed since */
+    IOK_ENDPOINT_TRYING,   /* looked up, connected to, asked for its role */
+    IOK_ENDPOINT_UP,       /* usable, and what is wished for: its connections take calls */
+    IOK_ENDPOINT_UNFIT,    /* usable, but of another role: connections end as soon as they are idle */
+    IOK_ENDPOINT_DOWN,     /* the last attempt failed, or all connections were lost */
+};
+
+#define IOK_HOST_TEXT_MAX 256u /* a DNS name has 253 bytes at most, a socket's path 107 */
+
+/* One host of a service. */
+struct iok_endpoint {
+    struct iok_service *service;
+    enum iok_endpoint_state state;
+    uint32_t role;                /* enum iok_role, as its connections said last; 0: not known */
+    char host[IOK_HOST_TEXT_MAX]; /* a name, a literal address, or a socket's path */
+    uint16_t port;                /* 0: a socket's path */
+    struct iok_tls *tls;
+    struct iok_address addresses[IOK_ADDRESSES_MAX];
+    uint32_t n_addresses;
+    uint64_t resolved_until; /* when the addresses want another look-up; UINT64_MAX: literal */
+    struct iok_query *query;
+    struct iok_backoff backoff;
+    struct iok_timer retry;   /* TRYING: until the next endpoint is tried as well. Else until this one is tried again */
+    bool slow;                /* TRYING, and the others need not wait for it any longer */
+    uint64_t doubted_at;      /* when it last was not what it had said; 0: never */
+    bool fatal;               /* the failure will not heal by waiting */
+    struct iok_error failure; /* why it is not up; code 0: it was not tried, or all is well */
+    uint32_t n_shared;        /* connections for shared calls, those in the making included, but none that retire */
+    uint32_t n_opening, n_ready; /* connections that are not signed in yet; those that are */
 };
 
 struct iok_service {
@@ -88,9 +125,8 @@ struct iok_service {
     char name[512];
     const struct iok_proto *proto;
     struct iok_service_config config;
-    struct iok_tls *tls;
-    struct iok_tls_config tls_config;
-    struct iok_starttls starttls; /* ask.n 0: TLS from the first byte on, if at all */
+    struct iok_tls_config tls_config; /* but for the server's name */
+    struct iok_starttls starttls;     /* ask.n 0: TLS from the first byte on, if at all */
     void (*tls_free)(struct iok_tls *tls);
     struct iok_kernel *owner; /* the public handle */
 
@@ -105,15 +141,10 @@ struct iok_service {
     uint64_t pending_bytes;                             /* arguments of these calls */
     struct iok_budget retry_budget;
 
-    /* the endpoint: one per service until resolvers publish sets */
-    struct iok_address addresses[IOK_ADDRESSES_MAX];
-    uint32_t n_addresses;
-    uint64_t resolved_until; /* when the addresses want another look-up; UINT64_MAX: literal */
-    struct iok_query *query;
-    struct iok_backoff backoff;
-    struct iok_timer retry;   /* set: wait before the next attempt */
-    struct iok_error failure; /* why there is no connection; code 0: none was tried, or all is well */
-    bool fatal;               /* the failure will not heal by waiting: calls end at once */
+    struct iok_endpoint *endpoints; /* in the URL's order, which is that of preference */
+    uint32_t n_endpoints;
+    bool second_choice; /* PREFER_STANDBY, and there is none: any will do */
+    bool settled;       /* nothing is to be opened or closed: until something changes */
 
     /* figures: written by the core, read by anybody */
     struct iok_count calls, ended[5], retries, cancelled, connects, connect_failures, disconnects, pings;
@@ -136,10 +167,13 @@ enum iok_conn_state {
 
 struct iok_conn {
     struct iok_service *service;
+    struct iok_endpoint *endpoint;
     struct iok_link *link;
     struct iok_node node, dirty_node;
     enum iok_conn_state state;
     bool for_leases;  /* not for shared calls */
+    bool serves;      /* shared calls may go here when it is READY: iok_conn_look */
+    bool retires;     /* takes no more calls, and ends with the last that it has */
     bool dirty_state; /* a call on the lease changed the connection's state */
     bool blocked;     /* send accepted less than all */
     bool read_paused;
@@ -240,6 +274,8 @@ struct iok_message *iok_message_new(size_t max_bytes, struct iok_account *accoun
 
 /* ---- service.c ---- */
 struct iok_service *iok_service_make(const char *url, struct iok_error *err);
+/* One like it that prefers standbys. */
+struct iok_service *iok_service_make_replica(const struct iok_service *of, struct iok_error *err);
 void iok_service_drop(struct iok_service *service); /* one reference */
 void iok_service_start(struct iok_core *core, struct iok_service *service);
 void iok_service_stop(struct iok_service *service, const struct iok_error *why);
@@ -250,20 +286,41 @@ void iok_service_forked(struct iok_service *service, const struct iok_error *why
 /* Moves queued calls to connections that have room, and opens connections that are lacking. */
 void iok_service_pump(struct iok_service *service);
 void iok_service_want_pump(struct iok_service *service);
-/* Opens what is lacking: shared connections, and those that leases wait for. */
-void iok_service_fill(struct iok_service *service);
-void iok_service_retry_due(struct iok_service *service);
-/* A connection could not be made, or was lost. ready: it had been usable. */
-void iok_service_failed(struct iok_service *service, const struct iok_error *err, bool ready);
-void iok_service_healthy(struct iok_service *service);
 void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front);
 /* Counts a call among those that the service holds; or says why it has no room for it. */
 int iok_service_admit(struct iok_service *service, struct iok_call *call, struct iok_error *err);
 /* It ended, or is a stream by now. Harmless when it was not admitted. */
 void iok_service_dismiss(struct iok_service *service, struct iok_call *call);
 
+/* ---- endpoint.c ---- */
+/* The endpoints that the service's URL names. 0, or an error. The program's thread. */
+int iok_endpoints_make(struct iok_service *service, struct iok_error *err);
+void iok_endpoints_free(struct iok_service *service);
+/* Opens what is lacking: shared connections, and those that leases wait for. Closes what is too much. */
+void iok_service_fill(struct iok_service *service);
+/* Whether some endpoint is UP. */
+bool iok_service_is_up(const struct iok_service *service);
+/* Whether all endpoints failed last for a reason that does not go away by waiting. */
+bool iok_service_is_hopeless(const struct iok_service *service);
+/* Why the service is not up, with each endpoint's reason in short; code 0: none was tried. */
+void iok_service_why(const struct iok_service *service, struct iok_error *err);
+void iok_endpoint_timer(struct iok_endpoint *endpoint);
+/* A connection is signed in; it ends, or is lost with an error's code: ready, if it had been signed in. */
+void iok_endpoint_ready(struct iok_endpoint *endpoint);
+void iok_endpoint_lost(struct iok_endpoint *endpoint, const struct iok_error *err, bool ready);
+/* A connection says what the server is. */
+void iok_endpoint_role(struct iok_endpoint *endpoint, uint32_t role);
+/* It is not what it said: a new connection will be asked. false: that was done a moment ago. */
+bool iok_endpoint_doubt(struct iok_endpoint *endpoint, bool ask);
+/* The service stops; after fork also the look-ups are gone. */
+void iok_endpoint_stop(struct iok_endpoint *endpoint);
+
 /* ---- conn.c ---- */
-int iok_conn_open(struct iok_service *service, bool for_leases, struct iok_error *err);
+int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_error *err);
+/* Notes whether shared calls may go to it: after its endpoint, or its own part in that, changed. */
+void iok_conn_look(struct iok_conn *conn);
+/* No more calls: it is closed once the last one is answered. */
+void iok_conn_retire(struct iok_conn *conn);
 bool iok_conn_has_room(const struct iok_conn *conn);
 /* Encodes the call onto the connection; a call that cannot be encoded ends here. */
 void iok_conn_send(struct iok_conn *conn, struct iok_call *call);

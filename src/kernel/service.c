@@ -1,4 +1,4 @@
-/* service.c - what the program asked for by URL: its options, its name's addresses, its connections and its queue. */
+/* service.c - what the program asked for by URL: its options and its queue. endpoint.c has its hosts. */
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -107,6 +107,8 @@ static int read_config(struct iok_service *service, struct iok_error *err)
         .ping_timeout = 5 * IOK_NS_S,
         .lease_idle = 30 * IOK_NS_S,
         .tls = config->tls,
+        .wish = config->wish,
+        .shuffle = config->shuffle,
     };
     if ((rc = check_keys(url, service->proto, err)) != 0 ||
         (rc = iok_url_option_u64(url, "connections", 1, IOK_CONNECTIONS_MAX, &config->connections, err)) != 0 ||
@@ -142,6 +144,34 @@ static int unknown_scheme(struct iok_span scheme, struct iok_error *err)
     return iok_err(err, IOK_EURL, "unknown scheme '%.*s': known are %s", (int)scheme.n, scheme.p, known);
 }
 
+/* Its name has the hosts as they stand before the path, with their ports; then those of the options are added. */
+static int name_service(struct iok_service *service, struct iok_error *err)
+{
+    const struct iok_proto_hosts *hosts = service->proto->hosts;
+    struct iok_service_config *config = &service->config;
+    struct iok_url *url = &service->url;
+    struct iok_span ports;
+    bool given = hosts != NULL && iok_url_option(url, hosts->ports_key, &ports);
+    int rc = 0;
+
+    for (uint32_t i = 0; i < url->n_hosts && !given; i++) {
+        if (url->hosts[i].port == 0) {
+            url->hosts[i].port = service->proto->default_port;
+        }
+    }
+    iok_url_safe_text(url, service->name, sizeof(service->name));
+    if (hosts != NULL) {
+        rc = iok_url_add_hosts(url, hosts->hosts_key, hosts->ports_key, err);
+    }
+    if (rc == 0 && hosts != NULL && hosts->wish != NULL) {
+        rc = hosts->wish(url, &config->wish, &config->shuffle, err);
+    }
+    if (rc == 0) {
+        rc = iok_endpoints_make(service, err);
+    }
+    return rc != 0 || service->proto->check == NULL ? rc : service->proto->check(url, err);
+}
+
 /* Finds the codec, and checks the parts of the URL that every protocol shares. */
 static int read_url(struct iok_service *service, struct iok_error *err)
 {
@@ -153,29 +183,32 @@ static int read_url(struct iok_service *service, struct iok_error *err)
     if (service->proto == NULL) {
         return unknown_scheme(url->scheme, err);
     }
-    if (url->port == 0) {
-        url->port = service->proto->default_port;
-    }
-    if (!url->unix_socket && url->host.n == 0) {
-        return iok_err(err, IOK_EURL, "no host: expected %.*s://host:port", (int)url->scheme.n, url->scheme.p);
-    }
-    if (!url->unix_socket && url->port == 0) {
-        return iok_err(err, IOK_EURL, "no port, and %s has no usual one: expected %s://host:port", service->proto->name,
-                       service->proto->name);
-    }
-    if (url->unix_socket) {
-        if (!iok_address_unix(url->path, &service->addresses[0])) {
-            return iok_err(err, IOK_EURL, "the socket's path is longer than 107 bytes");
-        }
-        service->n_addresses = 1;
-    } else if (iok_address_literal((const char *)url->host.p, url->port, &service->addresses[0])) {
-        service->n_addresses = 1;
-    }
-    service->resolved_until = service->n_addresses != 0 ? UINT64_MAX : 0;
-    return service->proto->check == NULL ? 0 : service->proto->check(url, err);
+    return name_service(service, err);
 }
 
-struct iok_service *iok_service_make(const char *url, struct iok_error *err)
+/* As if the URL had said so. */
+static int prefer_standby(struct iok_service *service, struct iok_error *err)
+{
+    const struct iok_proto *proto = iok_proto_find(service->url.scheme, &(bool){false});
+    struct iok_url *url = &service->url;
+    uint32_t i = 0;
+
+    if (proto->hosts == NULL) {
+        return iok_err(err, IOK_ESTATE, "%s has no standbys here", proto->name);
+    }
+    while (i < url->n_options && !iok_span_eq(url->options[i].key, iok_span_of(proto->hosts->wish_key))) {
+        i++;
+    }
+    if (i == IOK_URL_OPTIONS_MAX) {
+        return iok_err(err, IOK_EURL, "more than %u options", IOK_URL_OPTIONS_MAX);
+    }
+    url->n_options += i == url->n_options;
+    url->options[i].key = iok_span_of(proto->hosts->wish_key);
+    url->options[i].value = iok_span_of(proto->hosts->prefer_standby);
+    return 0;
+}
+
+static struct iok_service *make(const char *url, bool replica, struct iok_error *err)
 {
     struct iok_service *service = iok_calloc_line(sizeof(*service));
 
@@ -187,12 +220,13 @@ struct iok_service *iok_service_make(const char *url, struct iok_error *err)
         iok_free(service);
         return NULL;
     }
-    if (read_url(service, err) != 0 || read_config(service, err) != 0) {
+    if ((replica && prefer_standby(service, err) != 0) || read_url(service, err) != 0 ||
+        read_config(service, err) != 0) {
+        iok_endpoints_free(service);
         iok_url_deinit(&service->url);
         iok_free(service);
         return NULL;
     }
-    iok_url_safe_text(&service->url, service->name, sizeof(service->name));
     iok_count_set(&service->refs, 1);
     iok_list_init(&service->queue);
     iok_list_init(&service->lease_wait);
@@ -201,12 +235,20 @@ struct iok_service *iok_service_make(const char *url, struct iok_error *err)
     return service;
 }
 
+struct iok_service *iok_service_make(const char *url, struct iok_error *err)
+{
+    return make(url, false, err);
+}
+
+struct iok_service *iok_service_make_replica(const struct iok_service *of, struct iok_error *err)
+{
+    return make((const char *)of->url.text.p, true, err);
+}
+
 void iok_service_drop(struct iok_service *service)
 {
     if (iok_count_unref(&service->refs)) {
-        if (service->tls != NULL) {
-            service->tls_free(service->tls);
-        }
+        iok_endpoints_free(service);
         iok_url_deinit(&service->url);
         iok_free(service);
     }
@@ -246,7 +288,6 @@ static void fail_lease_wait(struct iok_service *service, const struct iok_error 
 
 void iok_service_stop(struct iok_service *service, const struct iok_error *why)
 {
-    struct iok_core *core = service->core;
     struct iok_node *node;
 
     if (!service->started || service->closed) {
@@ -261,16 +302,16 @@ void iok_service_stop(struct iok_service *service, const struct iok_error *why)
     while ((node = iok_list_first(&service->conns)) != NULL) {
         iok_conn_close(iok_container(node, struct iok_conn, node), why);
     }
-    if (service->query != NULL) {
-        core->net->ops->cancel(service->query);
-        service->query = NULL;
+    for (uint32_t i = 0; i < service->n_endpoints; i++) {
+        iok_endpoint_stop(&service->endpoints[i]);
     }
-    iok_timer_stop(&core->wheel, &service->retry);
 }
 
 void iok_service_forget_links(struct iok_service *service)
 {
-    service->query = NULL;
+    for (uint32_t i = 0; i < service->n_endpoints; i++) {
+        service->endpoints[i].query = NULL;
+    }
     iok_list_each (&service->conns, node, after) {
         iok_container(node, struct iok_conn, node)->link = NULL;
     }
@@ -282,7 +323,7 @@ void iok_service_forked(struct iok_service *service, const struct iok_error *why
     assert(service->n_pending == 0 && service->n_inflight == 0 && service->n_shared == 0 && service->n_leased == 0);
     iok_count_set(&service->queued_now, 0);
     iok_count_set(&service->inflight_now, 0);
-    iok_service_healthy(service);
+    service->second_choice = service->settled = false;
     service->started = service->closed = false;
 }
 
@@ -357,7 +398,7 @@ static struct iok_conn *least_busy(struct iok_service *service)
     iok_list_each (&service->conns, node, after) {
         struct iok_conn *conn = iok_container(node, struct iok_conn, node);
 
-        if (conn->state == IOK_CONN_READY && !conn->for_leases && iok_conn_has_room(conn) &&
+        if (conn->state == IOK_CONN_READY && conn->serves && iok_conn_has_room(conn) &&
             (best == NULL || conn->n_live < best->n_live)) {
             best = conn;
         }
@@ -370,11 +411,26 @@ static struct iok_conn *idle_lease_conn(struct iok_service *service)
     iok_list_each (&service->conns, node, after) {
         struct iok_conn *conn = iok_container(node, struct iok_conn, node);
 
-        if (conn->state == IOK_CONN_READY && conn->for_leases && !conn->pinged) {
+        if (conn->state == IOK_CONN_READY && conn->for_leases && !conn->pinged && !conn->retires &&
+            conn->endpoint->state == IOK_ENDPOINT_UP) {
             return conn;
         }
     }
     return NULL;
+}
+
+/* A refused sign-in, TLS, or a wrong protocol does not heal by waiting. */
+static void fail_fast(struct iok_service *service)
+{
+    struct iok_error why;
+
+    iok_service_why(service, &why);
+    if (iok_service_is_hopeless(service)) {
+        if (!iok_service_is_up(service)) {
+            fail_queue(service, &service->queue, &why);
+        }
+        fail_lease_wait(service, &why);
+    }
 }
 
 void iok_service_pump(struct iok_service *service)
@@ -390,132 +446,10 @@ void iok_service_pump(struct iok_service *service)
     while (!iok_list_empty(&service->lease_wait) && (conn = idle_lease_conn(service)) != NULL) {
         iok_lease_bind(iok_container(iok_list_pop(&service->lease_wait), struct iok_lease, node), conn);
     }
-    if (service->fatal && iok_count_get(&service->ready_conns) == 0) {
-        fail_queue(service, &service->queue, &service->failure);
-    }
-    if (service->fatal) {
-        fail_lease_wait(service, &service->failure);
+    if (service->endpoints[0].fatal) {
+        fail_fast(service);
     }
     iok_count_set(&service->queued_now, service->n_pending - service->n_inflight);
     iok_count_set(&service->inflight_now, service->n_inflight);
     iok_service_fill(service);
-}
-
-static void resolved(void *owner, const struct iok_address *addresses, uint32_t n, uint64_t ttl_ns,
-                     const struct iok_error *err)
-{
-    struct iok_service *service = owner;
-
-    service->query = NULL;
-    iok_core_look_at_clock(service->core);
-    if (n == 0 || err->code != 0) {
-        /* The last good set stays: it is tried, and the name again later. */
-        if (service->n_addresses == 0) {
-            iok_service_failed(service, err, false);
-            return;
-        }
-        service->resolved_until = service->core->now + IOK_BACKOFF_CAP_NS;
-    } else {
-        service->n_addresses = n < IOK_ADDRESSES_MAX ? n : IOK_ADDRESSES_MAX;
-        memcpy(service->addresses, addresses, service->n_addresses * sizeof(*addresses));
-        service->resolved_until = service->core->now + ttl_ns;
-    }
-    iok_service_fill(service);
-}
-
-/* true when there are addresses to try now. */
-static bool have_addresses(struct iok_service *service)
-{
-    struct iok_core *core = service->core;
-    struct iok_error err;
-
-    if (service->query != NULL) {
-        return false;
-    }
-    if (service->n_addresses != 0 && core->now < service->resolved_until) {
-        return true;
-    }
-    service->query = core->net->ops->resolve(core->net, (const char *)service->url.host.p, service->url.port, resolved,
-                                             service, &err);
-    if (service->query == NULL) {
-        iok_service_failed(service, &err, false);
-    }
-    return false;
-}
-
-static uint32_t count_waiting_leases(const struct iok_service *service)
-{
-    uint32_t n = 0;
-
-    iok_list_each (&service->lease_wait, node, after) {
-        n++;
-    }
-    iok_list_each (&service->conns, node, after) {
-        const struct iok_conn *conn = iok_container(node, struct iok_conn, node);
-
-        /* One that is being made, or made clean, will serve a waiting lease. */
-        if (n > 0 && conn->for_leases && conn->state != IOK_CONN_LEASED) {
-            n--;
-        }
-    }
-    return n;
-}
-
-void iok_service_fill(struct iok_service *service)
-{
-    struct iok_error err;
-    uint32_t leases;
-
-    if (service->closed || service->core->stopping || iok_timer_is_set(&service->retry)) {
-        return;
-    }
-    leases = iok_list_empty(&service->lease_wait) ? 0 : count_waiting_leases(service);
-    while (service->n_shared < service->config.connections ||
-           (leases > 0 && service->n_leased < service->config.leases)) {
-        bool for_leases = service->n_shared >= service->config.connections;
-
-        if (!have_addresses(service)) {
-            return;
-        }
-        if (iok_conn_open(service, for_leases, &err) != 0) {
-            iok_service_failed(service, &err, false);
-            return;
-        }
-        leases -= for_leases;
-    }
-}
-
-void iok_service_retry_due(struct iok_service *service)
-{
-    iok_service_fill(service);
-}
-
-void iok_service_failed(struct iok_service *service, const struct iok_error *err, bool ready)
-{
-    struct iok_core *core = service->core;
-
-    if (service->closed || core->stopping) {
-        return;
-    }
-    iok_count_own_add(ready ? &service->disconnects : &service->connect_failures, 1);
-    service->failure = *err;
-    service->fatal = !ready && (err->code == IOK_EAUTH || err->code == IOK_ETLS || err->code == IOK_EPROTO ||
-                                err->code == IOK_EOPTION);
-    iok_note_write(&service->last_failure, err->text);
-    if (!ready && service->resolved_until != UINT64_MAX) {
-        service->resolved_until = 0; /* it may have moved: look the name up again */
-    }
-    if (!iok_timer_is_set(&service->retry)) {
-        service->retry.kind = IOK_TIMER_ENDPOINT;
-        iok_timer_set(&core->wheel, &service->retry,
-                      core->now + iok_backoff_next(&service->backoff, core->net->ops->random(core->net)));
-    }
-    iok_service_want_pump(service);
-}
-
-void iok_service_healthy(struct iok_service *service)
-{
-    iok_backoff_reset(&service->backoff);
-    service->failure.code = 0;
-    service->fatal = false;
 }

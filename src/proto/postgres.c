@@ -29,6 +29,7 @@
 
 enum stage {
     STAGE_SIGNIN,
+    STAGE_ROLE, /* still signing in: the server is asked what it is */
     STAGE_RESET,
     STAGE_OPEN,
 };
@@ -47,6 +48,7 @@ struct pg {
     /* the reply that is being read */
     bool in_reply, described, bound, completed, failed;
     bool stale;   /* it failed since the server's statement is not what it was: nothing ran */
+    bool refused; /* it failed since the server does not write, though it should: nothing ran */
     uint8_t kind; /* enum pg_kind */
     uint32_t slot;
     uint32_t rows_at, n_rows; /* the token that heads the rows */
@@ -60,6 +62,7 @@ struct pg {
     uint8_t resets;  /* queries of the reset that are not answered yet */
     uint8_t effects; /* enum pg_effect, of all that was sent since the last reset */
     struct pg_scram scram;
+    struct pg_role role;
     struct pg_cache cache;
     struct pg_bytes scratch;
 };
@@ -185,8 +188,10 @@ static int release_held(struct pg *pg, struct iok_io *io)
 
 static int unasked(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
-    if (pg->type == 'S')
-        return 0; /* ParameterStatus: nothing depends on one yet */
+    if (pg->type == 'S') { /* ParameterStatus */
+        pg_role_status(&pg->role, io, body);
+        return 0;
+    }
     if (pg->stage != STAGE_OPEN)
         return 0; /* nobody listens */
     return pg->in_reply ? hold(pg, io, pg->type, body) : push(io, pg->type, body);
@@ -208,7 +213,7 @@ static int begin_reply(struct pg *pg, struct iok_io *io)
     pg->slot = pg->kind == PG_FIRST || pg->kind == PG_BOUND ? flight->tag & ((1u << PG_KIND_SHIFT) - 1) : PG_NO_SLOT;
     pg->shape = pg->slot != PG_NO_SLOT ? &pg->cache.slots[pg->slot].shape : &pg->once;
     pg->described = pg->kind == PG_BOUND;
-    pg->bound = pg->completed = pg->failed = pg->stale = false;
+    pg->bound = pg->completed = pg->failed = pg->stale = pg->refused = false;
     pg->in_reply = true;
     io->host->begin_reply(io, IOK_SEQ_HEAD);
     return 0;
@@ -306,21 +311,31 @@ static bool note_stale(struct pg *pg, struct iok_span body)
     return misnamed || changed;
 }
 
+/* Of a server that should write and says that it does not: a primary became a standby behind a name or a pooler. Not
+ * where the session's own setting is the reason. */
+static bool is_refused(const struct pg *pg, const struct iok_io *io, struct iok_span body)
+{
+    return iok_wish_writes(io->wish) && !pg->role.read_only && iok_span_eq(pg_field(body, 'C'), iok_span_of("25006"));
+}
+
 static int on_error(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
     struct iok_span severity = pg_field(body, 'V'), text = pg_field(body, 'M');
     if (pg->stage == STAGE_SIGNIN)
         return pg_refused(io, body);
     bool fatal = iok_span_eq(severity, iok_span_of("FATAL")) || iok_span_eq(severity, iok_span_of("PANIC"));
-    if (fatal || pg->stage == STAGE_RESET)
+    if (fatal || pg->stage != STAGE_OPEN)
         return iok_io_fail(io, IOK_ERESET, "%s (%.*s): %.*s",
-                           fatal ? "the server ended the connection" : "the connection cannot be made clean",
+                           fatal                     ? "the server ended the connection"
+                           : pg->stage == STAGE_ROLE ? "the server does not say what it is"
+                                                     : "the connection cannot be made clean",
                            (int)(pg_field(body, 'C').n & 15), pg_field(body, 'C').p, text.n < 160 ? (int)text.n : 160,
                            text.p);
     if (pg->failed)
         return unexpected(io, pg->type);
     pg->failed = true;
     pg->stale = note_stale(pg, body);
+    pg->refused = is_refused(pg, io, body);
     iok_tape_rewind(io->tape);
     put_fields(io->tape, IOK_ATTR, body, false);
     iok_tape_copy(io->tape, IOK_ERROR, 0, text);
@@ -340,12 +355,24 @@ static int end_reply(struct pg *pg, struct iok_io *io)
     pg_shape_clear(&pg->once);
     pg->in_reply = false;
     /* Within a transaction the failure has undone what came before, so asking again would not be the same. */
-    uint32_t flags = pg->stale ? IOK_MSG_REJECTED | (pg->transaction == 'I' ? IOK_MSG_AGAIN : 0) : 0;
+    bool again = pg->transaction == 'I';
+    uint32_t flags = pg->stale || (pg->refused && again) ? IOK_MSG_REJECTED | (again ? IOK_MSG_AGAIN : 0) : 0;
+    if (pg->refused)
+        io->host->role(io, 0);
     int rc = io->host->end(io, IOK_MSG_LAST | flags);
     return rc == 0 ? release_held(pg, io) : rc;
 }
 
 /* ---- messages ------------------------------------------------------------------------------------------------- */
+
+static int put_query(struct iok_io *io, const char *sql)
+{
+    uint8_t at[5] = {'Q'};
+    pg_put_u32(at + 1, 4 + strlen(sql) + 1);
+    iok_out_put(io->out, iok_span(at, sizeof(at)));
+    iok_out_put(io->out, iok_span(sql, strlen(sql) + 1));
+    return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a query") : 0;
+}
 
 static int on_ready(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
@@ -360,6 +387,12 @@ static int on_ready(struct pg *pg, struct iok_io *io, struct iok_span body)
         return 0;
     if (pg->transaction != 'I')
         return iok_io_fail(io, IOK_ESTATE, "a transaction is open where none can be");
+    if (pg->stage == STAGE_SIGNIN && io->wish != IOK_WISH_ANY && !pg->role.reported) {
+        pg->stage = STAGE_ROLE;
+        return put_query(io, pg_role_query);
+    }
+    if (pg->stage != STAGE_RESET && io->wish != IOK_WISH_ANY)
+        pg_role_told(&pg->role, io);
     pg->stage = STAGE_OPEN;
     io->host->ready(io);
     return 0;
@@ -386,14 +419,15 @@ static int signin_message(struct pg *pg, struct iok_io *io, struct iok_span body
     }
 }
 
-/* The answers to the statements of a reset: what they give is of no interest. */
-static int reset_message(struct pg *pg, struct iok_io *io, struct iok_span body)
+/* The answers to our own statements: what those of a reset give is of no interest. */
+static int own_message(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
     switch (pg->type) {
     case 'C':
     case 'T':
-    case 'D':
         return 0;
+    case 'D':
+        return pg->stage == STAGE_ROLE ? pg_role_answer(&pg->role, io, body) : 0;
     case 'Z':
         return on_ready(pg, io, body);
     default:
@@ -445,7 +479,7 @@ static int message(struct pg *pg, struct iok_io *io, struct iok_span body)
         return on_error(pg, io, body);
     if (pg->stage == STAGE_SIGNIN)
         return signin_message(pg, io, body);
-    return pg->stage == STAGE_RESET ? reset_message(pg, io, body) : reply_message(pg, io, body);
+    return pg->stage == STAGE_OPEN ? reply_message(pg, io, body) : own_message(pg, io, body);
 }
 
 /* ---- rows ----------------------------------------------------------------------------------------------------- */
@@ -644,15 +678,6 @@ static int pg_ping(void *state, struct iok_io *io, struct iok_flight *flight)
     return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a ping") : 0;
 }
 
-static int put_query(struct iok_io *io, const char *sql)
-{
-    uint8_t at[5] = {'Q'};
-    pg_put_u32(at + 1, 4 + strlen(sql) + 1);
-    iok_out_put(io->out, iok_span(at, sizeof(at)));
-    iok_out_put(io->out, iok_span(sql, strlen(sql) + 1));
-    return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a reset") : 0;
-}
-
 /* What DISCARD ALL does, but for the prepared statements, which are worth keeping; with them if the program has made
  * some of its own. Each Query has a ReadyForQuery of its own. */
 static int pg_reset(void *state, struct iok_io *io)
@@ -693,6 +718,10 @@ static const struct iok_proto_option pg_options[] = {
     {"sslrootcert", "as tls_ca"},
     {"sslcert", "as tls_cert"},
     {"sslkey", "as tls_key"},
+    {"host", "hosts, or directories of sockets, separated by commas, where the URL has none before its path"},
+    {"port", "their ports: one for each, or one for all"},
+    {"target_session_attrs", "any, primary, standby, prefer-standby, read-write or read-only; default any"},
+    {"load_balance_hosts", "disable: the first host that will do; random: any; default disable"},
     {"dbname", "the database, where the path is that of a socket"},
     {"application_name", "the connections' name in pg_stat_activity; default iokernel"},
     {"options", "command-line options of the server's session, such as -c statement_timeout=5s"},
@@ -709,6 +738,7 @@ const struct iok_proto iok_proto_postgres = {
     .state_size = sizeof(struct pg),
     .default_connections = 4, /* a few suffice, since requests share them; each costs the server a process */
     .options = pg_options,
+    .hosts = &pg_hosts,
     .check = pg_check,
     .tls = pg_check_ssl,
     .open = pg_open,

@@ -1,6 +1,6 @@
 /* postgres.h - what the parts of the PostgreSQL codec share, private to them: postgres.c (messages, replies and the
  * slots of proto.h), postgres_request.c (requests), postgres_cache.c (prepared statements), postgres_signin.c,
- * postgres_values.c (values as tokens), postgres_text.c (their text forms), postgres_sql.c (what a statement is).
+ * postgres_role.c (hosts and their roles), postgres_values.c (values as tokens), postgres_text.c (their text forms), postgres_sql.c (what a statement is).
  *
  * Specification: https://www.postgresql.org/docs/current/protocol.html, cited as [PG] with the section. */
 #ifndef IOK_PROTO_POSTGRES_H
@@ -205,6 +205,23 @@ int pg_put_startup(struct iok_io *io);
 int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span body);
 /* An ErrorResponse during sign-in: the error that it means. */
 int pg_refused(struct iok_io *io, struct iok_span body);
+
+/* ---- roles: postgres_role.c ----------------------------------------------------------------------------------- */
+
+struct pg_role {
+    bool reported; /* by ParameterStatus, when it changes */
+    bool known;    /* the host was told */
+    bool standby, read_only;
+};
+
+extern const struct iok_proto_hosts pg_hosts;
+/* Its one row is given to pg_role_answer: 0, or IOK_EPROTO with io->err. */
+extern const char pg_role_query[];
+int pg_role_answer(struct pg_role *role, struct iok_io *io, struct iok_span body);
+/* A ParameterStatus, of whatever. */
+void pg_role_status(struct pg_role *role, struct iok_io *io, struct iok_span body);
+/* The sign-in is over, and all is known: tells the host, now and whenever it changes. */
+void pg_role_told(struct pg_role *role, struct iok_io *io);
 
 /* ---- requests: postgres_request.c ----------------------------------------------------------------------------- */
 

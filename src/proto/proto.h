@@ -18,6 +18,7 @@
 
 #include "../base/err.h"
 #include "../base/out.h"
+#include "../base/role.h"
 #include "../base/span.h"
 #include "../base/tape.h"
 #include "../base/url.h"
@@ -80,6 +81,9 @@ struct iok_host {
     struct iok_flight *(*flight)(struct iok_io *io, uint64_t seq);
     /* Sign-in is done. Called once per greet. */
     void (*ready)(struct iok_io *io);
+    /* What the server is: enum iok_role. At sign-in, before ready, and whenever it changes; 0: it is not what it said
+     * it was, and a new connection will be asked. Of interest only where io->wish is not IOK_WISH_ANY. */
+    void (*role)(struct iok_io *io, uint32_t role);
     /* For nonces. It may be the generator of the host's jitter: do not show its values to a peer as they are. */
     uint64_t (*random)(struct iok_io *io);
 };
@@ -91,6 +95,7 @@ struct iok_io {
     const struct iok_url *url; /* the service's URL with user, password and the codec's own options */
     size_t max_reply;          /* bytes of one reply, its tokens included */
     bool encrypted;            /* TLS, or a unix socket */
+    enum iok_wish wish;        /* which servers the service wants; ANY: it need not know their roles */
     struct iok_error err;      /* filled by whoever returns a negative code */
 };
 
@@ -113,7 +118,16 @@ struct iok_proto_tls {
     const char *ca_file, *cert_file, *key_file; /* of the URL; NULL: none */
 };
 
-/* The server's role in the same protocol. A request is a message that begins by host->begin_push; the answers are given
+/* How a URL of the protocol names several hosts, and which of them are wished for. */
+struct iok_proto_hosts {
+    const char *hosts_key, *ports_key;     /* options that name hosts and ports, too */
+    const char *socket;                    /* the sockets' name in a directory, to which the port is appended */
+    const char *wish_key, *prefer_standby; /* the option that says the wish, and its value for PREFER_STANDBY */
+    /* The program's thread. *wish and *shuffle are ANY and false before. */
+    int (*wish)(const struct iok_url *url, enum iok_wish *wish, bool *shuffle, struct iok_error *err);
+};
+
+/* The server's part in the same protocol. A request is a message that begins by host->begin_push; the answers are given
  * by the host in the order of the requests. The rules of struct iok_proto hold here, too. */
 struct iok_proto_server {
     size_t state_size; /* zeroed by the host before open */
@@ -140,6 +154,8 @@ struct iok_proto {
     const struct iok_proto_option *options; /* ends with name NULL; NULL if none */
     const struct iok_proto_server *server;  /* NULL: client only */
 
+    /* Optional: several hosts are possible. */
+    const struct iok_proto_hosts *hosts;
     /* Optional; the program's thread: looks at the URL before a service is made. */
     int (*check)(const struct iok_url *url, struct iok_error *err);
     /* Optional; the program's thread, after check: whether and how TLS begins within the connection. */

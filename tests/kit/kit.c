@@ -214,6 +214,15 @@ static void on_ready(struct iok_io *io)
     kit_text_print(&host->events, "ready\n");
 }
 
+static void on_role(struct iok_io *io, uint32_t role)
+{
+    kit_text_print(&host_of(io)->events, "role %s%s\n",
+                   role == 0                        ? "in doubt"
+                   : (role & IOK_ROLE_STANDBY) != 0 ? "standby"
+                                                    : "primary",
+                   (role & IOK_ROLE_READ_ONLY) != 0 ? " read-only" : "");
+}
+
 /* The same in every run, so that transcripts can hold what depends on it. */
 static uint64_t on_random(struct iok_io *io)
 {
@@ -226,6 +235,7 @@ static const struct iok_host callbacks = {
     .end = on_end,
     .flight = on_flight,
     .ready = on_ready,
+    .role = on_role,
     .random = on_random,
 };
 
@@ -282,6 +292,10 @@ void kit_host_open(struct kit_host *host, const struct iok_proto *proto, const c
         (struct iok_io){.host = &callbacks, .out = &host->out, .url = &host->url, .max_reply = max_reply, .err = {0}};
     int rc = iok_url_parse(&host->url, url, &host->io.err);
     host->has_url = rc == 0;
+    if (rc == 0 && proto->hosts != NULL) {
+        bool shuffle = false;
+        rc = proto->hosts->wish(&host->url, &host->io.wish, &shuffle, &host->io.err);
+    }
     if (rc == 0 && proto->check != NULL)
         rc = proto->check(&host->url, &host->io.err);
     host->state = must(calloc(1, host->server ? proto->server->state_size : proto->state_size));

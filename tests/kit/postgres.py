@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from kit.servers import free_port, make_certificates
 
 PASSWORD = "s3cret pw"
+REPLICATION = "local replication all trust"  # of `hba`: lets standbys in, over the socket
 
 
 def _programs() -> pathlib.Path:
@@ -124,8 +125,11 @@ class PostgresServer:
             "-A",
             "scram-sha-256",
         )
+        self._run("initdb", *where, *who)
+
+    def _run(self, *args: str) -> None:
         done = subprocess.run(
-            self._program("initdb", *where, *who),
+            self._program(*args),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -133,23 +137,34 @@ class PostgresServer:
             cwd="/",
         )
         if done.returncode != 0:
-            raise RuntimeError(f"initdb failed: {done.stderr or done.stdout}")
+            raise RuntimeError(f"{args[0]} failed: {done.stderr or done.stdout}")
 
     def start(self) -> None:
         """Starts the server, with the port that it had before."""
+        deadline = time.monotonic() + 60
         for _ in range(5):
             first_start = self.port == 0
             if first_start:
                 self.port = free_port()
+            before = len(self.log)
             if self._launch():
                 if first_start:
-                    self.psql("CREATE DATABASE app", database="postgres")
+                    self._populate()
                 return
+            # After a kill its children hold its memory until they see that it is gone.
+            while "shared memory block" in self.log[before:] and time.monotonic() < deadline:
+                time.sleep(0.05)
+                before = len(self.log)
+                if self._launch():
+                    return
             # Somebody else took the port since free_port. A later start cannot choose another one.
             if not first_start or "in use" not in self.log:
                 break
             self.port = 0
         raise RuntimeError(f"postgres did not start:\n{self.log}")
+
+    def _populate(self) -> None:
+        self.psql("CREATE DATABASE app", database="postgres")
 
     def _launch(self) -> bool:
         data = self.directory / "data"
@@ -250,3 +265,37 @@ class PostgresServer:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class PostgresStandby(PostgresServer):
+    """A streaming standby of a server, with its data, users and passwords.
+
+    The server needs `hba=[REPLICATION]`. Its `pg_stat_replication` has the standby by `name`.
+    """
+
+    def __init__(
+        self, primary: PostgresServer, config: Iterable[str] = (), *, name: str = "standby"
+    ) -> None:
+        self._primary = primary
+        connection = (
+            f"host={primary.directory} port={primary.port} user=app application_name={name}"
+        )
+        super().__init__([*config, f"primary_conninfo = '{connection}'"], hba=[REPLICATION])
+
+    def _initialize(self) -> None:
+        self._own(self.directory)
+        self.directory.chmod(0o755)
+        where = ("-D", str(self.directory / "data"), "--no-sync", "-c", "fast")
+        who = ("-h", str(self._primary.directory), "-p", str(self._primary.port), "-U", "app")
+        self._run("pg_basebackup", *where, *who)
+        signal_file = self.directory / "data" / "standby.signal"
+        signal_file.touch()
+        self._own(signal_file)
+
+    def _populate(self) -> None:
+        pass  # it has what its primary has
+
+    def promote(self) -> None:
+        """Makes it a primary; returns when it is one."""
+        if self.psql("SELECT pg_promote()") != "t":
+            raise RuntimeError(f"the standby was not promoted:\n{self.log}")

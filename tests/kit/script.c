@@ -14,6 +14,7 @@
  *     reject error "MOVED 1 h:1"    the same, and the peer says that it did not run it
  *     again error "..."             the same, and the host is to ask again
  *     push push 2 text "a" i64 1    a message that answers nothing
+ *     role standby read-only        what the peer says it is: primary, standby; or: in doubt
  *     swallowed  pong               an answer that nobody waits for any more; that to a ping
  *     refused IOK_ETYPE "argument"  the request is an error, whose text has this in it
  *     error IOK_EPROTO "not RESP"   the connection is closed for this
@@ -549,7 +550,7 @@ static const struct {
     {"check", expect_check},
 };
 
-static const char *const events[] = {"reply", "reject", "again", "push", "swallowed", "pong", "ready", "not"};
+static const char *const events[] = {"reply", "reject", "again", "push", "swallowed", "pong", "ready", "role", "not"};
 
 static bool run_expectation(struct run *run, const char *verb)
 {

@@ -41,6 +41,7 @@ static struct iok_link *sim_open(struct iok_net *net, const struct iok_target *t
     assert_true(sim->n_links < SIM_LINKS_MAX);
     sim->n_links++;
     *link = (struct iok_link){.sim = sim, .events = events, .owner = owner, .reading = true, .window = SIZE_MAX};
+    link->address = target->addresses[0];
     link->got = calloc(1, 1);
     return link;
 }
@@ -138,12 +139,9 @@ unsigned sim_live_links(const struct sim *sim)
 
 void sim_connect(struct iok_link *link)
 {
-    struct iok_address address;
-
-    assert_true(iok_address_literal("10.0.0.1", 7000, &address));
     assert_false(link->dead || link->connected);
     link->connected = true;
-    link->events->connected(link->owner, &address, NULL);
+    link->events->connected(link->owner, &link->address, NULL);
 }
 
 void sim_fail(struct iok_link *link, int code)
@@ -160,7 +158,13 @@ void sim_fail(struct iok_link *link, int code)
 
 void sim_arrive(struct iok_link *link, const char *text)
 {
-    size_t n, left = strlen(text);
+    sim_arrive_bytes(link, text, strlen(text));
+}
+
+void sim_arrive_bytes(struct iok_link *link, const void *bytes, size_t left)
+{
+    const char *text = bytes;
+    size_t n;
 
     while (left > 0 && !link->dead) {
         uint8_t *at = link->events->read_space(link->owner, &n);

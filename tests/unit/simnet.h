@@ -16,8 +16,9 @@ struct iok_link {
     struct sim *sim;
     const struct iok_link_events *events;
     void *owner;
-    bool dead;         /* closed by either side */
-    bool closed_by_us; /* by the core */
+    struct iok_address address; /* the first that was to be tried */
+    bool dead;                  /* closed by either side */
+    bool closed_by_us;          /* by the core */
     bool connected;
     bool reading;
     bool starved;  /* the core was told that not all was accepted */
@@ -51,6 +52,7 @@ unsigned sim_live_links(const struct sim *sim);
 void sim_connect(struct iok_link *link);
 void sim_fail(struct iok_link *link, int code); /* refused, reset; 0: an orderly end */
 void sim_arrive(struct iok_link *link, const char *text);
+void sim_arrive_bytes(struct iok_link *link, const void *bytes, size_t n);
 /* More is accepted from now on. */
 void sim_accept(struct iok_link *link, size_t window);
 /* Forgets what was accepted so far. */

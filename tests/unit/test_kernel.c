@@ -578,7 +578,7 @@ static void test_ping(void **state)
     world_advance(w, 6 * SIM_S);
     assert_true(link->closed_by_us); /* nobody answered the second one */
     assert_int_equal(count(&w->service->pings), 2);
-    assert_non_null(strstr(w->service->failure.text, "no answer to a ping for 1 s"));
+    assert_non_null(strstr(w->service->endpoints[0].failure.text, "no answer to a ping for 1 s"));
     assert_int_equal(count(&w->service->disconnects), 1);
     assert_true(w->sim.n_links > 1); /* and again */
     world_free(w);
@@ -627,7 +627,7 @@ static void test_peer_breaks_the_protocol(void **state)
     sim_arrive(link, "who asked?\n");
     world_run(w);
     assert_true(link->closed_by_us);
-    assert_int_equal(w->service->failure.code, IOK_EPROTO);
+    assert_int_equal(w->service->endpoints[0].failure.code, IOK_EPROTO);
     link = reconnect(w);
     call = in_flight(w, "a", 0);
     sim_arrive(link, "A\nB\n");
@@ -645,7 +645,7 @@ static void test_connect_timeout(void **state)
     (void)state;
     world_advance(w, 102 * SIM_MS);
     assert_true(link->closed_by_us);
-    assert_int_equal(w->service->failure.code, IOK_ECONNECT);
+    assert_int_equal(w->service->endpoints[0].failure.code, IOK_ECONNECT);
     world_free(w);
 }
 
@@ -658,7 +658,7 @@ static void test_names(void **state)
     assert_int_equal(w->sim.n_queries, 1);
     sim_resolved(&w->sim, NULL, 0, 0);
     world_run(w);
-    assert_int_equal(w->service->failure.code, IOK_ERESOLVE);
+    assert_int_equal(w->service->endpoints[0].failure.code, IOK_ERESOLVE);
     world_advance(w, 20 * SIM_MS);
     assert_int_equal(w->sim.n_queries, 2); /* again, after a while */
     sim_resolved(&w->sim, "10.0.0.1", 7000, 60 * SIM_S);

@@ -32,9 +32,9 @@ static void test_whole(void **state)
     expect(url.scheme, "redis");
     expect(url.user, "user");
     expect(url.password, "p@ss:w");
-    expect(url.host, "Cache.internal");
+    expect(url.hosts[0].name, "Cache.internal");
     expect(url.path, "7");
-    assert_int_equal(url.port, 6380);
+    assert_int_equal(url.hosts[0].port, 6380);
     assert_true(url.has_user && url.has_password && !url.unix_socket);
     assert_int_equal(url.n_options, 4);
     assert_true(iok_url_option(&url, "b", &value));
@@ -63,8 +63,8 @@ static void test_forms(void **state)
 
     (void)state;
     assert_int_equal(iok_url_parse(&url, "line://[::1]:7", &err), 0);
-    expect(url.host, "::1");
-    assert_int_equal(url.port, 7);
+    expect(url.hosts[0].name, "::1");
+    assert_int_equal(url.hosts[0].port, 7);
     (void)iok_url_safe_text(&url, text, sizeof(text));
     assert_string_equal(text, "line://[::1]:7");
     iok_url_deinit(&url);
@@ -83,7 +83,7 @@ static void test_forms(void **state)
     iok_url_deinit(&url);
 
     assert_int_equal(iok_url_parse(&url, "redis://h", &err), 0);
-    assert_int_equal(url.port, 0);
+    assert_int_equal(url.hosts[0].port, 0);
     assert_int_equal(url.path.n, 0);
     iok_url_deinit(&url);
 }
@@ -110,7 +110,13 @@ static void test_bad(void **state)
         {"redis://[]", IOK_EURL, "IPv6 in brackets"},
         {"redis://[::1", IOK_EURL, "']'"},
         {"redis://[::1]x", IOK_EURL, "']'"},
-        {"redis://a,b", IOK_EURL, "several hosts"},
+        {"redis://a,", IOK_EURL, "empty host"},
+        {"redis://,a", IOK_EURL, "empty host"},
+        {"redis://a,,b", IOK_EURL, "empty host"},
+        {"redis://a,b:0", IOK_EURL, "bad port"},
+        {"redis://a,b_!", IOK_EURL, "bad host"},
+        {"redis://a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a", IOK_EURL, "more than 16 hosts"},
+        {"redis://%2F", IOK_EURL, "bad host"},
         {"redis://h/%4", IOK_EURL, "escape in the path"},
         {"redis://h/%zz", IOK_EURL, "escape"},
         {"redis://u%00@h", IOK_EURL, "not 00"},

@@ -174,6 +174,10 @@ class _RejectedError(PostgresError, Rejected):
     """The server answered that it did not run the statement."""
 
 
+class _RejectedReadOnlyError(ReadOnlyTransaction, Rejected):
+    """The same, as no host writes although the URL's wish is one that does."""
+
+
 # The five characters, or the first two.
 _KINDS: dict[str, type[PostgresError]] = {
     "22": DataError,
@@ -207,7 +211,7 @@ def make_error(
     code = str(fields.get("sqlstate", ""))
     kind = _KINDS.get(code) or _KINDS.get(code[:2]) or PostgresError
     if outcome == "rejected":
-        kind = _RejectedError
+        kind = _RejectedReadOnlyError if kind is ReadOnlyTransaction else _RejectedError
     error = kind(
         text,
         outcome="rejected" if outcome == "rejected" else "done",

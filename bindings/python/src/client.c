@@ -462,6 +462,28 @@ static int client_decode(PyObject *value, bool *decode)
     return truth < 0 ? -1 : 0;
 }
 
+/* A service of its own, with the URL of another client's, for reads. 0, or -1 with an exception. */
+static int client_make_replica(struct py_caller *self, PyObject *from)
+{
+    struct py_caller *other = (struct py_caller *)from;
+    if (!PyObject_TypeCheck(from, &client_type)) {
+        PyErr_SetString(PyExc_TypeError, "a replica is made of a client");
+        return -1;
+    }
+    struct py_port *port = caller_check_open(other) < 0 ? NULL : port_of_anything();
+    if (port == NULL) {
+        return -1;
+    }
+    struct iok_error err = {0};
+    self->service = iok_service_replica(port->port, other->service, &err);
+    if (self->service == NULL) {
+        fail_set(&err, IOK_NEVER_SENT, NULL, "");
+        return -1;
+    }
+    self->decode = other->decode;
+    return 0;
+}
+
 /* The service of a new client: one of its own by URL, or that of another client, which then lives as long as this one
  * and is the one that closes it. 0, or -1 with an exception. */
 static int client_take_service(struct py_caller *self, PyObject *from)
@@ -501,13 +523,15 @@ static int client_take_service(struct py_caller *self, PyObject *from)
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *names[] = {"url", "mode", "decode", NULL};
+    static const char *names[] = {"url", "mode", "decode", "replica", NULL};
     PyObject *from;
+    int replica = 0;
     const char *mode_name = "sync";
     PyObject *decode_value = Py_False;
     uint8_t mode = CALLER_SYNC;
     bool decode = false;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sO:Client", (char **)names, &from, &mode_name, &decode_value) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOp:Client", (char **)names, &from, &mode_name, &decode_value,
+                                     &replica) ||
         client_mode(mode_name, &mode) < 0 || client_decode(decode_value, &decode) < 0 || core_need_errors() < 0) {
         return NULL;
     }
@@ -518,7 +542,7 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->mode = mode;
     self->decode = decode;
     self->generation = core.generation;
-    if (client_take_service(self, from) < 0) {
+    if ((replica ? client_make_replica(self, from) : client_take_service(self, from)) < 0) {
         self->closed = true;
         Py_DECREF(self);
         return NULL;
@@ -629,9 +653,10 @@ static PyMethodDef client_methods[] = {
 
 PyTypeObject client_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Client",
-    .tp_doc = "Client(url, *, mode='sync', decode=False)\n--\n\n"
-              "A service by URL, or another client's with its connections. Any thread and event loop of the process "
-              "may use it.",
+    .tp_doc =
+        "Client(url, *, mode='sync', decode=False, replica=False)\n--\n\n"
+        "A service by URL, or another client's with its connections, or for reads from its standbys. Any thread and event loop of the process "
+        "may use it.",
     .tp_basicsize = sizeof(struct py_caller),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* collected as its base is */
     .tp_base = &caller_type,

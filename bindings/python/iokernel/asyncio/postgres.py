@@ -120,6 +120,14 @@ class Postgres(PostgresQueries, Client):
         """Give a connection of one's own, for as long as the ``async with`` block."""
         return PostgresLease(self)
 
+    def replica(self) -> Postgres:
+        """Give a client for reads from standbys, of the same URL and with connections of its own.
+
+        While no standby can be reached, it reads from any host. Keep it, and close it like any
+        other: ``async with db.replica() as reads``.
+        """
+        return Postgres(self, mode="asyncio", replica=True)
+
     def transaction(
         self,
         *,
