@@ -10,21 +10,38 @@ from collections.abc import Iterator
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, overload
 
 from iokernel.errors import Rejected, ReplyError
+from iokernel.values import (
+    Composite,
+    Hstore,
+    Interval,
+    Json,
+    Multirange,
+    Range,
+    Vector,
+    composite_text,
+    plain,
+)
 
 __all__ = [
     "CheckViolation",
+    "Composite",
     "DataError",
     "DeadlockDetected",
     "ExclusionViolation",
     "ForeignKeyViolation",
+    "Hstore",
     "InFailedTransaction",
     "InsufficientPrivilege",
     "IntegrityError",
+    "Interval",
     "Isolation",
+    "Json",
+    "Multirange",
     "NotNullViolation",
     "OperatorIntervention",
     "PostgresError",
     "QueryCanceled",
+    "Range",
     "ReadOnlyTransaction",
     "Record",
     "ResourceError",
@@ -36,6 +53,7 @@ __all__ = [
     "UndefinedColumn",
     "UndefinedTable",
     "UniqueViolation",
+    "Vector",
 ]
 
 SCHEMES = ("postgresql", "postgres")
@@ -265,6 +283,8 @@ class Record(tuple[Any, ...]):
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self._names, tuple(self)))
 
+
+plain.register(Record, composite_text)
 
 _CLASSES_MAX = 1024  # then they are made anew: a program with more forms of rows makes them up
 _classes: dict[tuple[str, ...], type[Record]] = {}
