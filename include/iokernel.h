@@ -128,6 +128,14 @@ enum iok_kind {
     IOK_KIND_TIME = 0xff02,  /* TIMESTAMP: time of day, microseconds since midnight */
     IOK_KIND_UUID = 0xff03,  /* BYTES: 16 of them */
     IOK_KIND_EXACT = 0xff04, /* DECIMAL: of a type with decimal places, even where it has none; or NaN, Infinity */
+    /* Integers in what follows are big-endian, of two's complement. */
+    IOK_KIND_TIMETZ = 0xff05,     /* BYTES, 12: microseconds since midnight (8), seconds east of UTC (4) */
+    IOK_KIND_INTERVAL = 0xff06,   /* BYTES, 16: microseconds (8), days (4), months (4) */
+    IOK_KIND_INET = 0xff07,       /* BYTES, 4 or 16: an IP address; 5 or 17: then the length of its network's prefix */
+    IOK_KIND_NETWORK = 0xff08,    /* BYTES, 5 or 17: an IP network and the length of its prefix */
+    IOK_KIND_RANGE = 0xff09,      /* ARRAY, 3: lower bound, upper bound, null if there is none; then the text "[)",
+                                     "[]", "(]", "()" or "empty" */
+    IOK_KIND_MULTIRANGE = 0xff0a, /* ARRAY of ranges */
 };
 
 /* One token. A tape is an array of tokens in pre-order: a container's children follow it. 16 bytes. */

@@ -144,13 +144,19 @@ void iok_tape_f64(struct iok_tape *tape, double value)
     }
 }
 
-void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len)
+void iok_tape_head_of(struct iok_tape *tape, enum iok_type container, uint16_t subtype, uint32_t len)
 {
     struct iok_token *token = add(tape, container, 0);
 
     if (token != NULL) {
+        token->subtype = subtype;
         token->len = len;
     }
+}
+
+void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len)
+{
+    iok_tape_head_of(tape, container, 0, len);
 }
 
 void iok_tape_timestamp(struct iok_tape *tape, uint16_t subtype, int64_t us)

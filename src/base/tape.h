@@ -61,6 +61,7 @@ void iok_tape_f64(struct iok_tape *tape, double value);
 void iok_tape_dropped(struct iok_tape *tape, int64_t messages);
 void iok_tape_timestamp(struct iok_tape *tape, uint16_t subtype, int64_t us);
 void iok_tape_head(struct iok_tape *tape, enum iok_type container, uint32_t len); /* ARRAY, MAP, SET, PUSH, ATTR */
+void iok_tape_head_of(struct iok_tape *tape, enum iok_type container, uint16_t subtype, uint32_t len);
 /* The length of a container whose head was written as token number at, once it is known. */
 void iok_tape_patch(struct iok_tape *tape, uint32_t at, uint32_t len);
 /* Forgets all that was written, errors too: something else is the answer. No payload may be open. */

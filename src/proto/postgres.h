@@ -57,7 +57,7 @@ static inline uint8_t *pg_put_span(uint8_t *at, struct iok_span bytes)
 /* Up to the next NUL, which is taken too; false if there is none. */
 bool pg_take_cstring(struct iok_span *from, struct iok_span *text);
 
-/* ---- values: postgres_values.c, postgres_text.c --------------------------------------------------------------- */
+/* ---- values: postgres_types.c, postgres_values.c, postgres_text.c and others --------------------------------------------------------------- */
 
 enum pg_type {
     PG_UNKNOWN = 0, /* text, as the server writes it */
@@ -76,12 +76,27 @@ enum pg_type {
     PG_NUMERIC = 1700,
     PG_UUID = 2950,
     PG_JSONB = 3802, /* as an array's element only: else it is asked for as text */
+    PG_OTHER = 1,    /* as an array's element only: text, for which the array is asked for as text */
+    PG_CIDR = 650,
+    PG_MACADDR8 = 774,
+    PG_MACADDR = 829,
+    PG_INET = 869,
+    PG_INTERVAL = 1186,
+    PG_TIMETZ = 1266,
+    PG_BIT = 1560, /* and bit varying */
 };
 
-#define PG_ARRAY 0x8000u /* with the type of its elements */
+#define PG_ARRAY 0x8000u      /* with the type of its elements */
+#define PG_RANGE 0x4000u      /* with that of its bounds */
+#define PG_MULTIRANGE 0x2000u /* the same */
+#define PG_SCALAR(type) ((uint16_t)((type)&0x1fffu))
 
-/* How values of a type with this OID are decoded: enum pg_type, PG_ARRAY. */
+/* How values of a type with this OID are decoded: enum pg_type, PG_ARRAY, PG_RANGE, PG_MULTIRANGE. */
 uint16_t pg_type_of(uint32_t oid);
+/* Its name, or that of its elements with *array; NULL if it is not built into the server. */
+const char *pg_type_name(uint32_t oid, bool *array);
+/* The OID of an array's elements; 0 if it is no array, or not built in. */
+uint32_t pg_element_of(uint32_t oid);
 /* Whether the binary format is asked for. */
 bool pg_type_binary(uint16_t type);
 /* Whether the bytes go to the tape as they are, in this format, as IOK_TEXT or IOK_BYTES. */
@@ -92,6 +107,19 @@ int pg_decode(struct iok_io *io, uint16_t type, bool binary, struct iok_span val
 int pg_decode_text(struct iok_io *io, uint16_t type, struct iok_span value, struct pg_bytes *scratch);
 int pg_decode_text_array(struct iok_io *io, uint16_t element, struct iok_span value, struct pg_bytes *scratch);
 int pg_decode_scalar(struct iok_io *io, uint16_t type, struct iok_span value, struct pg_bytes *scratch);
+/* Ranges and multiranges: postgres_ranges.c */
+int pg_decode_range(struct iok_io *io, uint16_t type, struct iok_span value, struct pg_bytes *scratch);
+int pg_decode_range_text(struct iok_io *io, uint16_t type, struct iok_span value, struct pg_bytes *scratch);
+/* PG_INTERVAL, PG_TIMETZ: postgres_moments.c. false: it is none, and nothing was appended. */
+bool pg_decode_moment(struct iok_tape *tape, uint16_t type, struct iok_span value);
+bool pg_decode_interval_text(struct iok_tape *tape, struct iok_span text);
+bool pg_decode_timetz_text(struct iok_tape *tape, struct iok_span text);
+/* PG_INET, PG_CIDR, PG_MACADDR, PG_MACADDR8, PG_BIT: postgres_nets.c. The same. */
+bool pg_decode_net(struct iok_tape *tape, uint16_t type, struct iok_span value);
+bool pg_decode_address_text(struct iok_tape *tape, bool network, struct iok_span text);
+/* 12:34:56.789 and +01:30 in microseconds; taken from the text. postgres_text.c */
+bool pg_take_time(struct iok_span *text, int64_t *us);
+bool pg_take_zone(struct iok_span *text, int64_t *us);
 
 #define PG_MOMENT_BYTES 64u /* "294276-12-31 23:59:59.999999+00 BC" and room for any int64_t as the year */
 /* 2000-01-01 in microseconds since 1970. */

@@ -39,8 +39,7 @@ static bool take_days(struct iok_span *text, int64_t *year, int64_t *month, int6
            take_number(text, 2, day) && *month >= 1 && *month <= 12 && *day >= 1 && *day <= 31;
 }
 
-/* 12:34:56.789 in microseconds */
-static bool take_time(struct iok_span *text, int64_t *us)
+bool pg_take_time(struct iok_span *text, int64_t *us)
 {
     int64_t hours, minutes, seconds, fraction = 0;
     if (!take_number(text, 2, &hours) || !take_char(text, ':') || !take_number(text, 2, &minutes) ||
@@ -57,8 +56,7 @@ static bool take_time(struct iok_span *text, int64_t *us)
     return true;
 }
 
-/* +01, -03:30, +00:19:32 */
-static bool take_zone(struct iok_span *text, int64_t *us)
+bool pg_take_zone(struct iok_span *text, int64_t *us)
 {
     int64_t hours, minutes = 0, seconds = 0;
     bool negative = take_char(text, '-');
@@ -76,9 +74,9 @@ static bool put_moment_text(struct iok_tape *tape, uint16_t kind, struct iok_spa
     int64_t year, month, day, us = 0, zone = 0;
     if (!take_days(&text, &year, &month, &day))
         return false;
-    if (kind != IOK_KIND_DATE && (!take_char(&text, ' ') || !take_time(&text, &us)))
+    if (kind != IOK_KIND_DATE && (!take_char(&text, ' ') || !pg_take_time(&text, &us)))
         return false;
-    if (kind == 0 && !take_zone(&text, &zone))
+    if (kind == 0 && !pg_take_zone(&text, &zone))
         return false;
     if (iok_span_eq(text, iok_span_of(" BC")))
         year = 1 - year;
@@ -91,7 +89,7 @@ static bool put_moment_text(struct iok_tape *tape, uint16_t kind, struct iok_spa
 static bool put_time_text(struct iok_tape *tape, struct iok_span text)
 {
     int64_t us;
-    if (!take_time(&text, &us) || text.n > 0)
+    if (!pg_take_time(&text, &us) || text.n > 0)
         return false;
     pg_put_time(tape, us);
     return true;
@@ -100,7 +98,11 @@ static bool put_time_text(struct iok_tape *tape, struct iok_span text)
 static void put_moment_or_text(struct iok_tape *tape, uint16_t type, struct iok_span value)
 {
     bool done = false;
-    if (type == PG_TIME)
+    if (type == PG_INTERVAL)
+        done = pg_decode_interval_text(tape, value);
+    else if (type == PG_TIMETZ)
+        done = pg_decode_timetz_text(tape, value);
+    else if (type == PG_TIME)
         done = put_time_text(tape, value);
     else if (type == PG_DATE)
         done = put_moment_text(tape, IOK_KIND_DATE, value);
@@ -201,7 +203,11 @@ int pg_decode_text(struct iok_io *io, uint16_t type, struct iok_span value, stru
 {
     switch (type) {
     case PG_UNKNOWN:
+    case PG_OTHER:
     case PG_JSONB:
+    case PG_MACADDR:
+    case PG_MACADDR8:
+    case PG_BIT:
         iok_tape_copy(io->tape, IOK_TEXT, 0, value);
         return 0;
     case PG_BOOL:
@@ -219,11 +225,18 @@ int pg_decode_text(struct iok_io *io, uint16_t type, struct iok_span value, stru
     case PG_TIME:
     case PG_TIMESTAMP:
     case PG_TIMESTAMPTZ:
+    case PG_TIMETZ:
+    case PG_INTERVAL:
         put_moment_or_text(io->tape, type, value);
         return 0;
+    case PG_INET:
+    case PG_CIDR:
+        return pg_decode_address_text(io->tape, type == PG_CIDR, value) ? 0 : garbled(io, "network address");
     default:
-        return put_number(io, type, value);
+        break;
     }
+    return (type & (PG_RANGE | PG_MULTIRANGE)) != 0 ? pg_decode_range_text(io, type, value, scratch)
+                                                    : put_number(io, type, value);
 }
 
 /* ---- arrays --------------------------------------------------------------------------------------------------- */

@@ -46,77 +46,6 @@ bool pg_take_cstring(struct iok_span *from, struct iok_span *text)
     return true;
 }
 
-/* ---- types ---------------------------------------------------------------------------------------------------- */
-
-uint16_t pg_type_of(uint32_t oid)
-{
-    switch (oid) {
-    case PG_BOOL:
-    case PG_BYTEA:
-    case PG_INT8:
-    case PG_INT2:
-    case PG_INT4:
-    case PG_OID:
-    case PG_FLOAT4:
-    case PG_FLOAT8:
-    case PG_DATE:
-    case PG_TIME:
-    case PG_TIMESTAMP:
-    case PG_TIMESTAMPTZ:
-    case PG_NUMERIC:
-    case PG_UUID:
-        return (uint16_t)oid;
-    case 1000:
-        return PG_ARRAY | PG_BOOL;
-    case 1001:
-        return PG_ARRAY | PG_BYTEA;
-    case 1016:
-        return PG_ARRAY | PG_INT8;
-    case 1005:
-        return PG_ARRAY | PG_INT2;
-    case 1007:
-        return PG_ARRAY | PG_INT4;
-    case 1028:
-        return PG_ARRAY | PG_OID;
-    case 1021:
-        return PG_ARRAY | PG_FLOAT4;
-    case 1022:
-        return PG_ARRAY | PG_FLOAT8;
-    case 1182:
-        return PG_ARRAY | PG_DATE;
-    case 1183:
-        return PG_ARRAY | PG_TIME;
-    case 1115:
-        return PG_ARRAY | PG_TIMESTAMP;
-    case 1185:
-        return PG_ARRAY | PG_TIMESTAMPTZ;
-    case 1231:
-        return PG_ARRAY | PG_NUMERIC;
-    case 2951:
-        return PG_ARRAY | PG_UUID;
-    case 3807:
-        return PG_ARRAY | PG_JSONB;
-    case 199:  /* json */
-    case 1003: /* name */
-    case 1009: /* text */
-    case 1014: /* bpchar */
-    case 1015: /* varchar */
-        return PG_ARRAY | PG_UNKNOWN;
-    default:
-        return PG_UNKNOWN;
-    }
-}
-
-bool pg_type_binary(uint16_t type)
-{
-    return type != PG_UNKNOWN;
-}
-
-bool pg_type_raw(uint16_t type, bool binary)
-{
-    return type == PG_UNKNOWN || (type == PG_BYTEA && binary);
-}
-
 /* ---- moments -------------------------------------------------------------------------------------------------- */
 
 /* Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": days from and to a date, by eras of 400 years. */
@@ -324,7 +253,18 @@ static const char *name_of(uint16_t type)
     case PG_TIME:
     case PG_TIMESTAMP:
     case PG_TIMESTAMPTZ:
+    case PG_TIMETZ:
         return "date or time";
+    case PG_INTERVAL:
+        return "interval";
+    case PG_INET:
+    case PG_CIDR:
+        return "network address";
+    case PG_MACADDR:
+    case PG_MACADDR8:
+        return "MAC address";
+    case PG_BIT:
+        return "bit string";
     case PG_UUID:
         return "uuid";
     default:
@@ -397,9 +337,20 @@ int pg_decode_scalar(struct iok_io *io, uint16_t type, struct iok_span value, st
             return garbled(io, "jsonb");
         iok_tape_copy(io->tape, IOK_TEXT, 0, iok_span_skip(value, 1));
         return 0;
+    case PG_INTERVAL:
+    case PG_TIMETZ:
+        return pg_decode_moment(io->tape, type, value) ? 0 : garbled(io, name_of(type));
+    case PG_INET:
+    case PG_CIDR:
+    case PG_MACADDR:
+    case PG_MACADDR8:
+    case PG_BIT:
+        return pg_decode_net(io->tape, type, value) ? 0 : garbled(io, name_of(type));
     default:
         break;
     }
+    if ((type & (PG_RANGE | PG_MULTIRANGE)) != 0)
+        return pg_decode_range(io, type, value, scratch);
     if (value.n != size_of(type))
         return garbled(io, name_of(type));
     if (type == PG_UUID)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import ipaddress
 import math
+import pickle
+import typing
 import uuid
 from decimal import Decimal
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from iokernel.postgres import Composite, Hstore, Interval, Json, Multirange, Range, Vector
 from iokernel.sync import Postgres
 
 UTC = datetime.timezone.utc
@@ -23,6 +27,52 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 NUMERIC = st.decimals(allow_nan=False, allow_infinity=False, places=6).filter(
     lambda value: abs(value) < Decimal(10) ** 30
 )
+SECOND = datetime.timedelta(seconds=1)
+INT32 = st.integers(-(2**31), 2**31 - 1)
+MICROSECONDS = st.integers(
+    1 - 2**63, 2**63 - 1
+)  # the server itself does not read its text of -2**63
+# The server reads the text of a moment; what leaves the years 1 to 9999 in UTC comes as text.
+MOMENTS = st.datetimes(
+    datetime.datetime(2, 1, 1), datetime.datetime(9998, 1, 1), timezones=st.just(UTC)
+)
+ADDRESS_AND_PREFIX = st.ip_addresses().flatmap(
+    lambda address: st.tuples(st.just(address), st.integers(0, address.max_prefixlen))
+)
+
+
+def ranges(
+    bounds: st.SearchStrategy[Any], kinds: list[str] | None = None
+) -> st.SearchStrategy[Range]:
+    """Ranges in the form that the server gives them, which are not empty, and the empty one."""
+    pairs = st.tuples(bounds, bounds).filter(lambda pair: pair[0] < pair[1])
+    some = st.builds(
+        lambda pair, no_lower, no_upper, kind: Range(
+            None if no_lower else pair[0], None if no_upper else pair[1], kind
+        ),
+        pairs,
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(kinds or ["[)", "[]", "(]", "()"]),
+    )
+    return some | st.just(Range(bounds="empty"))
+
+
+def multiranges(
+    bounds: st.SearchStrategy[Any], kinds: list[str] | None = None
+) -> st.SearchStrategy[Multirange]:
+    """Ranges that do not touch, in their order: every other one of those between many bounds."""
+
+    def made(values: list[Any], kind: str) -> Multirange:
+        ordered = sorted(values)
+        pairs = zip(ordered[::2], ordered[1::2], strict=False)
+        return Multirange([Range(lower, upper, kind) for lower, upper in pairs])
+
+    return st.builds(
+        made, st.lists(bounds, unique=True), st.sampled_from(kinds or ["[)", "[]", "(]", "()"])
+    )
+
+
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "int2": st.integers(-(2**15), 2**15 - 1),
@@ -38,10 +88,32 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "date": st.dates(),
     "time": st.times(),
     "timestamp": st.datetimes(),
-    # The server reads the text of a moment; what leaves the years 1 to 9999 in UTC comes as text.
-    "timestamptz": st.datetimes(
-        datetime.datetime(2, 1, 1), datetime.datetime(9998, 1, 1), timezones=st.just(UTC)
+    "timestamptz": MOMENTS,
+    "timetz": st.times(
+        timezones=st.timedeltas(
+            datetime.timedelta(seconds=-57599), datetime.timedelta(seconds=57599)
+        ).map(lambda offset: datetime.timezone(datetime.timedelta(seconds=offset // SECOND)))
     ),
+    "interval": st.timedeltas(datetime.timedelta(days=-(10**6)), datetime.timedelta(days=10**6))
+    | st.builds(Interval, INT32.filter(bool), INT32, MICROSECONDS),
+    "inet": st.ip_addresses()
+    | ADDRESS_AND_PREFIX.map(ipaddress.ip_interface).filter(
+        lambda value: value.network.prefixlen < value.max_prefixlen
+    ),
+    "cidr": ADDRESS_AND_PREFIX.map(lambda pair: ipaddress.ip_network(pair, strict=False)),
+    "macaddr": st.binary(min_size=6, max_size=6).map(lambda value: value.hex(":")),
+    "macaddr8": st.binary(min_size=8, max_size=8).map(lambda value: value.hex(":")),
+    "bit(5)": st.text("01", min_size=5, max_size=5),
+    "varbit": st.text("01", max_size=200),
+    # Of whole numbers and days the server makes [) of all forms.
+    "int4range": ranges(INT32.filter(lambda value: value < 2**31 - 1), ["[)"]),
+    "int8range": ranges(st.integers(-(2**63), 2**63 - 2), ["[)"]),
+    "daterange": ranges(st.dates(max_value=datetime.date(9999, 12, 30)), ["[)"]),
+    "numrange": ranges(NUMERIC),
+    "tsrange": ranges(st.datetimes()),
+    "tstzrange": ranges(MOMENTS),
+    "int4multirange": multiranges(st.integers(-1000, 1000), ["[)"]),
+    "tstzmultirange": multiranges(MOMENTS),
 }
 
 
@@ -66,8 +138,12 @@ def test_round_trip(db: Postgres, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["int8", "float8", "numeric", "text", "bytea", "uuid", "date", "timestamptz"]
-)
+    "name",
+    [
+        "int8", "float8", "numeric", "text", "bytea", "uuid", "date", "timestamptz", "timetz", "interval",
+        "inet", "cidr", "macaddr", "varbit", "int4range", "tstzrange", "tstzmultirange",
+    ],
+)  # fmt: skip
 def test_arrays(db: Postgres, name: str) -> None:
     element = st.none() | VALUES[name]
     kept = f"SELECT $1::{name}[] AS v"
@@ -111,12 +187,45 @@ LITERALS = [
     ("'{\"a\": [1]}'::jsonb", '{"a": [1]}'),
     ("'{\"a\":1}'::json", '{"a":1}'),
     ("ARRAY['{\"a\": 1}'::jsonb]", ['{"a": 1}']),
-    ("interval '1 day 2 hours'", "1 day 02:00:00"),
-    ("'127.0.0.1/8'::inet", "127.0.0.1/8"),
+    ("interval '1 day 2 hours'", datetime.timedelta(days=1, hours=2)),
+    ("interval '24 hours'", datetime.timedelta(days=1)),
+    ("interval '1 year -1 day'", Interval(months=12, days=-1)),
+    ("interval '12 months -1 year'", datetime.timedelta()),
+    ("interval '2000000000 days'", Interval(days=2000000000)),
+    ("interval '178000000 years 5 months'", Interval(months=2136000005)),
+    ("interval '2562047788:00:54.775807'", datetime.timedelta(microseconds=2**63 - 1)),
+    ("interval '-2562047788:00:54.775807'", datetime.timedelta(microseconds=1 - 2**63)),
+    ("'24:00+01:30:05'::timetz", "24:00:00+01:30:05"),
+    ("'24:00-07'::timetz", "24:00:00-07"),
+    ("'127.0.0.1/8'::inet", ipaddress.ip_interface("127.0.0.1/8")),
+    ("'127.0.0.1/32'::inet", ipaddress.ip_address("127.0.0.1")),
+    ("'10/8'::cidr", ipaddress.ip_network("10.0.0.0/8")),
+    ("'::ffff:1.2.3.4'::cidr", ipaddress.ip_network("::ffff:1.2.3.4/128")),
     ("ROW(1, 'a')", "(1,a)"),
-    ("'[1,5)'::int4range", "[1,5)"),
+    ("'[1,5)'::int4range", Range(1, 5)),
+    ("'[1,5]'::int4range", Range(1, 6)),
+    ("'(,)'::int4range", Range()),
+    ("'[5,5)'::int4range", Range(bounds="empty")),
+    ("'[-infinity,infinity]'::daterange", Range("-infinity", "infinity", "[]")),
+    ("'[0044-03-15 BC,)'::tsrange", Range("0044-03-15 00:00:00 BC")),
+    ("'[1,Infinity]'::numrange", Range(Decimal(1), Decimal("Infinity"), "[]")),
+    ("ARRAY[int4range(1, 2), NULL]", [Range(1, 2), None]),
+    ("ARRAY['{[1,2),[4,5)}'::int4multirange]", [Multirange([Range(1, 2), Range(4, 5)])]),
+    ("'12.34'::money", "$12.34"),
+    ("ARRAY['12.34'::money]", ["$12.34"]),
+    ("'<a>b</a>'::xml", "<a>b</a>"),
+    ("ARRAY['<a/>'::xml, NULL]", ["<a/>", None]),
+    ("ARRAY['a'::\"char\", '']", ["a", ""]),
+    ("'a b'::tsvector", "'a' 'b'"),
+    ("ARRAY['a b'::tsvector]", ["'a' 'b'"]),
+    ("'0/16B3748'::pg_lsn", "0/16B3748"),
+    ("'(0,1)'::tid", "(0,1)"),
+    ("'(1,2)'::point", "(1,2)"),
+    ("ARRAY['(1,2)'::point]", ["(1,2)"]),
+    ("ARRAY['(1,2),(0,0)'::box, '(3,4),(1,1)']", "{(1,2),(0,0);(3,4),(1,1)}"),
+    ("'1 2'::int2vector", "1 2"),
     ("'=r/app'::aclitem", "=r/app"),  # has no binary form at all
-    ("ARRAY['=r/app'::aclitem]", "{=r/app}"),
+    ("ARRAY['=r/app'::aclitem]", ["=r/app"]),
     ("'c'::\"char\"", "c"),
     ("'n'::name", "n"),
     ("'x  '::char(3)", "x  "),
@@ -174,9 +283,9 @@ def test_parameters_as_text(db: Postgres) -> None:
             12,
         )
         assert row == (
-            "::1",
-            "10.0.0.0/8",
-            "-1 days +00:00:05",
+            ipaddress.ip_address("::1"),
+            ipaddress.ip_network("10.0.0.0/8"),
+            datetime.timedelta(days=-1, seconds=5),
             "00000000-0000-0000-0000-000000000001",
             Decimal(5),
             7,
@@ -184,3 +293,80 @@ def test_parameters_as_text(db: Postgres) -> None:
             "12",
         )
         assert db.fetchval("SELECT pg_typeof($1::int8 + 1)::text", 5) == "bigint"
+
+
+@pytest.mark.parametrize("style", ["postgres", "postgres_verbose", "iso_8601", "sql_standard"])
+def test_interval_styles(db: Postgres, style: str) -> None:
+    """Whatever the session's style is, an interval is the same, both ways."""
+
+    with db.lease() as lease:
+        lease.execute(f"SET intervalstyle = '{style}'")
+
+        @SETTINGS
+        @given(value=VALUES["interval"])
+        def check(value: Any) -> None:
+            check.count += 1  # type: ignore[attr-defined]
+            new = f"SELECT $1::interval /* {style} {check.count} */"  # type: ignore[attr-defined]
+            for sql in (new, new, "SELECT $1::interval"):
+                assert lease.fetchval(sql, value) == value
+
+        check.count = 0  # type: ignore[attr-defined]
+        check()
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    FIVE = 5
+    DAY = datetime.date(2024, 2, 3)
+
+
+class Pair(typing.NamedTuple):
+    a: int
+    b: int
+
+
+def test_python_types_as_parameters(db: Postgres) -> None:
+    for sql, value, text in [
+        ("SELECT $1::text", Colour.RED, "red"),
+        ("SELECT $1::int::text", Colour.FIVE, "5"),
+        ("SELECT $1::date::text", Colour.DAY, "2024-02-03"),
+        ("SELECT $1::text[]::text", [Colour.RED, None], "{red,NULL}"),
+        ("SELECT $1::int[]::text", Pair(1, 2), "{1,2}"),
+        ("SELECT $1::json::text", {"a": [1, None, 2**70, {"b": "ü"}]}, '{"a": [1, null, 1180591620717411303424, {"b": "ü"}]}'),
+        ("SELECT $1::jsonb::text", Json([1, "x"]), '[1, "x"]'),
+        ("SELECT $1::jsonb[]::text", [{"a": 1}, Json(None), None], '{"{\\"a\\": 1}","null",NULL}'),
+        ("SELECT $1::int4range[]::text", [Range(1, 5), None], '{"[1,5)",NULL}'),
+        ("SELECT $1::numrange::text", Range(Decimal("1.50"), None, "[]"), "[1.50,)"),
+    ]:  # fmt: skip
+        assert db.fetchval(sql, value) == text, sql
+    with pytest.raises(TypeError, match="Decimal is not JSON serializable"):
+        db.fetchval("SELECT $1::json", {"a": Decimal(1)})
+    with pytest.raises(TypeError, match="argument 2 must be .*, not object"):
+        db.fetchval("SELECT $1", object())
+    with pytest.raises(TypeError, match="type object has no text form"):
+        db.fetchval("SELECT $1", Range(object(), None))
+
+
+def test_values_of_our_own() -> None:
+    for value in (
+        Interval(1, 2, 3), Range(1, 2, "(]"), Range(bounds="empty"), Multirange([Range(1, 2)]),
+        Composite((1, None)), Hstore({"a": None}), Vector([1.5]),
+    ):  # fmt: skip
+        again = pickle.loads(pickle.dumps(value))
+        assert (type(again), again, repr(again)) == (type(value), value, repr(value))
+        assert eval(repr(value)) == value
+    assert len({Range(1, 2), Range(1, 2), Interval(1), Interval(1)}) == 2
+    assert [one for one in range(5) if one in Range(1, 3)] == [1, 2]
+    assert [one for one in range(5) if one in Range(1, 3, "(]")] == [2, 3]
+    assert [one for one in range(3) if one in Range(None, 1, "[]")] == [0, 1]
+    assert 1 not in Range(bounds="empty") and not Range(bounds="empty")
+    assert (Range(1).bounds, Range(None, 1, "[]").bounds, Range().bounds) == ("[)", "(]", "()")
+    assert Range(1, 2) != Range(1, 2, "[]") and Interval(days=1) != datetime.timedelta(1)
+    with pytest.raises(ValueError, match="bounds must be one of"):
+        Range(1, 2, "<>")
+    with pytest.raises(AttributeError):
+        Range(1).lower = 2
+    with pytest.raises(AttributeError):
+        Interval(1).months = 2
+    with pytest.raises(TypeError, match="made of Range"):
+        Multirange([1])  # type: ignore[list-item]

@@ -11,21 +11,38 @@ from typing import Any, Literal, TypeAlias
 from iokernel._core import Record
 from iokernel._core import records as make_records
 from iokernel.errors import Rejected, ReplyError
+from iokernel.values import (
+    Composite,
+    Hstore,
+    Interval,
+    Json,
+    Multirange,
+    Range,
+    Vector,
+    composite_text,
+    plain,
+)
 
 __all__ = [
     "CheckViolation",
+    "Composite",
     "DataError",
     "DeadlockDetected",
     "ExclusionViolation",
     "ForeignKeyViolation",
+    "Hstore",
     "InFailedTransaction",
     "InsufficientPrivilege",
     "IntegrityError",
+    "Interval",
     "Isolation",
+    "Json",
+    "Multirange",
     "NotNullViolation",
     "OperatorIntervention",
     "PostgresError",
     "QueryCanceled",
+    "Range",
     "ReadOnlyTransaction",
     "Record",
     "ResourceError",
@@ -37,6 +54,7 @@ __all__ = [
     "UndefinedColumn",
     "UndefinedTable",
     "UniqueViolation",
+    "Vector",
 ]
 
 SCHEMES = ("postgresql", "postgres")
@@ -223,6 +241,9 @@ def make_error(
 
 
 # ---- records ------------------------------------------------------------------------------------
+
+
+plain.register(Record, composite_text)
 
 
 def records(reply: list[Any]) -> list[Record]:

@@ -119,34 +119,19 @@ static int build_sequence(struct iok_call *call, PyObject *value, Py_ssize_t pos
     return 0;
 }
 
-static int build_dict(struct iok_call *call, PyObject *dict, Py_ssize_t position, int depth)
+/* By iokernel.values.plain: 1 if it made something of the value, 0 if not. */
+static int build_plain(struct iok_call *call, PyObject *value, Py_ssize_t position, int depth)
 {
-    iok_call_map(call, (uint32_t)PyDict_GET_SIZE(dict));
-    PyObject *key, *value;
-    Py_ssize_t at = 0;
-    while (PyDict_Next(dict, &at, &key, &value)) {
-        if (build_any(call, key, false, position, depth + 1) < 0 ||
-            build_any(call, value, false, position, depth + 1) < 0) {
-            return -1;
-        }
+    static PyObject *plain;
+    if (plain == NULL) {
+        plain = core_import("iokernel.values", "plain");
     }
-    return 0;
-}
-
-/* Values that a server of a rich protocol reads in the form of their str(): 1 if this was one, 0 if not. */
-static int build_by_text(struct iok_call *call, PyObject *value)
-{
-    static PyObject *types; /* a tuple of classes */
-    if (types == NULL) {
-        types = core_import("iokernel.values", "TEXT_TYPES");
+    PyObject *made = plain == NULL ? NULL : PyObject_CallOneArg(plain, value);
+    int result = made == NULL ? -1 : made == Py_NotImplemented ? 0 : 1;
+    if (result == 1 && build_any(call, made, false, position, depth + 1) < 0) {
+        result = -1;
     }
-    int is_one = types == NULL ? -1 : PyObject_IsInstance(value, types);
-    if (is_one <= 0) {
-        return is_one;
-    }
-    PyObject *text = PyObject_Str(value);
-    int result = text == NULL || build_text(call, text) < 0 ? -1 : 1;
-    Py_XDECREF(text);
+    Py_XDECREF(made);
     return result;
 }
 
@@ -158,17 +143,23 @@ static int build_rich(struct iok_call *call, PyObject *value, Py_ssize_t positio
     }
     if (value == Py_None) {
         iok_call_null(call);
-    } else if (PyBool_Check(value)) {
-        iok_call_bool(call, value == Py_True);
-    } else if (PyList_Check(value) || PyTuple_Check(value)) {
-        return build_sequence(call, value, position, depth);
-    } else if (PyDict_Check(value)) {
-        return build_dict(call, value, position, depth);
-    } else {
-        int result = build_by_text(call, value);
-        return result == 0 ? build_refuse(value, false, position) : result < 0 ? -1 : 0;
+        return 0;
     }
-    return 0;
+    if (PyBool_Check(value)) {
+        iok_call_bool(call, value == Py_True);
+        return 0;
+    }
+    if (PyList_CheckExact(value) || PyTuple_CheckExact(value)) {
+        return build_sequence(call, value, position, depth);
+    }
+    int result = build_plain(call, value, position, depth);
+    if (result != 0) {
+        return result < 0 ? -1 : 0;
+    }
+    if (PyList_Check(value) || PyTuple_Check(value)) {
+        return build_sequence(call, value, position, depth);
+    }
+    return build_refuse(value, false, position);
 }
 
 static int build_any(struct iok_call *call, PyObject *value, bool scalars, Py_ssize_t position, int depth)

@@ -204,6 +204,12 @@ PyObject *value_of_call(struct iok_call *call, struct value_want want);
 PyObject *value_of_message(const struct iok_token *tokens, size_t n, struct iok_call *call, bool decode);
 int value_init(void);
 
+/* Values of a kind (kind.c): of a token of bytes with a subtype; of an array with one, whose list is taken over and may be
+ * NULL. */
+PyObject *kind_of_bytes(const struct iok_token *token);
+PyObject *kind_of_list(PyObject *list, uint16_t kind);
+int kind_init(void);
+
 /* Set the exception for a failure of iokernel; service may be NULL. */
 void fail_set(const struct iok_error *err, enum iok_outcome outcome, struct iok_service *service, const char *endpoint);
 void fail_code(int code, const char *text, struct iok_service *service);

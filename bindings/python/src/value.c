@@ -1,7 +1,7 @@
 /* value.c - the tape walker: the reply's tokens become Python objects. It knows no protocol.
  *
  *     NULL None   BOOL bool   I64 int   F64 float   BYTES bytes (str if decoding)   TEXT str   DECIMAL int or Decimal
- *     BYTES/uuid UUID   DECIMAL/exact Decimal   TIMESTAMP datetime, by its kind naive, or date, or time
+ *     DECIMAL/exact Decimal   TIMESTAMP datetime, by its kind naive, or date, or time   other kinds: kind.c
  *     ARRAY, PUSH list   MAP dict   SET set   ERROR ReplyError (raised at the top, else in place)
  *
  * A map with a key that cannot be hashed becomes a list of pairs, a set with such an element a list. Attributes are
@@ -21,7 +21,7 @@ struct walk {
 };
 
 static PyObject *epoch, *epoch_local, *epoch_day; /* 1970-01-01 00:00 UTC; the same without a zone; its date */
-static PyObject *decimal_type, *uuid_type;
+static PyObject *decimal_type;
 
 static PyObject *walk_value(struct walk *w);
 
@@ -42,16 +42,10 @@ static PyObject *walk_class(PyObject **type, const char *module_name, const char
     return *type;
 }
 
-static PyObject *walk_uuid(const struct iok_token *t)
-{
-    PyObject *type = walk_class(&uuid_type, "uuid", "UUID");
-    return type == NULL ? NULL : PyObject_CallFunction(type, "Oy#", Py_None, (const char *)t->p, (Py_ssize_t)t->len);
-}
-
 static PyObject *walk_bytes(struct walk *w, const struct iok_token *t)
 {
-    if (UNLIKELY(t->subtype == IOK_KIND_UUID)) {
-        return walk_uuid(t);
+    if (UNLIKELY(t->subtype != 0)) {
+        return kind_of_bytes(t);
     }
     if (LIKELY(!w->decode)) {
         return PyBytes_FromStringAndSize((const char *)t->p, (Py_ssize_t)t->len);
@@ -222,6 +216,9 @@ static PyObject *walk_container(struct walk *w, const struct iok_token *t)
         break;
     default:
         value = walk_list(w, t->len);
+        if (UNLIKELY(t->subtype != 0)) {
+            value = kind_of_list(value, t->subtype);
+        }
         break;
     }
     w->depth--;
@@ -482,7 +479,7 @@ PyObject *value_of_call(struct iok_call *call, struct value_want want)
 int value_init(void)
 {
     PyDateTime_IMPORT;
-    if (PyDateTimeAPI == NULL) {
+    if (PyDateTimeAPI == NULL || kind_init() < 0) {
         return -1;
     }
     if (epoch == NULL) {
