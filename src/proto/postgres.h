@@ -263,6 +263,9 @@ enum pg_kind {
 #define PG_KIND_SHIFT 28
 #define PG_TAG(kind, slot) ((uint32_t)(kind) << PG_KIND_SHIFT | ((slot) & ((1u << PG_KIND_SHIFT) - 1)))
 
+/* Parameters, as many as the shape has. 0, or IOK_ETYPE with io->err. postgres_check.c */
+int pg_check_params(struct iok_io *io, const struct pg_shape *shape, const struct iok_token *tokens, size_t n);
+
 int pg_encode_request(struct pg_cache *cache, struct iok_io *io, const struct iok_token *args, size_t n,
                       struct iok_flight *flight);
 

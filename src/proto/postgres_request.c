@@ -129,6 +129,9 @@ static int choose_statement(struct request *r, struct pg_cache *cache)
         if (takes != r->n_params)
             return iok_io_fail(r->io, IOK_EINVAL, "the statement takes %u parameters; %u were given", takes,
                                r->n_params);
+        error = pg_check_params(r->io, &cache->slots[r->slot].shape, r->params, r->n_tokens);
+        if (error != 0)
+            return error;
     } else if (!r->far_octets) {
         r->slot = pg_cache_add(cache, r->sql, r->octets, &error);
         r->kind = r->slot != PG_NO_SLOT ? PG_FIRST : PG_ONCE;

@@ -12,11 +12,24 @@ import uuid
 from decimal import Decimal
 from typing import Any
 
+import iokernel
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from iokernel.postgres import Composite, Hstore, Interval, Json, Multirange, Range, Vector
+from iokernel import sync
+from iokernel.postgres import (
+    Composite,
+    DataError,
+    Hstore,
+    Interval,
+    Json,
+    Multirange,
+    Range,
+    StatementError,
+    Vector,
+)
 from iokernel.sync import Postgres
+from kit.postgres import PostgresServer
 
 UTC = datetime.timezone.utc
 SETTINGS = settings(
@@ -370,3 +383,68 @@ def test_values_of_our_own() -> None:
         Interval(1).months = 2
     with pytest.raises(TypeError, match="made of Range"):
         Multirange([1])  # type: ignore[list-item]
+
+
+GIVEN: list[Any] = [
+    True, 0, 1, 5, -1, 40000, 2**31, 2**40, 0.0, 1.0, 1.5, 1e30, math.inf, [], [1], [None], [True], [1.5], [[1]],
+    ["x"], [[2**40]],
+]  # fmt: skip
+WANTED = [
+    "bool", "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "text", "bytea", "uuid", "date", "time",
+    "timetz", "timestamp", "timestamptz", "interval", "inet", "cidr", "macaddr", "macaddr8", "bit(5)", "varbit",
+    "jsonb", "json", "int4range", "int4multirange", "int4[]", "int2[]", "text[]", "bool[]", "uuid[]", "float8[]",
+    "jsonb[]", "int4range[]", "point", "money", "xml", "colours", "colours[]", "composites",
+]  # fmt: skip
+
+
+def test_types_are_checked_before_anything_is_sent(shared_postgres: PostgresServer) -> None:
+    """What is refused here is what the server refuses, and not more than that."""
+    shared_postgres.psql("CREATE TYPE colours AS ENUM ('red')")
+    shared_postgres.psql("CREATE TYPE composites AS (a int)")
+    refused = 0
+    with sync.connect(f"{shared_postgres.unix_url}?connections=1", kind=Postgres) as db:
+        for name in WANTED:
+            kept = f"SELECT $1::{name} IS NULL"
+            db.execute(kept, None)
+            for number, value in enumerate(GIVEN):
+                new, known = [_accepts(db, sql, value) for sql in (f"{kept} /* {number} */", kept)]
+                # An empty array for json would be taken for an object, one for an interval as {1}.
+                if not (name in ("json", "jsonb", "interval") and isinstance(value, list)):
+                    assert bool(new) == bool(known), (name, value)
+                if known is None:
+                    refused += 1
+                    with pytest.raises(
+                        iokernel.TypeRefused, match=r"parameter \$1 is an? .*wants "
+                    ) as caught:
+                        db.execute(kept, value)
+                    assert caught.value.outcome == "never-sent"
+        assert db.execute("SELECT 1") == "SELECT 1"
+    assert refused > 150
+    shared_postgres.psql("DROP TYPE colours, composites")
+
+
+def _accepts(db: Postgres, sql: str, value: Any) -> bool | None:
+    """Does the server take it? None: it was not asked."""
+    try:
+        db.execute(sql, value)
+    except iokernel.TypeRefused:
+        return None
+    except (DataError, StatementError):
+        return False
+    return True
+
+
+def test_refusals_say_which_parameter(db: Postgres) -> None:
+    sql = "SELECT $1::text, $2::int2, $3::int[]"
+    with db.lease() as lease:
+        lease.execute(sql, "secret", 1, [1])
+        for args, text in [
+            (("secret", True, None), r"parameter \$2 is a boolean; the statement wants smallint"),
+            (("secret", 1.25, None), r"\$2 is a float that is not a whole number; .* smallint"),
+            (("secret", 1, 77), r"\$3 is an integer; the statement wants integer\[\]"),
+            (("secret", 1, [1, [2, 7.5]]), r"\$3 is an array with a float that .* integer\[\]"),
+        ]:
+            with pytest.raises(iokernel.TypeRefused, match=text) as caught:
+                lease.execute(sql, *args)
+            assert not any(value in str(caught.value) for value in ("secret", "1.25", "77", "7.5"))
+        assert lease.fetchval(sql, "secret", 1, [1]) == "secret"
