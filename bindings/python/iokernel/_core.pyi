@@ -59,6 +59,7 @@ class Reply(Generic[T_co]):
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 class Caller:
+    _decoders: dict[int, Callable[[Any], Any]] | None
     @property
     def closed(self) -> bool: ...
     @property

@@ -352,6 +352,7 @@ static PyMethodDef caller_methods[] = {
 
 static PyMemberDef caller_members[] = {
     {"closed", T_BOOL, offsetof(struct py_caller, closed), READONLY, "True after close()."},
+    {"_decoders", T_OBJECT, offsetof(struct py_caller, decoders), READONLY, "By a column's type who makes its values."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -367,6 +368,7 @@ static int caller_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(caller->port);
     Py_VISIT(caller->client);
     Py_VISIT(caller->queue);
+    Py_VISIT(caller->decoders);
     return 0;
 }
 
@@ -412,6 +414,7 @@ static void caller_dealloc(PyObject *op)
     Py_CLEAR(caller->port);
     Py_CLEAR(caller->client);
     Py_CLEAR(caller->queue);
+    Py_CLEAR(caller->decoders);
     Py_TYPE(op)->tp_free(op);
 }
 
@@ -548,6 +551,10 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     self->scalars = strcmp(iok_service_protocol(self->service), "redis") == 0;
+    self->decoders = self->scalars ? NULL : PyDict_New();
+    if (!self->scalars && self->decoders == NULL) {
+        Py_CLEAR(self);
+    }
     return (PyObject *)self;
 }
 

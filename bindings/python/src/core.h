@@ -119,6 +119,8 @@ struct py_caller {
     PyObject *
         client; /* of leases, and of clients that share another's service: a reference, as that one closes it when dropped */
     PyObject *queue; /* of queues: a list */
+    PyObject
+        *decoders; /* of clients, and shared with their leases: by a column's type (int) who makes its values; a dict */
     PyObject *weakrefs;
     uint32_t generation; /* of leases: made then, and the parent's in a child; of clients: last used then */
     uint8_t mode;        /* enum caller_mode */
@@ -146,9 +148,10 @@ enum value_form {
 };
 
 struct value_want {
-    uint8_t form;      /* enum value_form */
-    bool decode;       /* bytes become str */
-    Py_ssize_t column; /* VALUE_FIELD: which */
+    uint8_t form;       /* enum value_form */
+    bool decode;        /* bytes become str */
+    Py_ssize_t column;  /* VALUE_FIELD: which */
+    PyObject *decoders; /* borrowed from the caller, who outlives the call; NULL: there are none */
 };
 
 /* An empty call on the right port; *port is set. NULL with an exception. */

@@ -32,6 +32,7 @@ static PyObject *lease_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->port = (struct py_port *)Py_NewRef(port);
     self->client = Py_NewRef(client);
+    self->decoders = Py_XNewRef(client->decoders);
     iok_service_ref(client->service);
     self->service = client->service;
     return (PyObject *)self;

@@ -22,6 +22,9 @@ static PyObject *query(PyObject *op, PyObject *const *args, Py_ssize_t nargs, Py
         [VALUE_ROWS] = "fetch", [VALUE_ROW] = "fetchrow", [VALUE_FIELD] = "fetchval", [VALUE_TAG] = "execute"};
     struct py_caller *caller = (struct py_caller *)op;
     struct value_want want = {.form = (uint8_t)form, .decode = caller->decode};
+    if (UNLIKELY(caller->decoders != NULL && PyDict_GET_SIZE(caller->decoders) > 0)) {
+        want.decoders = caller->decoders;
+    }
     struct call_options options;
     int others = build_options(&options, args + nargs, kwnames);
     int column = form == VALUE_FIELD && others > 0 ? take_column(&want, args + nargs, kwnames) : 0;

@@ -18,6 +18,8 @@ struct walk {
     struct iok_call *call;
     bool decode;
     int depth;
+    PyObject **decoders; /* of each column who makes its values, NULL: nobody; NULL: nobody of any */
+    uint32_t n_decoders;
 };
 
 static PyObject *epoch, *epoch_local, *epoch_day; /* 1970-01-01 00:00 UTC; the same without a zone; its date */
@@ -347,6 +349,51 @@ static bool walk_enter(struct walk *w, uint32_t *len)
     return walk_fits(w, *len);
 }
 
+/* What the column's decoder makes of the value, which is taken over and may be NULL. */
+static PyObject *walk_decoded(const struct walk *w, size_t column, PyObject *value)
+{
+    if (value == NULL || value == Py_None || column >= w->n_decoders || w->decoders[column] == NULL) {
+        return value;
+    }
+    PyObject *made = PyObject_CallOneArg(w->decoders[column], value);
+    Py_DECREF(value);
+    return made;
+}
+
+/* The types are next. 0, or -1 with an exception; w->decoders is to be given to walk_free_decoders. */
+static int walk_find_decoders(struct walk *w, PyObject *by_type, uint32_t n)
+{
+    PyObject **found = PyMem_Calloc(n + 1, sizeof(PyObject *));
+    bool any = false;
+    if (found == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        PyObject *type = PyLong_FromLongLong(w->token[i].i);
+        found[i] = type == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(by_type, type));
+        any |= found[i] != NULL;
+        Py_XDECREF(type);
+    }
+    if (any) {
+        w->decoders = found;
+        w->n_decoders = n;
+    } else {
+        PyMem_Free(found);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static void walk_free_decoders(struct walk *w)
+{
+    for (uint32_t i = 0; i < w->n_decoders; i++) {
+        Py_XDECREF(w->decoders[i]);
+    }
+    PyMem_Free(w->decoders);
+    w->decoders = NULL;
+    w->n_decoders = 0;
+}
+
 static PyObject *walk_record(struct walk *w, PyObject *shape, uint32_t n)
 {
     uint32_t len;
@@ -356,6 +403,9 @@ static PyObject *walk_record(struct walk *w, PyObject *shape, uint32_t n)
     PyObject *record = record_new(shape, (Py_ssize_t)n);
     for (uint32_t i = 0; LIKELY(record != NULL) && i < n; i++) {
         PyObject *value = walk_value(w);
+        if (UNLIKELY(w->decoders != NULL)) {
+            value = walk_decoded(w, i, value);
+        }
         if (UNLIKELY(value == NULL)) {
             Py_CLEAR(record);
         } else {
@@ -408,17 +458,37 @@ static PyObject *walk_field(struct walk *w, uint32_t n_rows, Py_ssize_t column)
         PyErr_SetString(PyExc_IndexError, "the row has no such column");
         return NULL;
     }
-    for (; column > 0; column--) {
+    for (Py_ssize_t i = 0; i < column; i++) {
         if (!walk_skip(w)) {
             return walk_broken();
         }
     }
-    return walk_value(w);
+    PyObject *value = walk_value(w);
+    return LIKELY(w->decoders == NULL) ? value : walk_decoded(w, (size_t)column, value);
+}
+
+static PyObject *walk_rows(struct walk *w, const struct value_want *want, const struct iok_token *names,
+                           uint32_t n_columns)
+{
+    uint32_t n_rows;
+    if (!walk_enter(w, &n_rows)) {
+        return walk_broken();
+    }
+    switch (want->form) {
+    case VALUE_ROWS:
+    case VALUE_ROW:
+        return walk_records(w, names, n_columns, n_rows, want->form == VALUE_ROW);
+    case VALUE_FIELD:
+        return walk_field(w, n_rows, want->column);
+    default:
+        w->token = w->end - 1;
+        return walk_value(w);
+    }
 }
 
 static PyObject *walk_part(struct walk *w, const struct value_want *want)
 {
-    uint32_t parts, n_names, n_types, n_rows;
+    uint32_t parts, n_names, n_types;
     if (!walk_enter(w, &parts) || parts != 4 || !walk_enter(w, &n_names)) {
         return walk_broken();
     }
@@ -428,23 +498,19 @@ static PyObject *walk_part(struct walk *w, const struct value_want *want)
             return walk_broken();
         }
     }
-    if (!walk_enter(w, &n_types)) {
+    if (!walk_enter(w, &n_types) || n_types != n_names) {
         return walk_broken();
+    }
+    if (UNLIKELY(want->decoders != NULL) && walk_find_decoders(w, want->decoders, n_types) < 0) {
+        walk_free_decoders(w);
+        return NULL;
     }
     w->token += n_types;
-    if (!walk_enter(w, &n_rows)) {
-        return walk_broken();
+    PyObject *result = walk_rows(w, want, names, n_names);
+    if (UNLIKELY(w->decoders != NULL)) {
+        walk_free_decoders(w);
     }
-    switch (want->form) {
-    case VALUE_ROWS:
-    case VALUE_ROW:
-        return walk_records(w, names, n_names, n_rows, want->form == VALUE_ROW);
-    case VALUE_FIELD:
-        return walk_field(w, n_rows, want->column);
-    default:
-        w->token = w->end - 1;
-        return walk_value(w);
-    }
+    return result;
 }
 
 PyObject *value_of_call(struct iok_call *call, struct value_want want)

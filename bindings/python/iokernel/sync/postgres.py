@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from iokernel.postgres import (
     begin_statement,
     check_committed,
 )
+from iokernel.postgres_types import ALL, BY_NAME, BY_OID, Decoders, learn, set_decoder
 from iokernel.sync.client import Client, Lease
 
 
@@ -126,6 +128,29 @@ class Postgres(PostgresQueries, Client):
         other: ``with db.replica() as reads``.
         """
         return Postgres(self, mode="sync", replica=True)
+
+    def learn_types(self) -> int:
+        """Ask the database for the types that it has of its own, and give how many these are.
+
+        From then on, for this client and its leases: composites come as Record, arrays as list,
+        ranges as Range, hstore as Hstore, vector as Vector, instead of text. Again after more
+        types were made, or another database was restored.
+        """
+        return learn(self._learned(), self.fetch(ALL))
+
+    def set_type_codec(self, kind: str | int, *, decoder: Callable[[Any], Any] | None) -> None:
+        """Let a function make the values of a type, by its name or OID; None: as without it.
+
+        The function gets what would be given without it (of a type that is not known its text),
+        but for NULL, also for each element of an array. It is called for fetch(), fetchrow() and
+        fetchval() of this client and its leases. For the other way see iokernel.values.plain.
+        """
+        query = BY_NAME if isinstance(kind, str) else BY_OID
+        set_decoder(self._learned(), kind, decoder, self.fetch(query, kind))
+
+    def _learned(self) -> Decoders:
+        assert self._decoders is not None
+        return self._decoders
 
     def transaction(
         self,
