@@ -109,6 +109,8 @@ SCALARS: list[tuple[str, Any]] = [
     ("ROW(NULL, NULL, NULL)::point3", (None, None, None)),
     ("NULL::point3", None),
     ("ROW()::nothing", ()),
+    ("ROW(1, NULL, 'a,b', ROW(2))", Composite(("1", None, "a,b", "(2)"))),
+    ("ARRAY[ROW(1, 'x'), NULL]", [Composite(("1", "x")), None]),
     ("ARRAY[ROW(1, 2, 'x')::point3, NULL]", [(1, 2.0, "x"), None]),
     (
         "ROW(ROW(1, 2.5, '\"'), ARRAY[ROW(3, 'NaN', NULL), NULL]::point3[], 'red', 5, ARRAY[6], ARRAY['red'])::line3",

@@ -29,6 +29,7 @@ from iokernel.postgres import (
     Vector,
 )
 from iokernel.sync import Postgres
+from iokernel.values import plain
 from kit.postgres import PostgresServer
 
 UTC = datetime.timezone.utc
@@ -358,6 +359,27 @@ def test_python_types_as_parameters(db: Postgres) -> None:
         db.fetchval("SELECT $1", object())
     with pytest.raises(TypeError, match="type object has no text form"):
         db.fetchval("SELECT $1", Range(object(), None))
+
+
+class Shrinking(list[int]):
+    """Takes itself out of the list that it is in."""
+
+    def __init__(self, owner: list[Any]) -> None:
+        self.owner = owner
+
+
+@plain.register
+def _(value: Shrinking) -> str:
+    value.owner.clear()
+    return "5"
+
+
+def test_a_list_that_changes_while_it_is_read(db: Postgres) -> None:
+    values: list[Any] = []
+    values += [Shrinking(values), 1, 2]
+    with pytest.raises(RuntimeError, match="argument 2 changed its size meanwhile"):
+        db.fetchval("SELECT $1::int[]", values)
+    assert db.fetchval("SELECT 5") == 5
 
 
 def test_values_of_our_own() -> None:

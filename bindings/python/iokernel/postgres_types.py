@@ -30,6 +30,7 @@ Decoder: TypeAlias = Callable[[Any], Any]
 Decoders: TypeAlias = dict[int, Decoder]
 
 FIRST_OID = 16384  # FirstNormalObjectId of the server
+RECORD, RECORD_ARRAY = 2249, 2287  # of no named type: what its fields are the text does not say
 
 BY_NAME = """
     SELECT oid::int8, typarray::int8, typdelim::text FROM pg_type WHERE oid = to_regtype($1)"""
@@ -330,6 +331,9 @@ def learn(decoders: Decoders, rows: Any) -> int:
 
     Those that the program itself has set stay: -OID is among the decoders as a mark of it.
     """
+    if -RECORD not in decoders:
+        decoders[RECORD] = decode_record = lambda text: Composite(read_fields(text))
+        decoders[RECORD_ARRAY] = _array(decode_record, ",")
     for oid, array, delimiter, kind, name, base, multirange, names, types in rows:
         decode = decoders.get(-oid)
         if decode is not None:

@@ -110,13 +110,19 @@ static int build_any(struct iok_call *call, PyObject *value, bool scalars, Py_ss
 
 static int build_sequence(struct iok_call *call, PyObject *value, Py_ssize_t position, int depth)
 {
-    iok_call_array(call, (uint32_t)PySequence_Fast_GET_SIZE(value));
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(value); i++) {
-        if (build_any(call, PySequence_Fast_GET_ITEM(value, i), false, position, depth + 1) < 0) {
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(value);
+    int result = 0;
+    iok_call_array(call, (uint32_t)n);
+    for (Py_ssize_t i = 0; i < n && result == 0; i++) {
+        if (UNLIKELY(PySequence_Fast_GET_SIZE(value) != n)) { /* by the code that gave the form of an element */
+            PyErr_Format(PyExc_RuntimeError, "argument %zd changed its size meanwhile", position);
             return -1;
         }
+        PyObject *element = Py_NewRef(PySequence_Fast_GET_ITEM(value, i));
+        result = build_any(call, element, false, position, depth + 1);
+        Py_DECREF(element);
     }
-    return 0;
+    return result;
 }
 
 /* By iokernel.values.plain: 1 if it made something of the value, 0 if not. */
