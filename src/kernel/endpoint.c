@@ -273,8 +273,11 @@ static void choose(struct iok_service *service)
     if (found == service->second_choice && (found || tried)) {
         service->second_choice = !found;
         for (each_endpoint(service, e)) {
-            if (e->state == IOK_ENDPOINT_UP || e->state == IOK_ENDPOINT_UNFIT) {
+            if (e->n_ready > 0 && (e->state == IOK_ENDPOINT_UP || e->state == IOK_ENDPOINT_UNFIT)) {
                 judge(e);
+            } else if (e->state == IOK_ENDPOINT_UNFIT) { /* its connections are closed: as if it was new */
+                iok_timer_stop(&service->core->wheel, &e->retry);
+                set_state(e, IOK_ENDPOINT_IDLE);
             }
         }
     }
@@ -343,14 +346,17 @@ static bool heals(const struct iok_error *err)
 void iok_endpoint_lost(struct iok_endpoint *endpoint, const struct iok_error *err, bool ready)
 {
     struct iok_service *service = endpoint->service;
-    bool trying = endpoint->state == IOK_ENDPOINT_TRYING;
+    bool trying = endpoint->state == IOK_ENDPOINT_TRYING, usable = endpoint->state == IOK_ENDPOINT_UP;
 
     if (service->closed || service->core->stopping) {
         return;
     }
     if (err->code == 0) { /* we wanted its end */
-        if (endpoint->state == IOK_ENDPOINT_UP && endpoint->n_ready == 0) {
-            set_state(endpoint, endpoint->n_opening > 0 ? IOK_ENDPOINT_TRYING : IOK_ENDPOINT_IDLE);
+        if (endpoint->n_ready == 0 && endpoint->n_opening == 0 && endpoint->query == NULL && (usable || trying)) {
+            iok_timer_stop(&service->core->wheel, &endpoint->retry);
+            set_state(endpoint, IOK_ENDPOINT_IDLE);
+        } else if (endpoint->n_ready == 0 && usable) {
+            set_state(endpoint, IOK_ENDPOINT_TRYING);
         }
         changed(service);
         return;
@@ -505,12 +511,17 @@ static struct iok_endpoint *pick(struct iok_service *service)
     return service->config.shuffle ? pick_any(service) : pick_first(service);
 }
 
+/* Shared connections that serve, or will if all goes well: not those of an endpoint in doubt. */
 static uint32_t count_shared(const struct iok_service *service)
 {
     uint32_t n = 0;
 
     for (each_endpoint(service, e)) {
-        n += e->state != IOK_ENDPOINT_UNFIT ? e->n_shared : 0;
+        if (e->state == IOK_ENDPOINT_UP || e->n_ready == 0) {
+            n += e->n_shared;
+        } else if (e->state != IOK_ENDPOINT_UNFIT) {
+            n += e->n_shared < e->n_opening ? e->n_shared : e->n_opening;
+        }
     }
     return n;
 }
@@ -533,16 +544,26 @@ static uint32_t count_waiting_leases(const struct iok_service *service)
     return n;
 }
 
-/* Connections that no call will come to any more. */
-static void close_idle(struct iok_service *service)
+/* No call will come to it any more: its endpoint is not what is wished for, or in doubt while another is up; or there is
+ * one too many, as a new one was asked about the endpoint's role. */
+static bool is_useless(const struct iok_conn *conn, bool up)
 {
+    const struct iok_endpoint *endpoint = conn->endpoint;
+
+    return endpoint->state == IOK_ENDPOINT_UNFIT || (endpoint->state == IOK_ENDPOINT_TRYING && up) ||
+           (conn->serves && endpoint->n_shared > conn->service->config.connections);
+}
+
+static void close_useless(struct iok_service *service)
+{
+    bool up = iok_service_is_up(service);
     struct iok_error err;
 
     iok_err(&err, 0, "not needed any more");
     iok_list_each (&service->conns, node, after) {
         struct iok_conn *conn = iok_container(node, struct iok_conn, node);
 
-        if (conn->endpoint->state == IOK_ENDPOINT_UNFIT && conn->state == IOK_CONN_READY) {
+        if (conn->state == IOK_CONN_READY && is_useless(conn, up)) {
             iok_conn_retire(conn);
         }
         if (conn->retires && conn->state == IOK_CONN_READY && conn->n_live == 0) {
@@ -561,7 +582,7 @@ void iok_service_fill(struct iok_service *service)
         return;
     }
     service->settled = true;
-    close_idle(service);
+    close_useless(service);
     shared = count_shared(service);
     leases = iok_list_empty(&service->lease_wait) ? 0 : count_waiting_leases(service);
     while (shared < service->config.connections || (leases > 0 && service->n_leased < service->config.leases)) {

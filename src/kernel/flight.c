@@ -304,15 +304,15 @@ static void host_ready(struct iok_io *io)
     }
 }
 
-/* A lease goes on with its own business on a connection in doubt, and its settings say nothing about the server. */
+/* A lease goes on with its own business on a connection in doubt. If it changed settings, what they say is nothing
+ * about the server. */
 static void host_role(struct iok_io *io, uint32_t role)
 {
     struct iok_conn *conn = conn_of(io);
-    bool shared = conn->lease == NULL && conn->state != IOK_CONN_RESETTING;
 
-    if (role != 0 && shared) {
+    if (role != 0 && (conn->lease == NULL || !conn->dirty_state)) {
         iok_endpoint_role(conn->endpoint, role);
-    } else if (role == 0 && iok_endpoint_doubt(conn->endpoint, shared)) {
+    } else if (role == 0 && iok_endpoint_doubt(conn->endpoint, conn->lease == NULL)) {
         iok_conn_retire(conn);
     }
 }

@@ -391,7 +391,7 @@ static int on_ready(struct pg *pg, struct iok_io *io, struct iok_span body)
         pg->stage = STAGE_ROLE;
         return put_query(io, pg_role_query);
     }
-    if (pg->stage != STAGE_RESET && io->wish != IOK_WISH_ANY)
+    if (io->wish != IOK_WISH_ANY && (pg->stage != STAGE_RESET || pg->role.reported))
         pg_role_told(&pg->role, io);
     pg->stage = STAGE_OPEN;
     io->host->ready(io);
@@ -687,6 +687,7 @@ static int pg_reset(void *state, struct iok_io *io)
     struct pg *pg = state;
     bool all = (pg->effects & PG_EFFECT_SESSION) != 0;
     pg->stage = STAGE_RESET;
+    pg->role.known = false; /* until its settings are the usual ones again */
     pg->resets = 1;
     if (pg->transaction != 'I') {
         pg->resets++;

@@ -14,6 +14,7 @@ from iokernel.asyncio import Postgres as AsyncPostgres
 from iokernel.asyncio import connect as connect_asyncio
 from iokernel.sync import Postgres
 from kit.help import until
+from kit.pgbouncer import PgBouncer
 from kit.postgres import PASSWORD, REPLICATION, PostgresServer, PostgresStandby
 from kit.servers import free_port
 
@@ -295,3 +296,29 @@ def test_promotion_under_load(pair: Pair, how: str) -> None:
     assert not (by["never-sent"] | by["rejected"]) & set(there)
     assert set(there) <= by["done"] | by["maybe-executed"]
     assert len(by["maybe-executed"]) <= 30  # what was under way when it went
+
+
+def test_poolers_that_change_places(shared_pair: Pair) -> None:
+    """Behind a pooler a connection meets another server without being told; a refused write finds out."""
+    primary, standby = shared_pair.primary, shared_pair.standby
+    primary.psql("CREATE TABLE behind (a int)")
+    with PgBouncer(standby) as a, PgBouncer(primary) as b:
+        place = f"postgresql://app@127.0.0.1:{a.port},127.0.0.1:{b.port}/app?sslmode=disable"
+        with sync.connect(f"{place}&target_session_attrs=primary", kind=Postgres) as db:
+            with db.replica() as reads:
+                assert db.fetchval(PORT) == primary.port
+                assert reads.fetchval(PORT) == standby.port
+            db.execute("INSERT INTO behind VALUES (1)")
+            a.lead_to(primary)
+            b.lead_to(standby)
+            until(lambda: sync_port(b) == standby.port and sync_port(a) == primary.port)
+            db.execute("INSERT INTO behind VALUES (2)", timeout=30)
+            assert db.fetchval("SELECT count(*) FROM behind") == 2
+            assert db.fetchval(PORT) == primary.port
+
+
+def sync_port(pooler: PgBouncer) -> int:
+    """Of the server that a new connection meets."""
+    with sync.connect(pooler.url, kind=Postgres) as db:
+        port: int = db.fetchval(PORT)
+        return port

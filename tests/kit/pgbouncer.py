@@ -30,9 +30,7 @@ class PgBouncer:
         self.server = server
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="iok-pgb-"))
         self.port = free_port()
-        lines = [
-            "[databases]",
-            f"app = host={server.directory} port={server.port} user=app",
+        self._lines = [
             "[pgbouncer]",
             "listen_addr = 127.0.0.1",
             f"listen_port = {self.port}",
@@ -43,7 +41,7 @@ class PgBouncer:
             *config,
         ]
         ini = self.directory / "pgbouncer.ini"
-        ini.write_text("\n".join(lines) + "\n")
+        self._write()
         if server.user is not None:  # it refuses root, as the server does
             shutil.chown(self.directory, server.user)
         with open(self.directory / "log", "wb") as log:
@@ -61,6 +59,17 @@ class PgBouncer:
     def url(self) -> str:
         """Over TCP."""
         return f"postgresql://app@127.0.0.1:{self.port}/app?sslmode=disable"
+
+    def _write(self) -> None:
+        where = f"app = host={self.server.directory} port={self.server.port} user=app"
+        lines = ["[databases]", where, *self._lines]
+        (self.directory / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
+
+    def lead_to(self, server: PostgresServer) -> None:
+        """From now on, or a moment later, to another server; clients stay connected."""
+        self.server = server
+        self._write()
+        self._process.send_signal(signal.SIGHUP)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 60
