@@ -107,6 +107,7 @@ def test_read_only_by_default(shared_pair: Pair) -> None:
             db.fetchval(PORT)
     with sync.connect(wish(primary, wish="primary", options=options), kind=Postgres) as db:
         assert db.fetchval(PORT) == primary.port
+        until(lambda: db.stats()["connections"] == 4)
         connects = db.stats()["connects"]
         with pytest.raises(postgres.ReadOnlyTransaction) as caught:
             db.execute("CREATE TABLE refused ()")
