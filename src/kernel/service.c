@@ -106,6 +106,7 @@ static int read_config(struct iok_service *service, struct iok_error *err)
         .ping = 30 * IOK_NS_S,
         .ping_timeout = 5 * IOK_NS_S,
         .lease_idle = 30 * IOK_NS_S,
+        .cancel_timeout = service->proto->cancel != NULL ? 5 * IOK_NS_S : 0,
         .tls = config->tls,
         .wish = config->wish,
         .shuffle = config->shuffle,
@@ -124,7 +125,9 @@ static int read_config(struct iok_service *service, struct iok_error *err)
         (rc = iok_url_option_duration(url, "lease_idle", IOK_NS_MS, 86400 * IOK_NS_S, &config->lease_idle, err)) != 0) {
         return rc;
     }
-    return 0;
+    return service->proto->cancel == NULL
+               ? 0
+               : iok_url_option_duration(url, "cancel_timeout", 0, 3600 * IOK_NS_S, &config->cancel_timeout, err);
 }
 
 static int unknown_scheme(struct iok_span scheme, struct iok_error *err)
@@ -313,7 +316,9 @@ void iok_service_forget_links(struct iok_service *service)
         service->endpoints[i].query = NULL;
     }
     iok_list_each (&service->conns, node, after) {
-        iok_container(node, struct iok_conn, node)->link = NULL;
+        struct iok_conn *conn = iok_container(node, struct iok_conn, node);
+
+        conn->link = conn->cancel.link = NULL;
     }
 }
 
