@@ -211,6 +211,27 @@ static int prefer_standby(struct iok_service *service, struct iok_error *err)
     return 0;
 }
 
+/* What the URL leaves open is found elsewhere, if its protocol knows where. */
+static int complete(struct iok_url *url, struct iok_error *err)
+{
+    bool tls;
+    const struct iok_proto *proto = iok_proto_find(url->scheme, &tls);
+    char *whole = NULL;
+    int rc;
+
+    if (proto == NULL || proto->complete == NULL) {
+        return 0;
+    }
+    rc = proto->complete(url, &whole, err);
+    if (rc == 0) {
+        iok_url_deinit(url);
+        rc = iok_url_parse(url, whole, err);
+        explicit_bzero(whole, strlen(whole));
+    }
+    iok_free(whole);
+    return rc;
+}
+
 static struct iok_service *make(const char *url, bool replica, struct iok_error *err)
 {
     struct iok_service *service = iok_calloc_line(sizeof(*service));
@@ -219,7 +240,8 @@ static struct iok_service *make(const char *url, bool replica, struct iok_error 
         iok_err(err, IOK_ENOMEM, "out of memory for a service");
         return NULL;
     }
-    if (iok_url_parse(&service->url, url, err) != 0) {
+    if (iok_url_parse(&service->url, url, err) != 0 || complete(&service->url, err) != 0) {
+        iok_url_deinit(&service->url);
         iok_free(service);
         return NULL;
     }

@@ -736,6 +736,10 @@ static const struct iok_proto_option pg_options[] = {
     {"sslrootcert", "as tls_ca"},
     {"sslcert", "as tls_cert"},
     {"sslkey", "as tls_key"},
+    {"user", "where it does not stand before the host"},
+    {"password", "where it does not stand before the host"},
+    {"passfile", "the password file; default ~/.pgpass"},
+    {"service", "the name of a service in a service file, which has what the URL leaves open"},
     {"host", "hosts, or directories of sockets, separated by commas, where the URL has none before its path"},
     {"port", "their ports: one for each, or one for all"},
     {"target_session_attrs", "any, primary, standby, prefer-standby, read-write or read-only; default any"},
@@ -759,6 +763,7 @@ const struct iok_proto iok_proto_postgres = {
     .default_connections = 4, /* a few suffice, since requests share them; each costs the server a process */
     .options = pg_options,
     .hosts = &pg_hosts,
+    .complete = pg_complete,
     .check = pg_check,
     .tls = pg_check_ssl,
     .open = pg_open,

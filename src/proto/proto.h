@@ -158,6 +158,9 @@ struct iok_proto {
 
     /* Optional: several hosts are possible. */
     const struct iok_proto_hosts *hosts;
+    /* Optional; the program's thread, and it may read files: what the URL leaves open comes from elsewhere. *whole becomes
+     * the URL as it is to be read, by iok_malloc: the host wipes and frees it. */
+    int (*complete)(const struct iok_url *url, char **whole, struct iok_error *err);
     /* Optional; the program's thread: looks at the URL before a service is made. */
     int (*check)(const struct iok_url *url, struct iok_error *err);
     /* Optional; the program's thread, after check: whether and how TLS begins within the connection. */
