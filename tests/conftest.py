@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from iokernel import sync
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+# What whoever runs the tests has set for psql is not meant for them.
+for name in [name for name in os.environ if name.startswith("PG")]:
+    del os.environ[name]
 
 
 @pytest.fixture

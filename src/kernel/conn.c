@@ -100,8 +100,10 @@ void iok_conn_arm(struct iok_conn *conn)
     switch (conn->state) {
     case IOK_CONN_CONNECTING:
     case IOK_CONN_SIGNING_IN:
-    case IOK_CONN_RESETTING:
         at = core->now + config->connect_timeout;
+        break;
+    case IOK_CONN_RESETTING: /* before that it is the cancel's timer that counts */
+        at = conn->cancel.state == IOK_CANCEL_NONE ? core->now + config->connect_timeout : 0;
         break;
     case IOK_CONN_READY:
     case IOK_CONN_LEASED:
@@ -156,6 +158,17 @@ static void send_ping(struct iok_conn *conn)
     mark_dirty(conn);
 }
 
+/* A lease may be inside a transaction, which a ping would become part of, or block on purpose, which a ping would wait
+ * behind: TCP keepalive watches it, and the deadlines of its calls. While it streams, a ping is safe and needed. */
+static bool may_ping(const struct iok_conn *conn)
+{
+    const struct iok_proto *proto = conn->service->proto;
+    bool behind = (proto->flags & IOK_PROTO_LONG) != 0 && conn->n_live != 0;
+
+    return proto->ping != NULL && !behind && conn->cancel.state == IOK_CANCEL_NONE &&
+           (conn->lease == NULL || conn->stream != NULL);
+}
+
 /* Nothing was received for a while. */
 static void quiet(struct iok_conn *conn)
 {
@@ -173,10 +186,7 @@ static void quiet(struct iok_conn *conn)
         iok_conn_close(conn, &err);
         return;
     }
-    /* A lease may be inside a transaction, which a ping would become part of, or block on purpose, which a ping would
-     * wait behind: TCP keepalive watches it. While it streams, a ping is safe and needed. */
-    if (!conn->pinged && silence >= config->ping - config->ping / 4 && conn->service->proto->ping != NULL &&
-        (conn->lease == NULL || conn->stream != NULL)) {
+    if (!conn->pinged && silence >= config->ping - config->ping / 4 && may_ping(conn)) {
         send_ping(conn);
     }
     if (conn->state != IOK_CONN_CLOSED) {
@@ -222,6 +232,7 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     int rc;
 
     iok_core_look_at_clock(conn->service->core);
+    conn->address = *address;
     conn->peer.family = address->any.sa_family;
     if (conn->peer.family == AF_INET) {
         conn->peer.port = ntohs(address->v4.sin_port);
@@ -308,6 +319,9 @@ static void on_arrived(void *owner, size_t n)
         close_with_io(conn);
         return;
     }
+    if (conn->n_left != 0 || conn->cancel.state != IOK_CANCEL_NONE) {
+        iok_cancel_look(conn);
+    }
     if (iok_out_pending(&conn->out) != 0) {
         mark_dirty(conn);
     }
@@ -348,12 +362,19 @@ static const struct iok_link_events link_events = {
 
 /* ---- opening, sending, closing ---- */
 
+struct iok_target iok_conn_target(const struct iok_endpoint *endpoint, const struct iok_address *addresses, uint32_t n)
+{
+    const struct iok_starttls *starttls = &endpoint->service->starttls;
+
+    return (struct iok_target){addresses, n, endpoint->tls,
+                               starttls->ask.n > 0 && endpoint->port != 0 ? starttls : NULL};
+}
+
 int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_error *err)
 {
     struct iok_service *service = endpoint->service;
     struct iok_core *core = service->core;
-    struct iok_target target = {endpoint->addresses, endpoint->n_addresses, endpoint->tls,
-                                service->starttls.ask.n > 0 && endpoint->port != 0 ? &service->starttls : NULL};
+    struct iok_target target = iok_conn_target(endpoint, endpoint->addresses, endpoint->n_addresses);
     struct iok_conn *conn = iok_calloc(sizeof(*conn));
 
     if (conn == NULL || (conn->codec = iok_calloc(service->proto->state_size + 1)) == NULL) {
@@ -392,7 +413,8 @@ int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_err
 
 bool iok_conn_has_room(const struct iok_conn *conn)
 {
-    return conn->n_live < conn->service->config.max_inflight && iok_out_pending(&conn->out) < IOK_OUT_HIGH_BYTES;
+    return conn->cancel.state == IOK_CANCEL_NONE && conn->n_live < conn->service->config.max_inflight &&
+           iok_out_pending(&conn->out) < IOK_OUT_HIGH_BYTES;
 }
 
 /* The request could not be encoded: whose fault decides who ends. */
@@ -562,6 +584,7 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
     if (iok_node_linked(&conn->dirty_node)) {
         iok_list_remove(&conn->dirty_node);
     }
+    iok_cancel_stop(conn);
     if (conn->link != NULL) {
         core->net->ops->close(conn->link);
         conn->link = NULL;
@@ -627,6 +650,7 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
     if (call->state == IOK_CALL_STREAMING) {
         return; /* the lease's end closes or resets the connection */
     }
+    conn->n_left++;
     conn->service->n_inflight--;
     iok_service_want_pump(conn->service);
     flight = iok_flight_at(conn, call->seq);
@@ -645,6 +669,7 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
         iok_err(&err, IOK_ENOMEM, "out of memory for the unsent rest of a cancelled call");
         iok_conn_close(conn, &err);
     }
+    iok_cancel_look(conn);
 }
 
 void iok_conn_resume(struct iok_conn *conn)
@@ -656,21 +681,33 @@ void iok_conn_resume(struct iok_conn *conn)
     }
 }
 
-void iok_conn_reset(struct iok_conn *conn, bool behind)
+void iok_conn_clean(struct iok_conn *conn)
 {
     const struct iok_proto *proto = conn->service->proto;
     struct iok_error err;
 
+    iok_conn_arm(conn);
+    if (!conn->dirty_state) {
+        iok_conn_set_state(conn, IOK_CONN_READY);
+    } else if (proto->reset == NULL || proto->reset(conn->codec, &conn->io) != 0) {
+        iok_err(&err, 0, "cannot be made clean");
+        iok_conn_close(conn, &err);
+    } else {
+        mark_dirty(conn);
+    }
+}
+
+void iok_conn_reset(struct iok_conn *conn, bool behind)
+{
+    struct iok_error err;
+
     if (conn->n_live == 0 && !conn->dirty_state) {
         iok_conn_set_state(conn, IOK_CONN_READY);
-    } else if (conn->n_live == 0 && proto->reset != NULL && !behind) {
+    } else if (conn->n_live == 0 && !behind) {
         iok_conn_set_state(conn, IOK_CONN_RESETTING);
-        if (proto->reset(conn->codec, &conn->io) != 0) {
-            iok_err(&err, 0, "cannot be made clean");
-            iok_conn_close(conn, &err);
-        } else {
-            mark_dirty(conn);
-        }
+        iok_conn_clean(conn);
+    } else if (conn->cancel.state != IOK_CANCEL_NONE && !behind) {
+        iok_conn_set_state(conn, IOK_CONN_RESETTING); /* and clean when that is over */
     } else {
         iok_err(&err, 0, "given back with calls or messages under way");
         iok_conn_close(conn, &err);

@@ -279,6 +279,7 @@ static int host_end(struct iok_io *io, uint32_t flags)
     }
     iok_service_want_pump(service); /* a tombstone took room, too */
     if (call == NULL) {
+        conn->n_left -= (flight->host & IOK_FLIGHT_PING) == 0;
         return 0;
     }
     service->n_inflight--;

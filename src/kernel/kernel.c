@@ -211,6 +211,9 @@ static void fire_timers(struct iok_core *core)
         case IOK_TIMER_ENDPOINT:
             iok_endpoint_timer(iok_container(timer, struct iok_endpoint, retry));
             break;
+        case IOK_TIMER_CANCEL:
+            iok_cancel_timer(iok_container(timer, struct iok_conn, cancel.timer));
+            break;
         case IOK_TIMER_PORT:
             port_due(core, iok_container(timer, struct iok_port, due));
             break;

@@ -26,7 +26,7 @@
 #define IOK_NS_S UINT64_C(1000000000)
 
 /* Which timer fired: struct iok_timer.kind. */
-enum iok_timer_kind { IOK_TIMER_CALL = 0, IOK_TIMER_CONN, IOK_TIMER_ENDPOINT, IOK_TIMER_PORT };
+enum iok_timer_kind { IOK_TIMER_CALL = 0, IOK_TIMER_CONN, IOK_TIMER_ENDPOINT, IOK_TIMER_PORT, IOK_TIMER_CANCEL };
 
 struct iok_port {
     struct iok_port_link link;
@@ -79,8 +79,9 @@ struct iok_core {
 struct iok_service_config {
     uint64_t connections, leases, max_inflight, max_queued, max_pending_bytes, max_reply, max_stream_bytes, retries;
     uint64_t timeout, connect_timeout, ping, ping_timeout, lease_idle;
-    bool overload_waits; /* overload=wait: at a bound a call waits until its deadline; else it ends at once */
-    bool drops;          /* slow_consumer=drop: what a full stream has no room for is dropped; else reading pauses */
+    uint64_t cancel_timeout; /* 0: requests are not cancelled at the server */
+    bool overload_waits;     /* overload=wait: at a bound a call waits until its deadline; else it ends at once */
+    bool drops; /* slow_consumer=drop: what a full stream has no room for is dropped; else reading pauses */
     bool tls;
     enum iok_wish wish;
     bool shuffle; /* load_balance_hosts=random: each connection goes to any endpoint, not to the first that will do */
@@ -161,8 +162,19 @@ enum iok_conn_state {
     IOK_CONN_SIGNING_IN,     /* greet until ready */
     IOK_CONN_READY,          /* takes calls: shared ones, or nobody's when it is for leases */
     IOK_CONN_LEASED,         /* belongs to a lease */
-    IOK_CONN_RESETTING,      /* made clean after a lease */
+    IOK_CONN_RESETTING,      /* made clean after a lease, once what it left under way has ended */
     IOK_CONN_CLOSED,         /* waits in core->dead */
+};
+
+/* A second connection makes the server give up what is left under way on this one: cancel.c. */
+enum iok_cancel_state { IOK_CANCEL_NONE = 0, IOK_CANCEL_WAITING, IOK_CANCEL_CONNECTING, IOK_CANCEL_SENT };
+
+struct iok_cancel {
+    enum iok_cancel_state state; /* other than NONE: nothing new is sent */
+    struct iok_link *link;       /* the second connection; NULL: none just now */
+    struct iok_timer timer;      /* the next try, or the end of all */
+    uint64_t give_up;            /* when the connection is closed instead */
+    uint64_t seen, told;         /* the oldest flight, when it was looked at last, and when the cancel was sent */
 };
 
 struct iok_conn {
@@ -184,6 +196,8 @@ struct iok_conn {
     uint64_t dropped;           /* so many until now */
     struct iok_timer timer;     /* sign-in deadline, ping, ping's deadline, idle end */
     struct iok_peer peer;
+    struct iok_address address; /* of the server, once connected */
+    struct iok_cancel cancel;
     uint64_t arrived_at; /* when bytes last came */
     uint64_t opened_at;
 
@@ -192,6 +206,7 @@ struct iok_conn {
     uint32_t n_slots;
     uint64_t head_seq, next_seq, sent_seq;
     uint32_t n_live;   /* flights that are not answered yet */
+    uint32_t n_left;   /* of these, those whose caller went away */
     uint64_t open_seq; /* the flight whose reply is open */
     bool open_push;
     bool push_lost; /* there was no memory for it: a stream with a hole that nobody is told of must end */
@@ -332,10 +347,20 @@ void iok_conn_free(struct iok_conn *conn);
 /* The caller of this flight went away: its reply will be swallowed. */
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call);
 void iok_conn_resume(struct iok_conn *conn);
+struct iok_target iok_conn_target(const struct iok_endpoint *endpoint, const struct iok_address *addresses, uint32_t n);
+/* In state RESETTING, with nothing under way any more: to READY, by the codec's reset if it is needed. */
+void iok_conn_clean(struct iok_conn *conn);
 /* Makes it clean for the next lease, or closes it; behind: the answer would be long in coming. */
 void iok_conn_reset(struct iok_conn *conn, bool behind);
 void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state);
 void iok_conn_arm(struct iok_conn *conn);
+
+/* ---- cancel.c ---- */
+/* Requests of the connection were abandoned or answered: begins, or ends, what that calls for. Not within feed. */
+void iok_cancel_look(struct iok_conn *conn);
+void iok_cancel_timer(struct iok_conn *conn);
+/* The connection is closed. */
+void iok_cancel_stop(struct iok_conn *conn);
 
 /* ---- flight.c: what a codec asks of its connection ---- */
 extern const struct iok_host iok_conn_host;
@@ -354,6 +379,8 @@ enum iok_flight_flags { IOK_FLIGHT_PING = 1, IOK_FLIGHT_ANSWERED = 2 };
 /* ---- lease.c ---- */
 void iok_lease_take(struct iok_core *core, struct iok_lease *lease, struct iok_call *call);
 void iok_lease_bind(struct iok_lease *lease, struct iok_conn *conn);
+/* Sends what waited while nothing could be sent. */
+void iok_lease_resume(struct iok_lease *lease);
 void iok_lease_release(struct iok_core *core, struct iok_lease *lease);
 void iok_lease_lost(struct iok_lease *lease, const struct iok_error *err);
 struct iok_lease *iok_lease_auto(struct iok_core *core, struct iok_call *call);

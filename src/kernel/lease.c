@@ -28,12 +28,12 @@ void iok_lease_take(struct iok_core *core, struct iok_lease *lease, struct iok_c
         end_lost(core, lease, call);
         return;
     }
-    if (lease->conn != NULL) {
+    if (lease->conn != NULL && lease->conn->cancel.state == IOK_CANCEL_NONE) {
         iok_conn_send(lease->conn, call);
         return;
     }
     iok_list_push(&lease->queue, &call->node);
-    if (!iok_node_linked(&lease->node)) {
+    if (lease->conn == NULL && !iok_node_linked(&lease->node)) {
         if (lease->service->config.leases == 0) {
             iok_call_fail(core, call, IOK_NEVER_SENT, IOK_EUNSAFE,
                           "needs a connection of its own, and leases=0 allows none");
@@ -46,11 +46,17 @@ void iok_lease_take(struct iok_core *core, struct iok_lease *lease, struct iok_c
 
 void iok_lease_bind(struct iok_lease *lease, struct iok_conn *conn)
 {
-    struct iok_node *node;
-
     lease->conn = conn;
     conn->lease = lease;
     iok_conn_set_state(conn, IOK_CONN_LEASED);
+    iok_lease_resume(lease);
+}
+
+void iok_lease_resume(struct iok_lease *lease)
+{
+    struct iok_conn *conn = lease->conn;
+    struct iok_node *node;
+
     while (conn->lease == lease && (node = iok_list_pop(&lease->queue)) != NULL) { /* an ended one may be freed */
         iok_conn_send(conn, iok_container(node, struct iok_call, node));
     }

@@ -106,6 +106,7 @@ static int read_config(struct iok_service *service, struct iok_error *err)
         .ping = 30 * IOK_NS_S,
         .ping_timeout = 5 * IOK_NS_S,
         .lease_idle = 30 * IOK_NS_S,
+        .cancel_timeout = service->proto->cancel != NULL ? 5 * IOK_NS_S : 0,
         .tls = config->tls,
         .wish = config->wish,
         .shuffle = config->shuffle,
@@ -124,7 +125,9 @@ static int read_config(struct iok_service *service, struct iok_error *err)
         (rc = iok_url_option_duration(url, "lease_idle", IOK_NS_MS, 86400 * IOK_NS_S, &config->lease_idle, err)) != 0) {
         return rc;
     }
-    return 0;
+    return service->proto->cancel == NULL
+               ? 0
+               : iok_url_option_duration(url, "cancel_timeout", 0, 3600 * IOK_NS_S, &config->cancel_timeout, err);
 }
 
 static int unknown_scheme(struct iok_span scheme, struct iok_error *err)
@@ -208,6 +211,27 @@ static int prefer_standby(struct iok_service *service, struct iok_error *err)
     return 0;
 }
 
+/* What the URL leaves open is found elsewhere, if its protocol knows where. */
+static int complete(struct iok_url *url, struct iok_error *err)
+{
+    bool tls;
+    const struct iok_proto *proto = iok_proto_find(url->scheme, &tls);
+    char *whole = NULL;
+    int rc;
+
+    if (proto == NULL || proto->complete == NULL) {
+        return 0;
+    }
+    rc = proto->complete(url, &whole, err);
+    if (rc == 0) {
+        iok_url_deinit(url);
+        rc = iok_url_parse(url, whole, err);
+        explicit_bzero(whole, strlen(whole));
+    }
+    iok_free(whole);
+    return rc;
+}
+
 static struct iok_service *make(const char *url, bool replica, struct iok_error *err)
 {
     struct iok_service *service = iok_calloc_line(sizeof(*service));
@@ -216,7 +240,8 @@ static struct iok_service *make(const char *url, bool replica, struct iok_error 
         iok_err(err, IOK_ENOMEM, "out of memory for a service");
         return NULL;
     }
-    if (iok_url_parse(&service->url, url, err) != 0) {
+    if (iok_url_parse(&service->url, url, err) != 0 || complete(&service->url, err) != 0) {
+        iok_url_deinit(&service->url);
         iok_free(service);
         return NULL;
     }
@@ -313,7 +338,9 @@ void iok_service_forget_links(struct iok_service *service)
         service->endpoints[i].query = NULL;
     }
     iok_list_each (&service->conns, node, after) {
-        iok_container(node, struct iok_conn, node)->link = NULL;
+        struct iok_conn *conn = iok_container(node, struct iok_conn, node);
+
+        conn->link = conn->cancel.link = NULL;
     }
 }
 

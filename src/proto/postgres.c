@@ -26,6 +26,9 @@
 /* A server tells the number of its process, which Linux bounds (PID_MAX_LIMIT), as other systems do lower; poolers tell
  * 32 random bits instead. One in a thousand is small enough: what is_misnamed sees gives that one away. */
 #define PROCESS_ID_MAX 4194304u
+#define CANCEL_REQUEST 80877102u /* 1234 and 5678 */
+/* The process's number and a secret of 4 octets, in protocol 3.2 of 4 to 256. */
+#define PG_KEY_BYTES_MAX (4u + 256u)
 
 enum stage {
     STAGE_SIGNIN,
@@ -63,6 +66,8 @@ struct pg {
     uint8_t effects; /* enum pg_effect, of all that was sent since the last reset */
     struct pg_scram scram;
     struct pg_role role;
+    uint8_t key[PG_KEY_BYTES_MAX]; /* of BackendKeyData: the process, and the secret that cancels */
+    uint16_t n_key;
     struct pg_cache cache;
     struct pg_bytes scratch;
 };
@@ -407,10 +412,12 @@ static int signin_message(struct pg *pg, struct iok_io *io, struct iok_span body
         pg->authenticated = body.n >= 4 && pg_u32(body.p) == 0;
         return pg_authenticate(&pg->scram, io, body);
     case 'K': /* BackendKeyData */
-        if (body.n < 8)
+        if (body.n < 8 || body.n > sizeof(pg->key))
             return garbled(io, "BackendKeyData");
         if (pg_u32(body.p) > PROCESS_ID_MAX)
             pg_cache_end_names(&pg->cache);
+        pg_put_span(pg->key, body);
+        pg->n_key = (uint16_t)body.n;
         return 0;
     case 'Z':
         return on_ready(pg, io, body);
@@ -702,6 +709,17 @@ static int pg_reset(void *state, struct iok_io *io)
     return put_query(io, all ? "DISCARD ALL" : keep);
 }
 
+/* [PG] "Canceling Requests in Progress" */
+static size_t pg_cancel(const void *state, uint8_t *at, size_t cap)
+{
+    const struct pg *pg = state;
+    size_t n = 8u + pg->n_key;
+    if (pg->n_key == 0 || n > cap)
+        return 0;
+    pg_put_span(pg_put_u32(pg_put_u32(at, n), CANCEL_REQUEST), iok_span(pg->key, pg->n_key));
+    return n;
+}
+
 static void pg_close(void *state)
 {
     struct pg *pg = state;
@@ -719,6 +737,10 @@ static const struct iok_proto_option pg_options[] = {
     {"sslrootcert", "as tls_ca"},
     {"sslcert", "as tls_cert"},
     {"sslkey", "as tls_key"},
+    {"user", "where it does not stand before the host"},
+    {"password", "where it does not stand before the host"},
+    {"passfile", "the password file; default ~/.pgpass"},
+    {"service", "the name of a service in a service file, which has what the URL leaves open"},
     {"host", "hosts, or directories of sockets, separated by commas, where the URL has none before its path"},
     {"port", "their ports: one for each, or one for all"},
     {"target_session_attrs", "any, primary, standby, prefer-standby, read-write or read-only; default any"},
@@ -727,6 +749,8 @@ static const struct iok_proto_option pg_options[] = {
     {"application_name", "the connections' name in pg_stat_activity; default iokernel"},
     {"options", "command-line options of the server's session, such as -c statement_timeout=5s"},
     {"statements", "prepared statements that each connection keeps; 0 to 1024, default 128"},
+    {"cancel_timeout",
+     "how long a request that nobody waits for may take to end at the server; default 5s, 0 never cancels"},
     {"cleartext", "yes lets the password go out in clear text without TLS; default no"},
     {NULL, NULL},
 };
@@ -735,11 +759,12 @@ const struct iok_proto iok_proto_postgres = {
     .name = "postgresql",
     .schemes = pg_schemes,
     .default_port = 5432,
-    .flags = IOK_PROTO_IN_ORDER | IOK_PROTO_PUSH | IOK_PROTO_WHOLE,
+    .flags = IOK_PROTO_IN_ORDER | IOK_PROTO_PUSH | IOK_PROTO_WHOLE | IOK_PROTO_LONG,
     .state_size = sizeof(struct pg),
     .default_connections = 4, /* a few suffice, since requests share them; each costs the server a process */
     .options = pg_options,
     .hosts = &pg_hosts,
+    .complete = pg_complete,
     .check = pg_check,
     .tls = pg_check_ssl,
     .open = pg_open,
@@ -750,5 +775,6 @@ const struct iok_proto iok_proto_postgres = {
     .ping = pg_ping,
     .classify = pg_classify,
     .reset = pg_reset,
+    .cancel = pg_cancel,
     .describe = pg_describe,
 };

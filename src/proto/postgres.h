@@ -1,6 +1,7 @@
 /* postgres.h - what the parts of the PostgreSQL codec share, private to them: postgres.c (messages, replies and the
  * slots of proto.h), postgres_request.c (requests), postgres_cache.c (prepared statements), postgres_signin.c,
- * postgres_role.c (hosts and their roles), postgres_values.c (values as tokens), postgres_text.c (their text forms), postgres_sql.c (what a statement is).
+ * postgres_env.c (what a URL leaves open), postgres_role.c (hosts and their roles), postgres_values.c (values as
+ * tokens), postgres_text.c (their text forms), postgres_sql.c (what a statement is).
  *
  * Specification: https://www.postgresql.org/docs/current/protocol.html, cited as [PG] with the section. */
 #ifndef IOK_PROTO_POSTGRES_H
@@ -211,6 +212,11 @@ unsigned pg_sql_effect(struct iok_span sql);
 void pg_classify(const struct iok_token *args, size_t n, struct iok_class *out);
 size_t pg_describe(const struct iok_token *args, size_t n, char *at, size_t cap);
 
+/* ---- the environment: postgres_env.c -------------------------------------------------------------------------- */
+
+/* The slot complete. */
+int pg_complete(const struct iok_url *url, char **whole, struct iok_error *err);
+
 /* ---- sign-in: postgres_signin.c ------------------------------------------------------------------------------- */
 
 struct pg_scram {
@@ -226,6 +232,9 @@ struct pg_wishes {
 };
 
 int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct iok_error *err);
+/* By the URL's authority or by an option; n 0: none. */
+struct iok_span pg_user(const struct iok_url *url);
+struct iok_span pg_password(const struct iok_url *url);
 int pg_check(const struct iok_url *url, struct iok_error *err);
 int pg_check_ssl(const struct iok_url *url, struct iok_proto_tls *tls, struct iok_error *err);
 int pg_put_startup(struct iok_io *io);

@@ -27,13 +27,43 @@ enum authentication { AUTH_OK = 0, AUTH_CLEARTEXT = 3, AUTH_MD5 = 5, AUTH_SASL =
 
 /* ---- options -------------------------------------------------------------------------------------------------- */
 
+struct iok_span pg_user(const struct iok_url *url)
+{
+    struct iok_span value = url->user;
+    if (!url->has_user)
+        iok_url_option(url, "user", &value);
+    return value;
+}
+
+struct iok_span pg_password(const struct iok_url *url)
+{
+    struct iok_span value = url->password;
+    if (!url->has_password)
+        iok_url_option(url, "password", &value);
+    return value;
+}
+
+/* Two names for the same thing, and not the same said twice. */
+static int check_sign_in(const struct iok_url *url, struct iok_error *err)
+{
+    struct iok_span value;
+    if (url->has_user && iok_url_option(url, "user", &value))
+        return iok_err(err, IOK_EOPTION, "the user is given twice, before the host and by user=");
+    if (url->has_password && iok_url_option(url, "password", &value))
+        return iok_err(err, IOK_EOPTION, "the password is given twice, before the host and by password=");
+    if (pg_user(url).n == 0)
+        return iok_err(err, IOK_EURL, "no user: expected postgresql://user@host/database");
+    if (pg_password(url).n > PASSWORD_BYTES_MAX)
+        return iok_err(err, IOK_EURL, "a password of more than %u bytes", PASSWORD_BYTES_MAX);
+    return 0;
+}
+
 int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct iok_error *err)
 {
-    *wishes = (struct pg_wishes){.user = url->user, .statements = 128, .application_name = iok_span_of("iokernel")};
-    if (url->user.n == 0)
-        return iok_err(err, IOK_EURL, "no user: expected postgresql://user@host/database");
-    if (url->password.n > PASSWORD_BYTES_MAX)
-        return iok_err(err, IOK_EURL, "a password of more than %u bytes", PASSWORD_BYTES_MAX);
+    *wishes = (struct pg_wishes){.user = pg_user(url), .statements = 128, .application_name = iok_span_of("iokernel")};
+    int rc = check_sign_in(url, err);
+    if (rc < 0)
+        return rc;
     wishes->database = url->unix_socket ? iok_span(NULL, 0) : url->path;
     struct iok_span name;
     if (iok_url_option(url, "dbname", &name)) {
@@ -42,14 +72,14 @@ int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct i
         wishes->database = name;
     }
     if (wishes->database.n == 0)
-        wishes->database = url->user;
+        wishes->database = wishes->user;
     iok_url_option(url, "application_name", &wishes->application_name);
     iok_url_option(url, "options", &wishes->options);
     const struct iok_span texts[] = {wishes->user, wishes->database, wishes->application_name, wishes->options};
     for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
         if (texts[i].n > 0 && memchr(texts[i].p, '\0', texts[i].n) != NULL)
             return iok_err(err, IOK_EURL, "user, database and options cannot hold a NUL");
-    int rc = iok_url_option_u64(url, "statements", 0, PG_STATEMENTS_MAX, &wishes->statements, err);
+    rc = iok_url_option_u64(url, "statements", 0, PG_STATEMENTS_MAX, &wishes->statements, err);
     return rc == 0 ? iok_url_option_bool(url, "cleartext", &wishes->cleartext, err) : rc;
 }
 
@@ -178,7 +208,7 @@ static int answer_cleartext(struct iok_io *io)
         return iok_io_fail(io, IOK_EAUTH,
                            "the server asks for the password in clear text on a connection that is not "
                            "encrypted: use sslmode=require, or cleartext=yes where nobody can listen");
-    return put_password(io, iok_span(NULL, 0), io->url->password, true);
+    return put_password(io, iok_span(NULL, 0), pg_password(io->url), true);
 }
 
 static bool md5_hex(struct iok_span a, struct iok_span b, char hex[2 * IOK_MD5_BYTES])
@@ -203,7 +233,7 @@ static int answer_md5(struct iok_io *io, struct iok_span salt)
     char hex[2 * IOK_MD5_BYTES];
     if (salt.n != 4)
         return garbled(io);
-    if (!md5_hex(io->url->password, io->url->user, hex) || !md5_hex(iok_span(hex, sizeof(hex)), salt, hex))
+    if (!md5_hex(pg_password(io->url), pg_user(io->url), hex) || !md5_hex(iok_span(hex, sizeof(hex)), salt, hex))
         return failed_digest(io, "MD5");
     return put_password(io, iok_span_of("md5"), iok_span(hex, sizeof(hex)), true);
 }
@@ -316,7 +346,7 @@ static int scram_proof(struct pg_scram *scram, struct iok_io *io, struct iok_spa
                         challenge.nonce.p);
     if (memchr(text.p, '\0', text.n) != NULL)
         return garbled(io);
-    if (!prove(scram, io->url->password, &challenge, iok_span(message, (size_t)(before + last)), proof))
+    if (!prove(scram, pg_password(io->url), &challenge, iok_span(message, (size_t)(before + last)), proof))
         return failed_digest(io, "SCRAM");
     scram->proof_sent = true;
     char head[SCRAM_TEXT_MAX + 32];
@@ -348,8 +378,10 @@ int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span b
     uint32_t what = pg_u32(body.p);
     body = iok_span_skip(body, 4);
     bool wants_password = what == AUTH_CLEARTEXT || what == AUTH_MD5 || what == AUTH_SASL;
-    if (wants_password && !io->url->has_password)
-        return iok_io_fail(io, IOK_EAUTH, "the server wants a password, and the URL has none");
+    if (wants_password && pg_password(io->url).n == 0)
+        return iok_io_fail(io, IOK_EAUTH,
+                           "the server wants a password, and the URL has none, nor PGPASSWORD, a service file, or a "
+                           "password file that nobody else may read");
     switch (what) {
     case AUTH_OK: /* a server that was asked for a proof of its own cannot leave it out */
         return scram->nonce[0] != '\0' && !scram->verified ? garbled(io) : 0;
@@ -372,7 +404,7 @@ int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span b
 int pg_refused(struct iok_io *io, struct iok_span body)
 {
     char words[SHOWN_MAX + 1];
-    struct iok_span code = pg_field(body, 'C'), text = pg_field(body, 'M'), password = io->url->password;
+    struct iok_span code = pg_field(body, 'C'), text = pg_field(body, 'M'), password = pg_password(io->url);
     if (password.n > 0 && text.n > 0 && memmem(text.p, text.n, password.p, password.n) != NULL)
         text = iok_span_of("(its text is withheld, as it repeats the password)");
     size_t n = text.n < SHOWN_MAX ? text.n : SHOWN_MAX;

@@ -27,7 +27,8 @@ enum iok_proto_flags {
     IOK_PROTO_IN_ORDER = 1, /* answers come in the order of requests */
     IOK_PROTO_BY_ID = 2,    /* answers name their request */
     IOK_PROTO_PUSH = 4,     /* the peer may send messages that answer nothing */
-    IOK_PROTO_WHOLE = 8,    /* the peer acts on whole requests only: one whose last byte was not sent never ran */
+    IOK_PROTO_LONG = 16, /* a request may take its time, and a ping behind it is answered after it: none is sent then */
+    IOK_PROTO_WHOLE = 8, /* the peer acts on whole requests only: one whose last byte was not sent never ran */
 };
 
 /* What classify says of a request. */
@@ -62,6 +63,7 @@ enum iok_msg_flags {
     IOK_MSG_DROP = 4, /* begun but not to be delivered: the codec has used it up itself */
 };
 
+#define IOK_CANCEL_BYTES_MAX 512u
 #define IOK_SEQ_HEAD UINT64_MAX /* the oldest flight */
 
 struct iok_io;
@@ -156,6 +158,9 @@ struct iok_proto {
 
     /* Optional: several hosts are possible. */
     const struct iok_proto_hosts *hosts;
+    /* Optional; the program's thread, and it may read files: what the URL leaves open comes from elsewhere. *whole becomes
+     * the URL as it is to be read, by iok_malloc: the host wipes and frees it. */
+    int (*complete)(const struct iok_url *url, char **whole, struct iok_error *err);
     /* Optional; the program's thread: looks at the URL before a service is made. */
     int (*check)(const struct iok_url *url, struct iok_error *err);
     /* Optional; the program's thread, after check: whether and how TLS begins within the connection. */
@@ -182,6 +187,10 @@ struct iok_proto {
     /* Optional: makes a leased connection clean again; done when the codec calls host->ready. Without it, or on an
      * error, the connection is closed. */
     int (*reset)(void *state, struct iok_io *io);
+    /* Optional: writes what makes the peer give up the request that this connection runs, when it comes by another
+     * connection, which the peer closes once it has acted on it. At most IOK_CANCEL_BYTES_MAX; how many, 0: not
+     * possible. With it the option cancel_timeout= is read, which the codec has to list among its own. */
+    size_t (*cancel)(const void *state, uint8_t *at, size_t cap);
     /* Optional: a short safe text for people: the request's name, never its values. Returns the length, at most cap. */
     size_t (*describe)(const struct iok_token *args, size_t n, char *at, size_t cap);
 };
