@@ -296,7 +296,8 @@ def test_promotion_under_load(pair: Pair, how: str) -> None:
     assert by["done"] <= set(there)
     assert not (by["never-sent"] | by["rejected"]) & set(there)
     assert set(there) <= by["done"] | by["maybe-executed"]
-    assert len(by["maybe-executed"]) <= 30  # what was under way when it went
+    # What was under way when it went, 30 writes at most; again for each connection that had not seen it yet.
+    assert len(by["maybe-executed"]) <= 30 * 4
 
 
 def test_poolers_that_change_places(shared_pair: Pair) -> None:
