@@ -7,7 +7,6 @@
 #include "postgres.h"
 
 #include <math.h>
-#include <stdio.h>
 
 struct check {
     struct iok_io *io;
@@ -25,9 +24,15 @@ static int refuse(const struct check *check, const char *given, bool within)
                        within ? "an array with " : "", given, name != NULL ? name : "another type", array ? "[]" : "");
 }
 
-static bool is_whole_number(uint16_t type)
+static bool is_integer(uint16_t type)
 {
     return type == PG_INT2 || type == PG_INT4 || type == PG_INT8 || type == PG_OID;
+}
+
+/* Beyond 2^53 all of them are. */
+static bool is_whole(double f)
+{
+    return isfinite(f) && (f < -0x1p53 || f > 0x1p53 || f == (double)(int64_t)f);
 }
 
 /* Of what no number is a literal. */
@@ -47,9 +52,7 @@ static const char *wrong(const struct iok_token *token, uint16_t type, uint32_t 
     case IOK_F64:
         if (is_no_number(type))
             return "a float";
-        return is_whole_number(type) && !(floor(token->f) == token->f && isfinite(token->f))
-                   ? "a float that is not a whole number"
-                   : NULL;
+        return is_integer(type) && !is_whole(token->f) ? "a float that is not a whole number" : NULL;
     case IOK_ARRAY:
         if (oid == 114 || oid == PG_JSONB)
             return "an array, which is not JSON";
@@ -85,7 +88,9 @@ int pg_check_params(struct iok_io *io, const struct pg_shape *shape, const struc
     ptrdiff_t at = 0;
     for (uint32_t i = 0; i < shape->n_params && at >= 0; i++) {
         const struct iok_token *token = &tokens[at];
-        if (token->type == IOK_TEXT || token->type == IOK_BYTES || token->type == IOK_NULL) {
+        if (token->type == IOK_TEXT || token->type == IOK_BYTES || token->type == IOK_NULL ||
+            (token->type == IOK_I64 &&
+             (shape->params[i] == PG_INT4 || shape->params[i] == PG_INT8))) { /* as most are */
             at++;
             continue;
         }
