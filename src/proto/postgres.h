@@ -1,7 +1,8 @@
 /* postgres.h - what the parts of the PostgreSQL codec share, private to them: postgres.c (messages, replies and the
  * slots of proto.h), postgres_request.c (requests), postgres_cache.c (prepared statements), postgres_signin.c,
- * postgres_env.c (what a URL leaves open), postgres_role.c (hosts and their roles), postgres_values.c (values as
- * tokens), postgres_text.c (their text forms), postgres_sql.c (what a statement is).
+ * postgres_env.c (what a URL leaves open), postgres_role.c (hosts and their roles), postgres_sql.c (what a statement is);
+ * values as tokens: postgres_types.c (which there are), postgres_values.c (binary), postgres_text.c, postgres_moments.c,
+ * postgres_nets.c, postgres_ranges.c, postgres_check.c (parameters against types).
  *
  * Specification: https://www.postgresql.org/docs/current/protocol.html, cited as [PG] with the section. */
 #ifndef IOK_PROTO_POSTGRES_H

@@ -26,6 +26,7 @@ from iokernel.postgres import (
     Range,
     Record,
     Vector,
+    records,
 )
 from iokernel.sync import Postgres
 from kit.postgres import PostgresServer
@@ -255,7 +256,11 @@ def test_codecs_of_the_program(learned: Postgres) -> None:
         assert line == (None, None, Colour.RED, 1, [], [Colour.RED])
         everything = db.fetchval("SELECT $1::everything", Composite(EVERYTHING))
         assert type(everything["e"]) is float and everything["q"] == {"a": [1, "x"]}
-    assert db.call("SELECT 1.5")[2] == [[Decimal("1.5")]]  # as it is
+    reply = db.call("SELECT 1.5, NULL::numeric, 'x'")
+    assert reply[2] == [[Decimal("1.5"), None, "x"]]  # as it is
+    assert type(records(reply)[0][0]) is Decimal
+    assert type(records(reply, db._decoders)[0][0]) is float
+    assert records(reply, db._decoders) == [(1.5, None, "x")]
     with db.lease() as lease:
         assert type(lease.fetchval("SELECT 1.5")) is float
     with sync.connect(db, kind=Postgres) as other:

@@ -6,6 +6,7 @@ iokernel.sync and iokernel.asyncio.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 from iokernel._core import Record
@@ -246,9 +247,21 @@ def make_error(
 plain.register(Record, composite_text)
 
 
-def records(reply: list[Any]) -> list[Record]:
-    """Give the rows of a reply."""
-    return make_records(reply[0], reply[2])
+def records(
+    reply: list[Any], decoders: Mapping[int, Callable[[Any], Any]] | None = None
+) -> list[Record]:
+    """Give the rows of a reply of call(), with a client's decoders as fetch() has them."""
+    names, types, rows, _ = reply
+    makers = [decoders.get(oid) for oid in types] if decoders else []
+    if any(makers):
+        rows = [
+            [
+                value if make is None or value is None else make(value)
+                for make, value in zip(makers, row, strict=True)
+            ]
+            for row in rows
+        ]
+    return make_records(names, rows)
 
 
 # ---- transactions -------------------------------------------------------------------------------
