@@ -119,7 +119,8 @@ bool pg_decode_timetz_text(struct iok_tape *tape, struct iok_span text);
 /* PG_INET, PG_CIDR, PG_MACADDR, PG_MACADDR8, PG_BIT: postgres_nets.c. The same. */
 bool pg_decode_net(struct iok_tape *tape, uint16_t type, struct iok_span value);
 bool pg_decode_address_text(struct iok_tape *tape, bool network, struct iok_span text);
-/* 12:34:56.789 and +01:30 in microseconds; taken from the text. postgres_text.c */
+/* c, 12:34:56.789 and +01:30 in microseconds: taken from the text if they are next. postgres_text.c */
+bool pg_take_char(struct iok_span *text, char c);
 bool pg_take_time(struct iok_span *text, int64_t *us);
 bool pg_take_zone(struct iok_span *text, int64_t *us);
 

@@ -83,14 +83,6 @@ struct interval {
     int64_t us, days, months;
 };
 
-static bool take(struct iok_span *text, char c)
-{
-    if (text->n == 0 || text->p[0] != (uint8_t)c)
-        return false;
-    *text = iok_span_skip(*text, 1);
-    return true;
-}
-
 static bool at_digit(struct iok_span text)
 {
     return text.n > 0 && text.p[0] >= '0' && text.p[0] <= '9';
@@ -113,7 +105,7 @@ static bool take_fraction(struct iok_span *text, int64_t *us)
 {
     size_t n = 0;
     *us = 0;
-    if (!take(text, '.'))
+    if (!pg_take_char(text, '.'))
         return true;
     for (; n < 6; n++) {
         *us *= 10;
@@ -139,9 +131,9 @@ static bool add(int64_t *sum, bool negative, int64_t number, int64_t unit, int64
 static bool take_clock(struct interval *interval, bool negative, int64_t hours)
 {
     int64_t minutes, seconds = 0, fraction = 0;
-    if (!take(&interval->rest, ':') || !take_digits(&interval->rest, &minutes) || minutes > 59)
+    if (!pg_take_char(&interval->rest, ':') || !take_digits(&interval->rest, &minutes) || minutes > 59)
         return false;
-    if (take(&interval->rest, ':') && (!take_digits(&interval->rest, &seconds) || seconds > 59))
+    if (pg_take_char(&interval->rest, ':') && (!take_digits(&interval->rest, &seconds) || seconds > 59))
         return false;
     if (!take_fraction(&interval->rest, &fraction))
         return false;
@@ -182,20 +174,20 @@ static struct iok_span take_unit(struct iok_span *text)
 static bool take_part(struct interval *interval, bool *negative)
 {
     int64_t number, more;
-    if (take(&interval->rest, '-'))
+    if (pg_take_char(&interval->rest, '-'))
         *negative = true;
-    else if (take(&interval->rest, '+'))
+    else if (pg_take_char(&interval->rest, '+'))
         *negative = false;
     if (!take_digits(&interval->rest, &number))
         return false;
     if (interval->rest.n > 0 && interval->rest.p[0] == ':')
         return take_clock(interval, *negative, number);
-    if (take(&interval->rest, '-'))
+    if (pg_take_char(&interval->rest, '-'))
         return take_digits(&interval->rest, &more) && add(&interval->months, *negative, number, 12, more);
     if (!take_fraction(&interval->rest, &more))
         return false;
     struct iok_span before = interval->rest;
-    (void)take(&interval->rest, ' ');
+    (void)pg_take_char(&interval->rest, ' ');
     struct iok_span unit = take_unit(&interval->rest);
     if (unit.n > 0 && !iok_span_eq(unit, iok_span_of("ago"))) {
         bool this = *negative;
@@ -213,8 +205,8 @@ static bool take_iso(struct interval *interval)
     char name[2] = {'T'};
     while (interval->rest.n > 0) {
         int64_t number, fraction;
-        time |= take(&interval->rest, 'T');
-        bool negative = take(&interval->rest, '-');
+        time |= pg_take_char(&interval->rest, 'T');
+        bool negative = pg_take_char(&interval->rest, '-');
         if (!take_digits(&interval->rest, &number) || !take_fraction(&interval->rest, &fraction) ||
             interval->rest.n == 0)
             return false;
@@ -232,12 +224,12 @@ static bool take_iso(struct interval *interval)
 static bool take_parts(struct interval *interval)
 {
     bool negative = false, ago = false;
-    if (take(&interval->rest, '@'))
-        (void)take(&interval->rest, ' ');
+    if (pg_take_char(&interval->rest, '@'))
+        (void)pg_take_char(&interval->rest, ' ');
     while (interval->rest.n > 0 && !ago) {
         if (!take_part(interval, &negative))
             return false;
-        if (interval->rest.n > 0 && !take(&interval->rest, ' '))
+        if (interval->rest.n > 0 && !pg_take_char(&interval->rest, ' '))
             return false;
         ago = iok_span_eq(interval->rest, iok_span_of("ago"));
     }
@@ -252,7 +244,7 @@ static bool take_parts(struct interval *interval)
 bool pg_decode_interval_text(struct iok_tape *tape, struct iok_span text)
 {
     struct interval interval = {.rest = text};
-    bool ok = text.n > 0 && (take(&interval.rest, 'P') ? take_iso(&interval) : take_parts(&interval));
+    bool ok = text.n > 0 && (pg_take_char(&interval.rest, 'P') ? take_iso(&interval) : take_parts(&interval));
     return ok && put_interval(tape, interval.us, interval.days, interval.months);
 }
 

@@ -25,7 +25,7 @@ static bool take_number(struct iok_span *text, size_t min, int64_t *number)
     return n >= min;
 }
 
-static bool take_char(struct iok_span *text, char c)
+bool pg_take_char(struct iok_span *text, char c)
 {
     if (text->n == 0 || text->p[0] != (uint8_t)c)
         return false;
@@ -35,17 +35,18 @@ static bool take_char(struct iok_span *text, char c)
 
 static bool take_days(struct iok_span *text, int64_t *year, int64_t *month, int64_t *day)
 {
-    return take_number(text, 4, year) && take_char(text, '-') && take_number(text, 2, month) && take_char(text, '-') &&
-           take_number(text, 2, day) && *month >= 1 && *month <= 12 && *day >= 1 && *day <= 31;
+    return take_number(text, 4, year) && pg_take_char(text, '-') && take_number(text, 2, month) &&
+           pg_take_char(text, '-') && take_number(text, 2, day) && *month >= 1 && *month <= 12 && *day >= 1 &&
+           *day <= 31;
 }
 
 bool pg_take_time(struct iok_span *text, int64_t *us)
 {
     int64_t hours, minutes, seconds, fraction = 0;
-    if (!take_number(text, 2, &hours) || !take_char(text, ':') || !take_number(text, 2, &minutes) ||
-        !take_char(text, ':') || !take_number(text, 2, &seconds) || hours > 24 || minutes > 59 || seconds > 60)
+    if (!take_number(text, 2, &hours) || !pg_take_char(text, ':') || !take_number(text, 2, &minutes) ||
+        !pg_take_char(text, ':') || !take_number(text, 2, &seconds) || hours > 24 || minutes > 59 || seconds > 60)
         return false;
-    if (take_char(text, '.')) {
+    if (pg_take_char(text, '.')) {
         size_t before = text->n;
         if (!take_number(text, 1, &fraction) || before - text->n > 6)
             return false;
@@ -59,10 +60,10 @@ bool pg_take_time(struct iok_span *text, int64_t *us)
 bool pg_take_zone(struct iok_span *text, int64_t *us)
 {
     int64_t hours, minutes = 0, seconds = 0;
-    bool negative = take_char(text, '-');
-    if ((!negative && !take_char(text, '+')) || !take_number(text, 2, &hours) ||
-        (take_char(text, ':') && !take_number(text, 2, &minutes)) ||
-        (take_char(text, ':') && !take_number(text, 2, &seconds)) || hours > 24 || minutes > 59 || seconds > 59)
+    bool negative = pg_take_char(text, '-');
+    if ((!negative && !pg_take_char(text, '+')) || !take_number(text, 2, &hours) ||
+        (pg_take_char(text, ':') && !take_number(text, 2, &minutes)) ||
+        (pg_take_char(text, ':') && !take_number(text, 2, &seconds)) || hours > 24 || minutes > 59 || seconds > 59)
         return false;
     *us = ((hours * 60 + minutes) * 60 + seconds) * 1000000 * (negative ? -1 : 1);
     return true;
@@ -74,7 +75,7 @@ static bool put_moment_text(struct iok_tape *tape, uint16_t kind, struct iok_spa
     int64_t year, month, day, us = 0, zone = 0;
     if (!take_days(&text, &year, &month, &day))
         return false;
-    if (kind != IOK_KIND_DATE && (!take_char(&text, ' ') || !pg_take_time(&text, &us)))
+    if (kind != IOK_KIND_DATE && (!pg_take_char(&text, ' ') || !pg_take_time(&text, &us)))
         return false;
     if (kind == 0 && !pg_take_zone(&text, &zone))
         return false;
@@ -126,7 +127,7 @@ static int take_hex(struct iok_span text, bool dashes, struct pg_bytes *out)
 {
     out->n = 0;
     while (text.n > 0) {
-        if (dashes && take_char(&text, '-'))
+        if (dashes && pg_take_char(&text, '-'))
             continue;
         int high = hex_digit(text.p[0]), low = text.n > 1 ? hex_digit(text.p[1]) : -1;
         if (high < 0 || low < 0)
@@ -258,8 +259,8 @@ static int plain_put(struct array *array, uint8_t c)
 static int take_quoted(struct array *array)
 {
     int rc = 0;
-    while (rc == 0 && array->rest.n > 0 && !take_char(&array->rest, '"')) {
-        if (take_char(&array->rest, '\\') && array->rest.n == 0)
+    while (rc == 0 && array->rest.n > 0 && !pg_take_char(&array->rest, '"')) {
+        if (pg_take_char(&array->rest, '\\') && array->rest.n == 0)
             break;
         rc = plain_put(array, array->rest.p[0]);
         array->rest = iok_span_skip(array->rest, 1);
@@ -272,7 +273,7 @@ static int take_quoted(struct array *array)
 static int take_element(struct array *array)
 {
     array->plain.n = 0;
-    bool quoted = take_char(&array->rest, '"');
+    bool quoted = pg_take_char(&array->rest, '"');
     int rc = quoted ? take_quoted(array) : 0;
     while (!quoted && rc == 0 && array->rest.n > 0 && array->rest.p[0] != ',' && array->rest.p[0] != '}') {
         rc = plain_put(array, array->rest.p[0]);
@@ -292,10 +293,10 @@ static int take_array(struct array *array, unsigned depth)
 {
     struct iok_tape *tape = array->io->tape;
     uint32_t head = tape->n_tokens, n = 0;
-    if (depth > DEPTH_MAX || !take_char(&array->rest, '{'))
+    if (depth > DEPTH_MAX || !pg_take_char(&array->rest, '{'))
         return garbled(array->io, "array");
     iok_tape_head(tape, IOK_ARRAY, 0);
-    if (take_char(&array->rest, '}'))
+    if (pg_take_char(&array->rest, '}'))
         return 0;
     do {
         bool inner = array->rest.n > 0 && array->rest.p[0] == '{';
@@ -303,8 +304,8 @@ static int take_array(struct array *array, unsigned depth)
         if (rc < 0)
             return rc;
         n++;
-    } while (take_char(&array->rest, ','));
-    if (!take_char(&array->rest, '}'))
+    } while (pg_take_char(&array->rest, ','));
+    if (!pg_take_char(&array->rest, '}'))
         return garbled(array->io, "array");
     iok_tape_patch(tape, head, n);
     return 0;
