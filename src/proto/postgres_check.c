@@ -36,6 +36,14 @@ static bool is_no_number(uint16_t type)
     return type == PG_UUID || (type & (PG_ARRAY | PG_RANGE | PG_MULTIRANGE)) != 0;
 }
 
+/* From 2^53 on all are. floor() would need libm, which the library does without. */
+static bool is_whole(double value)
+{
+    const double whole_from = 9007199254740992.0;
+    bool large = value >= whole_from || value <= -whole_from;
+    return isfinite(value) && (large || (double)(int64_t)value == value);
+}
+
 /* What is wrong with it; NULL if nothing is. */
 static const char *wrong(const struct iok_token *token, uint16_t type, uint32_t oid)
 {
@@ -47,9 +55,7 @@ static const char *wrong(const struct iok_token *token, uint16_t type, uint32_t 
     case IOK_F64:
         if (is_no_number(type))
             return "a float";
-        return is_whole_number(type) && !(floor(token->f) == token->f && isfinite(token->f))
-                   ? "a float that is not a whole number"
-                   : NULL;
+        return is_whole_number(type) && !is_whole(token->f) ? "a float that is not a whole number" : NULL;
     case IOK_ARRAY:
         if (oid == 114 || oid == PG_JSONB)
             return "an array, which is not JSON";
