@@ -393,6 +393,8 @@ static bool try_lead(struct goal *goal, uint64_t deadline)
     if (iok_baton_try_take(baton)) {
         return lead(goal, deadline);
     }
+    /* While it is asked for, the kernel thread does nothing but let go of it: nothing may hold this thread up here. */
+    port->leading = true;
     iok_baton_want(baton);
     for (unsigned i = 0; i < IOK_WANT_SPINS && !done; i++) {
         if (iok_baton_try_take(baton)) {
@@ -406,6 +408,8 @@ static bool try_lead(struct goal *goal, uint64_t deadline)
     }
     iok_baton_unwant(baton);
     iok_baton_recall_if_free(baton); /* it may have let go just now */
+    port->leading = false;
+    iok_port_free_doomed(port);
     return done;
 }
 

@@ -35,10 +35,10 @@ struct iok_port {
     struct iok_list free_calls;    /* for reuse */
     struct iok_list news;          /* calls that wait for iok_poll, taken out of the ring by a waiter */
     struct iok_list calls, leases; /* all that are alive */
-    struct iok_list doomed;        /* calls to free when this thread no longer leads, as freeing may call the program */
-    bool leading;
-    bool lost; /* fork left its thread behind: nothing above can be trusted */
-    bool left; /* freed in a child before its kernel was settled, which does it then: src/fork.c */
+    struct iok_list doomed;        /* calls to free when it is not leading any more, as that may call the program */
+    bool leading;                  /* or about to: it has asked the kernel thread for the baton */
+    bool lost;                     /* fork left its thread behind: nothing above can be trusted */
+    bool left;                     /* freed in a child before its kernel was settled, which does it then: src/fork.c */
     uint32_t n_calls, n_leases, n_free;
     uint64_t quick_ns; /* how long waits of this port last, a moving average */
     /* its bounds: calls that were handed over and are not freed yet, and the bytes of their arguments */
