@@ -294,5 +294,5 @@ def test_protocol_version(shared_postgres: PostgresServer) -> None:
         assert db.fetchval("SELECT pg_backend_pid()", timeout=20) == pid  # by its key
     if int(shared_postgres.psql("SHOW server_version_num")) < 180000:
         with sync.connect(f"{url}&min_protocol_version=3.2", kind=Postgres) as db:
-            with pytest.raises(iokernel.Unavailable, match=r"speaks protocol 3\.0"):
+            with pytest.raises(iokernel.NeverSent, match=r"speaks protocol 3\.0"):
                 db.fetchval("SELECT 1", timeout=20)
