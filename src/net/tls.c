@@ -347,7 +347,7 @@ void iok_tls_stream_alpn(const struct iok_tls_stream *stream, char at[IOK_TLS_AL
 /* RFC 5929 4.1: by the digest of the certificate's signature, but SHA-256 in place of MD5 and SHA-1. */
 size_t iok_tls_stream_binding(const struct iok_tls_stream *stream, uint8_t at[IOK_BINDING_BYTES_MAX])
 {
-    X509 *certificate = SSL_get1_peer_certificate(stream->ssl);
+    X509 *certificate = SSL_get_peer_certificate(stream->ssl);
     const EVP_MD *digest = NULL;
     unsigned n = 0;
     int kind = NID_undef;
