@@ -7,6 +7,7 @@
 #include "span.h"
 
 #define IOK_SHA256_BYTES 32u
+#define IOK_SHA512_BYTES 64u
 #define IOK_MD5_BYTES 16u
 
 /* false when the library refuses or is out of memory, as it does MD5 in FIPS mode. */

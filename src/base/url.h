@@ -14,7 +14,7 @@
 #include "err.h"
 #include "span.h"
 
-#define IOK_URL_OPTIONS_MAX 32u /* more than all option names together need */
+#define IOK_URL_OPTIONS_MAX 64u /* more than all option names together need */
 #define IOK_URL_BYTES_MAX 8192u /* as web servers limit a request line */
 #define IOK_URL_HOSTS_MAX 16u   /* a primary and more standbys than anybody has */
 

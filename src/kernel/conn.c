@@ -245,6 +245,9 @@ static void on_connected(void *owner, const struct iok_address *address, const c
         conn->peer.port = (uint16_t)(conn->endpoint - conn->service->endpoints);
     }
     conn->arrived_at = conn->service->core->now;
+    if (alpn != NULL && conn->service->core->net->ops->binding != NULL) {
+        conn->io.binding = iok_span(conn->binding, conn->service->core->net->ops->binding(conn->link, conn->binding));
+    }
     conn->io.encrypted = alpn != NULL || conn->peer.family == AF_UNIX;
     iok_conn_set_state(conn, IOK_CONN_SIGNING_IN);
     rc = proto->open == NULL ? 0 : proto->open(conn->codec, &conn->io);

@@ -219,6 +219,7 @@ struct iok_conn {
     size_t n_rest, cap_rest;
     size_t n_front; /* bytes of rest that stand at the front of scratch */
     void *codec;    /* proto->state_size bytes */
+    uint8_t binding[IOK_BINDING_BYTES_MAX];
 };
 
 struct iok_lease {

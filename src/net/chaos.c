@@ -401,6 +401,13 @@ static void chaos_want_read(struct iok_link *base, bool on)
     link_of(base)->reading = on; /* what waits is delivered by the next run */
 }
 
+static size_t chaos_binding(struct iok_link *base, uint8_t at[IOK_BINDING_BYTES_MAX])
+{
+    struct chaos_link *link = link_of(base);
+
+    return link->under != NULL ? link->chaos->under->ops->binding(link->under, at) : 0;
+}
+
 static void chaos_close(struct iok_link *base)
 {
     struct chaos_link *link = link_of(base);
@@ -737,6 +744,7 @@ struct iok_net *iok_chaos_new(struct iok_net *under, const char *options, struct
         .open = chaos_open,
         .send = chaos_send,
         .want_read = chaos_want_read,
+        .binding = chaos_binding,
         .close = chaos_close,
         .resolve = chaos_resolve,
         .cancel = chaos_cancel,

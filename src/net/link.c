@@ -561,6 +561,11 @@ void iok_link_want_read(struct iok_link *link, bool on)
     }
 }
 
+size_t iok_link_binding(struct iok_link *link, uint8_t at[IOK_BINDING_BYTES_MAX])
+{
+    return link->tls != NULL ? iok_tls_stream_binding(link->tls, at) : 0;
+}
+
 void iok_link_close(struct iok_link *link)
 {
     assert(link->state != LINK_CLOSED);

@@ -21,6 +21,7 @@ struct iok_link;  /* one connection, or the attempt to make one; the driver's */
 struct iok_query; /* one look-up of a name; the driver's */
 
 #define IOK_ADDRESSES_MAX 16u     /* more A and AAAA records of one name than this are left out */
+#define IOK_BINDING_BYTES_MAX 64u /* SHA-512 */
 #define IOK_ADDRESS_TEXT_MAX 112u /* "[ipv6%scope]:port" or a unix path, NUL included (sun_path is 108) */
 
 struct iok_address {
@@ -94,6 +95,9 @@ struct iok_net_ops {
     ptrdiff_t (*send)(struct iok_link *link, const struct iovec *vec, int n);
     /* Flow control: false stops reading. On at first. */
     void (*want_read)(struct iok_link *link, bool on);
+    /* Optional: of a link with TLS, what binds a sign-in to it: "tls-server-end-point" of RFC 5929, a digest of the
+     * server's certificate. How many bytes; 0: there is none. */
+    size_t (*binding)(struct iok_link *link, uint8_t at[IOK_BINDING_BYTES_MAX]);
     /* Orderly where possible (TLS close_notify), never blocking. No events follow. */
     void (*close)(struct iok_link *link);
     /* NULL with *err when it cannot start. host is a DNS name (literals are the core's own business). */

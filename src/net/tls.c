@@ -344,6 +344,26 @@ void iok_tls_stream_alpn(const struct iok_tls_stream *stream, char at[IOK_TLS_AL
     snprintf(at, IOK_TLS_ALPN_MAX, "%.*s", (int)n, name != NULL ? (const char *)name : "");
 }
 
+/* RFC 5929 4.1: by the digest of the certificate's signature, but SHA-256 in place of MD5 and SHA-1. */
+size_t iok_tls_stream_binding(const struct iok_tls_stream *stream, uint8_t at[IOK_BINDING_BYTES_MAX])
+{
+    X509 *certificate = SSL_get_peer_certificate(stream->ssl);
+    const EVP_MD *digest = NULL;
+    unsigned n = 0;
+    int kind = NID_undef;
+
+    _Static_assert(IOK_BINDING_BYTES_MAX >= EVP_MAX_MD_SIZE, "room for any digest");
+    if (certificate != NULL && X509_get_signature_info(certificate, &kind, NULL, NULL, NULL) == 1) {
+        digest = kind == NID_md5 || kind == NID_sha1 ? EVP_sha256() : EVP_get_digestbynid(kind);
+    }
+    if (digest == NULL || X509_digest(certificate, digest, at, &n) != 1) {
+        n = 0;
+    }
+    X509_free(certificate);
+    ERR_clear_error();
+    return n;
+}
+
 bool iok_tls_stream_buffered(const struct iok_tls_stream *stream)
 {
     return BIO_ctrl_pending(stream->from_peer) > 0 || SSL_pending(stream->ssl) > 0;

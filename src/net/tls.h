@@ -30,6 +30,9 @@ int iok_tls_stream_handshake(struct iok_tls_stream *stream, struct iok_error *er
 /* After the handshake: the protocol chosen by ALPN, or "". */
 void iok_tls_stream_alpn(const struct iok_tls_stream *stream, char at[IOK_TLS_ALPN_MAX]);
 
+/* The slot binding of struct iok_net_ops; after the handshake. */
+size_t iok_tls_stream_binding(const struct iok_tls_stream *stream, uint8_t at[IOK_BINDING_BYTES_MAX]);
+
 /* Is something fed that was not read yet? If not, reading would give nothing. */
 bool iok_tls_stream_buffered(const struct iok_tls_stream *stream);
 /* Plain bytes from the peer: how many (0: more must be fed first), IOK_ECLOSED when the peer said that it closes, or

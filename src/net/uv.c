@@ -151,6 +151,7 @@ static const struct iok_net_ops uv_ops = {
     .open = iok_link_open,
     .send = iok_link_send,
     .want_read = iok_link_want_read,
+    .binding = iok_link_binding,
     .close = iok_link_close,
     .resolve = iok_query_new,
     .cancel = iok_query_cancel,

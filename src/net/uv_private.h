@@ -116,6 +116,7 @@ struct iok_link *iok_link_open(struct iok_net *net, const struct iok_target *tar
                                const struct iok_link_events *events, void *owner, struct iok_error *err);
 ptrdiff_t iok_link_send(struct iok_link *link, const struct iovec *vec, int n);
 void iok_link_want_read(struct iok_link *link, bool on);
+size_t iok_link_binding(struct iok_link *link, uint8_t at[IOK_BINDING_BYTES_MAX]);
 void iok_link_close(struct iok_link *link);
 /* End of a turn: frees the closed ones. */
 void iok_links_reap(struct iok_uv *net);

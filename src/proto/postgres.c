@@ -411,6 +411,8 @@ static int signin_message(struct pg *pg, struct iok_io *io, struct iok_span body
             return unexpected(io, pg->type);
         pg->authenticated = body.n >= 4 && pg_u32(body.p) == 0;
         return pg_authenticate(&pg->scram, io, body);
+    case 'v':
+        return pg_negotiate(io, body);
     case 'K': /* BackendKeyData */
         if (body.n < 8 || body.n > sizeof(pg->key))
             return garbled(io, "BackendKeyData");
@@ -751,6 +753,10 @@ static const struct iok_proto_option pg_options[] = {
     {"statements", "prepared statements that each connection keeps; 0 to 1024, default 128"},
     {"cancel_timeout",
      "how long a request that nobody waits for may take to end at the server; default 5s, 0 never cancels"},
+    {"min_protocol_version", "3.0, 3.2 or latest: the least that the server has to speak; default 3.0"},
+    {"max_protocol_version", "3.0, 3.2 or latest: the most that is asked for; default 3.0"},
+    {"channel_binding", "whether the sign-in is bound to TLS: disable, prefer or require; default prefer"},
+    {"statement_timeout", "after which the server gives a statement up; default the server's own"},
     {"cleartext", "yes lets the password go out in clear text without TLS; default no"},
     {NULL, NULL},
 };

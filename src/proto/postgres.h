@@ -225,12 +225,18 @@ struct pg_scram {
     char nonce[25]; /* the client's, base64 of 18 octets */
     uint8_t server_signature[32];
     bool proof_sent, verified;
+    const char *gs2; /* RFC 5802, section 7: whether the sign-in is bound to TLS */
 };
+
+/* channel_binding= */
+enum pg_binding { PG_BINDING_PREFER = 0, PG_BINDING_DISABLE, PG_BINDING_REQUIRE };
 
 struct pg_wishes {
     struct iok_span user, database, application_name, options;
-    uint64_t statements;
+    uint64_t statements, statement_timeout; /* ns; 0: the server's own */
+    uint32_t oldest, newest;                /* of the protocol */
     bool cleartext;
+    enum pg_binding binding;
 };
 
 int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct iok_error *err);
@@ -242,6 +248,8 @@ int pg_check_ssl(const struct iok_url *url, struct iok_proto_tls *tls, struct io
 int pg_put_startup(struct iok_io *io);
 /* The server's message of type 'R'. 0, or an error. */
 int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span body);
+/* The server's message of type 'v'. */
+int pg_negotiate(struct iok_io *io, struct iok_span body);
 /* An ErrorResponse during sign-in: the error that it means. */
 int pg_refused(struct iok_io *io, struct iok_span body);
 

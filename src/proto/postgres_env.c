@@ -40,6 +40,9 @@ static const struct {
     {"PGSSLROOTCERT", "sslrootcert"},
     {"PGSSLCERT", "sslcert"},
     {"PGSSLKEY", "sslkey"},
+    {"PGCHANNELBINDING", "channel_binding"},
+    {"PGMINPROTOCOLVERSION", "min_protocol_version"},
+    {"PGMAXPROTOCOLVERSION", "max_protocol_version"},
     {"PGCONNECT_TIMEOUT", "connect_timeout"},
     {"PGTARGETSESSIONATTRS", "target_session_attrs"},
     {"PGLOADBALANCEHOSTS", "load_balance_hosts"},
@@ -179,9 +182,10 @@ static int read_services(struct found *found, struct iok_span name, const char *
     FILE *file = fopen(path, "re");
     bool within = false, there = false;
     int rc = 0;
+    if (file == NULL && (errno == ENOENT || errno == ENOTDIR))
+        return 0;
     if (file == NULL)
-        return errno == ENOENT || errno == ENOTDIR ? 0
-                                                   : iok_err(err, IOK_EOPTION, "%s: %s", path, strerrordesc_np(errno));
+        return iok_err(err, IOK_EOPTION, "%s: %s", path, strerror_r(errno, line, sizeof(line)));
     while (rc == 0 && next_line(file, line, &text)) {
         text = trim(text);
         if (text.n == 0 || text.p[0] == '#')

@@ -7,8 +7,9 @@
  * Invariants: a password goes out in clear text only over TLS, a unix socket, or when the URL says so; with SCRAM the
  * server has to prove that it knows the password, too; no error text repeats the password.
  *
- * [PG] "Message Flow, Start-up", "SASL Authentication"; RFC 5802 and RFC 7677 (SCRAM-SHA-256). Not here: SASLprep (a
- * password goes as it is, so one beyond ASCII has to be in the form NFKC already), and channel binding. */
+ * [PG] "Message Flow, Start-up", "SASL Authentication"; RFC 5802 and RFC 7677 (SCRAM-SHA-256). Over TLS the
+ * sign-in is bound to the server's certificate (SCRAM-SHA-256-PLUS, RFC 5929), if the server can do that. Not here:
+ * SASLprep (a password goes as it is, so one beyond ASCII has to be in the form NFKC already). */
 #include "postgres.h"
 
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include "../base/digest.h"
 
 #define PROTOCOL_3_0 0x00030000u
+#define PROTOCOL_3_2 0x00030002u
 #define SHOWN_MAX 160u /* of the server's error text in ours */
 /* The server's default is 4096; so many take about 60 ms of the kernel's thread. */
 #define ITERATIONS_MAX 200000
@@ -58,9 +60,40 @@ static int check_sign_in(const struct iok_url *url, struct iok_error *err)
     return 0;
 }
 
+static int read_binding(const struct iok_url *url, enum pg_binding *binding, struct iok_error *err)
+{
+    static const char *const words[] = {
+        [PG_BINDING_PREFER] = "prefer", [PG_BINDING_DISABLE] = "disable", [PG_BINDING_REQUIRE] = "require"};
+    struct iok_span value;
+    if (!iok_url_option(url, "channel_binding", &value))
+        return 0;
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        if (iok_span_eq(value, iok_span_of(words[i]))) {
+            *binding = (enum pg_binding)i;
+            return 0;
+        }
+    }
+    return iok_err(err, IOK_EOPTION, "channel_binding= takes disable, prefer or require");
+}
+
+static int read_version(const struct iok_url *url, const char *key, uint32_t *version, struct iok_error *err)
+{
+    struct iok_span value;
+    if (!iok_url_option(url, key, &value))
+        return 0;
+    *version = iok_span_eq(value, iok_span_of("3.0")) ? PROTOCOL_3_0 : PROTOCOL_3_2;
+    if (*version == PROTOCOL_3_0 || iok_span_eq(value, iok_span_of("3.2")) || iok_span_eq(value, iok_span_of("latest")))
+        return 0;
+    return iok_err(err, IOK_EOPTION, "%s= takes 3.0, 3.2 or latest", key);
+}
+
 int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct iok_error *err)
 {
-    *wishes = (struct pg_wishes){.user = pg_user(url), .statements = 128, .application_name = iok_span_of("iokernel")};
+    *wishes = (struct pg_wishes){.user = pg_user(url),
+                                 .statements = 128,
+                                 .oldest = PROTOCOL_3_0,
+                                 .newest = PROTOCOL_3_0,
+                                 .application_name = iok_span_of("iokernel")};
     int rc = check_sign_in(url, err);
     if (rc < 0)
         return rc;
@@ -80,6 +113,17 @@ int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct i
         if (texts[i].n > 0 && memchr(texts[i].p, '\0', texts[i].n) != NULL)
             return iok_err(err, IOK_EURL, "user, database and options cannot hold a NUL");
     rc = iok_url_option_u64(url, "statements", 0, PG_STATEMENTS_MAX, &wishes->statements, err);
+    if (rc == 0) /* the server's has milliseconds, as an int */
+        rc = iok_url_option_duration(url, "statement_timeout", 1000000, 86400 * UINT64_C(1000000000),
+                                     &wishes->statement_timeout, err);
+    if (rc == 0)
+        rc = read_binding(url, &wishes->binding, err);
+    if (rc == 0)
+        rc = read_version(url, "min_protocol_version", &wishes->oldest, err);
+    if (rc == 0)
+        rc = read_version(url, "max_protocol_version", &wishes->newest, err);
+    if (rc == 0 && wishes->oldest > wishes->newest)
+        rc = iok_err(err, IOK_EOPTION, "min_protocol_version= is more than max_protocol_version=");
     return rc == 0 ? iok_url_option_bool(url, "cleartext", &wishes->cleartext, err) : rc;
 }
 
@@ -151,6 +195,9 @@ int pg_put_startup(struct iok_io *io)
     int rc = pg_read_wishes(io->url, &wishes, &io->err);
     if (rc < 0)
         return rc;
+    char timeout[24] = "";
+    if (wishes.statement_timeout > 0)
+        (void)snprintf(timeout, sizeof(timeout), "%llu", (unsigned long long)wishes.statement_timeout / 1000000);
     /* DateStyle, so that times in text can be read; poolers know these parameters, and not many others. */
     const struct iok_span pairs[][2] = {
         {iok_span_of("user"), wishes.user},
@@ -159,12 +206,13 @@ int pg_put_startup(struct iok_io *io)
         {iok_span_of("DateStyle"), iok_span_of("ISO")},
         {iok_span_of("application_name"), wishes.application_name},
         {iok_span_of("options"), wishes.options},
+        {iok_span_of("statement_timeout"), iok_span_of(timeout)},
     };
     size_t n = sizeof(pairs) / sizeof(*pairs), bytes = 4 + 4 + 1;
     for (size_t i = 0; i < n; i++)
         bytes += pairs[i][1].n > 0 ? pairs[i][0].n + pairs[i][1].n + 2 : 0;
     put_u32(io->out, bytes);
-    put_u32(io->out, PROTOCOL_3_0);
+    put_u32(io->out, wishes.newest);
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < 2 && pairs[i][1].n > 0; k++) {
             iok_out_put(io->out, pairs[i][k]);
@@ -255,23 +303,46 @@ static bool make_nonce(struct pg_scram *scram, struct iok_io *io)
     return ok;
 }
 
+static const char gs2_bound[] = "p=tls-server-end-point,,";
+
+/* Chooses among the mechanisms that the server offers; NULL: none will do. */
+static const char *choose(struct pg_scram *scram, const struct iok_io *io, enum pg_binding wish,
+                          struct iok_span mechanisms)
+{
+    static const char plain[] = "SCRAM-SHA-256", plus[] = "SCRAM-SHA-256-PLUS";
+    bool can_bind = io->binding.n > 0 && wish != PG_BINDING_DISABLE, has_plain = false, has_plus = false;
+    struct iok_span mechanism;
+    while (pg_take_cstring(&mechanisms, &mechanism) && mechanism.n > 0) {
+        has_plain |= iok_span_eq(mechanism, iok_span_of(plain));
+        has_plus |= iok_span_eq(mechanism, iok_span_of(plus));
+    }
+    scram->gs2 = has_plus && can_bind ? gs2_bound
+                 : can_bind           ? "y,,"
+                                      : "n,,"; /* y: so a server that could will object */
+    if (scram->gs2 == gs2_bound)
+        return plus;
+    return has_plain && wish != PG_BINDING_REQUIRE ? plain : NULL;
+}
+
 static int scram_first(struct pg_scram *scram, struct iok_io *io, struct iok_span mechanisms)
 {
-    static const char name[] = "SCRAM-SHA-256";
-    struct iok_span mechanism;
-    bool known = false;
-    while (pg_take_cstring(&mechanisms, &mechanism) && mechanism.n > 0)
-        known |= iok_span_eq(mechanism, iok_span_of(name));
-    if (!known)
-        return iok_io_fail(io, IOK_EAUTH, "the server offers no way to sign in that is known here (SCRAM-SHA-256)");
+    struct pg_wishes wishes;
+    int rc = pg_read_wishes(io->url, &wishes, &io->err);
+    if (rc < 0)
+        return rc;
     *scram = (struct pg_scram){.proof_sent = false};
+    const char *name = choose(scram, io, wishes.binding, mechanisms);
+    if (name == NULL)
+        return iok_io_fail(io, IOK_EAUTH, "the server offers no way to sign in that %s",
+                           wishes.binding == PG_BINDING_REQUIRE ? "channel_binding=require allows, or there is no TLS"
+                                                                : "is known here (SCRAM-SHA-256)");
     if (!make_nonce(scram, io))
         return failed_digest(io, "SCRAM");
-    char text[sizeof("n,,") + sizeof(first_bare) + sizeof(scram->nonce)];
-    uint8_t head[sizeof(name) + 4];
-    int n = snprintf(text, sizeof(text), "n,,%s%s", first_bare, scram->nonce);
-    pg_put_u32(pg_put_span(head, iok_span(name, sizeof(name))), (size_t)n);
-    return put_password(io, iok_span(head, sizeof(head)), iok_span(text, (size_t)n), false);
+    char text[sizeof(gs2_bound) + sizeof(first_bare) + sizeof(scram->nonce)];
+    uint8_t head[32];
+    int n = snprintf(text, sizeof(text), "%s%s%s", scram->gs2, first_bare, scram->nonce);
+    uint8_t *end = pg_put_u32(pg_put_span(head, iok_span(name, strlen(name) + 1)), (size_t)n);
+    return put_password(io, iok_span(head, (size_t)(end - head)), iok_span(text, (size_t)n), false);
 }
 
 /* The attribute "c=..." that comes next, up to a comma; false if another one does. */
@@ -334,22 +405,29 @@ static int scram_proof(struct pg_scram *scram, struct iok_io *io, struct iok_spa
 {
     struct challenge challenge;
     uint8_t proof[IOK_SHA256_BYTES];
-    char message[2 * SCRAM_TEXT_MAX + 128], encoded[IOK_BASE64_BYTES(IOK_SHA256_BYTES)];
+    char message[2 * SCRAM_TEXT_MAX + 256], encoded[IOK_BASE64_BYTES(IOK_SHA256_BYTES)];
     if (scram->nonce[0] == '\0' || scram->proof_sent || text.n > SCRAM_TEXT_MAX)
         return garbled(io);
     int rc = read_challenge(scram, io, text, &challenge);
     if (rc < 0)
         return rc;
-    /* AuthMessage; "biws" is "n,," in base64: no channel binding. Its last part is what goes out, without the proof. */
+    uint8_t bound[sizeof(gs2_bound) + IOK_SHA512_BYTES];
+    char binding[IOK_BASE64_BYTES(sizeof(bound))];
+    uint8_t *end = pg_put_span(bound, iok_span_of(scram->gs2));
+    if (scram->gs2 == gs2_bound)
+        end = pg_put_span(end,
+                          iok_span(io->binding.p, io->binding.n < IOK_SHA512_BYTES ? io->binding.n : IOK_SHA512_BYTES));
+    int n_binding = (int)iok_base64(binding, iok_span(bound, (size_t)(end - bound)));
+    /* AuthMessage. Its last part is what goes out, without the proof. */
     int before = snprintf(message, sizeof(message), "%s%s,%.*s,", first_bare, scram->nonce, (int)text.n, text.p);
-    int last = snprintf(message + before, sizeof(message) - (size_t)before, "c=biws,r=%.*s", (int)challenge.nonce.n,
-                        challenge.nonce.p);
+    int last = snprintf(message + before, sizeof(message) - (size_t)before, "c=%.*s,r=%.*s", n_binding, binding,
+                        (int)challenge.nonce.n, challenge.nonce.p);
     if (memchr(text.p, '\0', text.n) != NULL)
         return garbled(io);
     if (!prove(scram, pg_password(io->url), &challenge, iok_span(message, (size_t)(before + last)), proof))
         return failed_digest(io, "SCRAM");
     scram->proof_sent = true;
-    char head[SCRAM_TEXT_MAX + 32];
+    char head[SCRAM_TEXT_MAX + 192];
     int n = snprintf(head, sizeof(head), "%s,p=", message + before);
     return put_password(io, iok_span(head, (size_t)n),
                         iok_span(encoded, iok_base64(encoded, iok_span(proof, sizeof(proof)))), false);
@@ -371,8 +449,21 @@ static int scram_end(struct pg_scram *scram, struct iok_io *io, struct iok_span 
 
 /* ---- what the server says ------------------------------------------------------------------------------------- */
 
+/* With channel_binding=require nothing but a bound and proven sign-in will do. */
+static int check_binding(const struct pg_scram *scram, struct iok_io *io, uint32_t what)
+{
+    struct pg_wishes wishes;
+    int rc = pg_read_wishes(io->url, &wishes, &io->err);
+    if (rc < 0 || wishes.binding != PG_BINDING_REQUIRE || (what >= AUTH_SASL && what <= AUTH_SASL_END))
+        return rc;
+    if (what == AUTH_OK && scram->verified && scram->gs2 == gs2_bound)
+        return 0;
+    return iok_io_fail(io, IOK_EAUTH, "channel_binding=require, and the server signs in without it");
+}
+
 int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span body)
 {
+    int rc;
     if (body.n < 4)
         return garbled(io);
     uint32_t what = pg_u32(body.p);
@@ -382,6 +473,9 @@ int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span b
         return iok_io_fail(io, IOK_EAUTH,
                            "the server wants a password, and the URL has none, nor PGPASSWORD, a service file, or a "
                            "password file that nobody else may read");
+    rc = check_binding(scram, io, what);
+    if (rc < 0)
+        return rc;
     switch (what) {
     case AUTH_OK: /* a server that was asked for a proof of its own cannot leave it out */
         return scram->nonce[0] != '\0' && !scram->verified ? garbled(io) : 0;
@@ -399,6 +493,25 @@ int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span b
         return iok_io_fail(io, IOK_EAUTH, "the server asks for a way to sign in that is not known here (number %u)",
                            (unsigned)what);
     }
+}
+
+/* [PG] "NegotiateProtocolVersion": the newest minor version that the server knows, and options that it does not. */
+int pg_negotiate(struct iok_io *io, struct iok_span body)
+{
+    struct pg_wishes wishes;
+    int rc = pg_read_wishes(io->url, &wishes, &io->err);
+    if (rc < 0)
+        return rc;
+    if (body.n < 8)
+        return garbled(io);
+    uint32_t version = pg_u32(body.p);
+    version = version < 0x10000 ? PROTOCOL_3_0 | version : version; /* servers before 18 leave the major version out */
+    if (version >= wishes.newest || version < PROTOCOL_3_0 || pg_u32(body.p + 4) != 0)
+        return iok_io_fail(io, IOK_EPROTO, "an answer to the protocol's version that does not fit what was asked for");
+    if (version < wishes.oldest)
+        return iok_io_fail(io, IOK_EPROTO, "the server speaks protocol 3.%u, and min_protocol_version= wants more",
+                           version & 0xffff);
+    return 0;
 }
 
 int pg_refused(struct iok_io *io, struct iok_span body)

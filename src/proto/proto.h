@@ -97,6 +97,7 @@ struct iok_io {
     const struct iok_url *url; /* the service's URL with user, password and the codec's own options */
     size_t max_reply;          /* bytes of one reply, its tokens included */
     bool encrypted;            /* TLS, or a unix socket */
+    struct iok_span binding;   /* of TLS: "tls-server-end-point" (RFC 5929), to bind a sign-in to it; n 0: none */
     enum iok_wish wish;        /* which servers the service wants; ANY: it need not know their roles */
     struct iok_error err;      /* filled by whoever returns a negative code */
 };

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
+import socket
+import ssl
 import threading
 import time
 
@@ -11,6 +15,7 @@ from iokernel import postgres, sync
 from iokernel.sync import Postgres
 from kit.help import until
 from kit.postgres import PASSWORD, PostgresServer
+from kit.servers import make_certificates
 
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
@@ -175,3 +180,119 @@ def test_restart_under_load(how: str) -> None:
             assert {key for key, outcome in outcomes.items() if outcome == "done"} <= there
             assert not {key for key, outcome in outcomes.items() if outcome == "never-sent"} & there
             assert there <= outcomes.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("?sslmode=require&channel_binding=require", None),
+        ("?sslmode=require&channel_binding=prefer", None),
+        ("?sslmode=require&channel_binding=disable", None),
+        ("?sslmode=disable&channel_binding=require", "there is no TLS"),
+    ],
+)
+def test_channel_binding(shared_postgres: PostgresServer, options: str, wanted: str | None) -> None:
+    with sync.connect(shared_postgres.url + options, kind=Postgres) as db:
+        if wanted is None:
+            assert db.fetchval("SELECT user", timeout=20) == "app"
+        else:
+            with pytest.raises(iokernel.Unavailable, match=wanted):
+                db.fetchval("SELECT user", timeout=20)
+
+
+def test_channel_binding_is_not_given_up() -> None:
+    """A server that signs in by something else, or lets in without a password."""
+    with PostgresServer(
+        hba=["host all md5 127.0.0.1/32 md5", "host all free 127.0.0.1/32 trust"], tls=True
+    ) as server:
+        server.psql("CREATE USER free")
+        server.psql(f"SET password_encryption = md5; CREATE USER md5 PASSWORD '{PASSWORD}'")
+        for user in ("md5", "free"):
+            url = server.url.replace("app:", f"{user}:") + "?channel_binding="
+            with sync.connect(url + "require", kind=Postgres) as db:
+                with pytest.raises(iokernel.Unavailable, match="signs in without it"):
+                    db.fetchval("SELECT user", timeout=20)
+            with sync.connect(url + "prefer", kind=Postgres) as db:
+                assert db.fetchval("SELECT user", timeout=20) == user
+
+
+class InBetween(threading.Thread):
+    """Somebody who speaks TLS with both sides, with a certificate of his own for the client."""
+
+    ASK = b"\0\0\0\x08\x04\xd2\x16\x2f"
+
+    def __init__(self, port: int, directory: pathlib.Path) -> None:
+        super().__init__(daemon=True)
+        make_certificates(directory)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(directory / "server.crt", directory / "server.key")
+        self.server = ("127.0.0.1", port)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client: socket.socket) -> None:
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname = False
+        trusting.verify_mode = ssl.CERT_NONE
+        with contextlib.suppress(OSError), client, socket.create_connection(self.server) as server:
+            assert client.recv(8, socket.MSG_WAITALL) == self.ASK
+            client.sendall(b"S")
+            server.sendall(self.ASK)
+            assert server.recv(1) == b"S"
+            with (
+                self.context.wrap_socket(client, server_side=True) as near,
+                trusting.wrap_socket(server) as far,
+            ):
+                back = threading.Thread(target=self.copy, args=(far, near), daemon=True)
+                back.start()
+                self.copy(near, far)
+
+    @staticmethod
+    def copy(source: ssl.SSLSocket, target: ssl.SSLSocket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+
+def test_somebody_in_between(shared_postgres: PostgresServer, tmp_path: pathlib.Path) -> None:
+    """Without a look at the certificate, only the bound sign-in shows that there is somebody."""
+    between = InBetween(shared_postgres.port, tmp_path)
+    url = shared_postgres.url.replace(str(shared_postgres.port), str(between.port))
+    try:
+        with sync.connect(f"{url}?sslmode=require&channel_binding=disable", kind=Postgres) as db:
+            assert db.fetchval("SELECT user", timeout=20) == "app"
+        with sync.connect(f"{url}?sslmode=require", kind=Postgres) as db:
+            with pytest.raises(iokernel.Unavailable, match="channel binding"):
+                db.fetchval("SELECT user", timeout=20)
+    finally:
+        between.listener.close()
+
+
+def test_statement_timeout(shared_postgres: PostgresServer) -> None:
+    with sync.connect(f"{shared_postgres.unix_url}?statement_timeout=50ms", kind=Postgres) as db:
+        assert db.fetchval("SHOW statement_timeout") == "50ms"
+        with pytest.raises(postgres.QueryCanceled):
+            db.fetch("SELECT pg_sleep(30)", timeout=60)
+        assert db.fetchval("SELECT 1") == 1
+
+
+def test_protocol_version(shared_postgres: PostgresServer) -> None:
+    """The newest version is asked for; a server that does not have it says so, and all goes on."""
+    url = f"{shared_postgres.unix_url}?max_protocol_version=latest"
+    with sync.connect(f"{url}&connections=1", kind=Postgres) as db:
+        pid = db.fetchval("SELECT pg_backend_pid()", timeout=20)
+        with pytest.raises(iokernel.Timeout):
+            db.fetch("SELECT pg_sleep(600)", timeout=0.1)
+        assert db.fetchval("SELECT pg_backend_pid()", timeout=20) == pid  # by its key
+    if int(shared_postgres.psql("SHOW server_version_num")) < 180000:
+        with sync.connect(f"{url}&min_protocol_version=3.2", kind=Postgres) as db:
+            with pytest.raises(iokernel.NeverSent, match=r"speaks protocol 3\.0"):
+                db.fetchval("SELECT 1", timeout=20)
