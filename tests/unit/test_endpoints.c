@@ -15,10 +15,14 @@
 
 #define MANY "postgresql://u@10.0.0.1:1,10.0.0.2:2,10.0.0.3:3/d?connections=30&ping=0&statements=0&sslmode=disable"
 
+#define ONE "postgresql://u@10.0.0.1:1/d?connections=1&ping=0&statements=0&sslmode=disable"
+
 /* Messages of a server. */
 #define OK "R\0\0\0\10\0\0\0\0"
 #define STANDBY "S\0\0\0\26in_hot_standby\0on"
 #define PRIMARY "S\0\0\0\27in_hot_standby\0off"
+#define READ_ONLY "S\0\0\0\45default_transaction_read_only\0on"
+#define READ_WRITE "S\0\0\0\46default_transaction_read_only\0off"
 #define DONE "Z\0\0\0\5I"
 #define ANSWER                                                                                                         \
     "1\0\0\0\4t\0\0\0\6\0\0n\0\0\0\4"                                                                                  \
@@ -201,6 +205,11 @@ static void test_finds_the_primary(void **state)
     world_expect(w, call, IOK_DONE, 0, NULL);
     world_advance(w, 60 * SIM_S);
     assert_int_equal(links_to(w, 1, false) + links_to(w, 2, false), 0); /* no look while all is well */
+    crash(w, 3);
+    says_standby(w, find(w, 1, false));
+    says_standby(w, find(w, 2, false));
+    world_advance(w, 11 * SIM_MS); /* but now at once, and often */
+    assert_int_equal(links_to(w, 1, false), 1);
     world_free(w);
 }
 
@@ -456,6 +465,82 @@ static void test_leases(void **state)
     world_free(w);
 }
 
+/* Bytes for a lease's connection: the shared one is the first. */
+static struct iok_link *link_of(struct iok_call *call)
+{
+    assert_int_equal(call->state, IOK_CALL_SENT);
+    sim_clear(call->conn->link);
+    return call->conn->link;
+}
+
+/* What a lease sets for itself says nothing about the server. */
+static void test_settings_of_a_lease(void **state)
+{
+    struct world *w = world_new(ONE "&target_session_attrs=read-write");
+    struct iok_lease *lease = iok_lease_new(w->port, w->service, NULL);
+    struct iok_call *call = world_submit(w, "SET default_transaction_read_only TO on", 0, lease);
+    struct iok_link *link;
+
+    (void)state;
+    world_run(w);
+    says_primary(w, find(w, 1, false));
+    says_primary(w, find(w, 1, false));
+    link = link_of(call);
+    arrive(link, ANSWER);
+    arrive(link, READ_ONLY);
+    arrive_done(link);
+    world_run(w);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    check_state(w, 1, IOK_ENDPOINT_UP);
+    iok_lease_free(lease);
+    world_run(w);
+    arrive(link, READ_WRITE); /* RESET ALL */
+    arrive_done(link);
+    world_run(w);
+    check_state(w, 1, IOK_ENDPOINT_UP);
+    assert_int_equal(links_to(w, 1, true), 2);
+    world_free(w);
+}
+
+/* While a host is in doubt, no lease begins on a connection that is left of it. */
+static void test_no_lease_in_doubt(void **state)
+{
+    struct world *w = world_new(ONE "&target_session_attrs=primary");
+    struct iok_lease *lease = iok_lease_new(w->port, w->service, NULL);
+    struct iok_call *leased = world_submit(w, "a", 0, lease), *call;
+    struct iok_link *link;
+
+    (void)state;
+    world_run(w);
+    says_primary(w, find(w, 1, false));
+    says_primary(w, find(w, 1, false));
+    link = link_of(leased);
+    answer(w, link);
+    world_expect(w, leased, IOK_DONE, 0, NULL);
+    iok_lease_free(lease);
+    world_run(w);
+    arrive_done(link); /* it is clean, and idle */
+    world_run(w);
+    assert_int_equal(links_to(w, 1, true), 2);
+    call = submit(w, 0);
+    link = link_of(call);
+    arrive(link, REFUSAL);
+    arrive_done(link);
+    lease = iok_lease_new(w->port, w->service, NULL);
+    leased = world_submit(w, "a", 0, lease);
+    world_run(w);
+    assert_int_equal(leased->state, IOK_CALL_QUEUED);
+    says_primary(w, find(w, 1, false)); /* it is one after all */
+    assert_int_equal(leased->state, IOK_CALL_SENT);
+    answer(w, link_of(leased));
+    world_expect(w, leased, IOK_DONE, 0, NULL);
+    answer(w, link_of(call));
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    iok_lease_free(lease);
+    world_run(w);
+    world_free(w);
+}
+
 static void at_random(const char *wish)
 {
     char url[200];
@@ -568,6 +653,8 @@ int main(void)
         cmocka_unit_test(test_doubt_ends),
         cmocka_unit_test(test_reported_promotion),
         cmocka_unit_test(test_leases),
+        cmocka_unit_test(test_settings_of_a_lease),
+        cmocka_unit_test(test_no_lease_in_doubt),
         cmocka_unit_test(test_at_random),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_bad_urls),
