@@ -336,45 +336,6 @@ static void put_error(struct pg *pg, struct iok_io *io, const char *sqlstate, co
     iok_tape_static(io->tape, IOK_ERROR, iok_span_of(text));
 }
 
-static int copy_message(struct pg *pg, struct iok_io *io, struct iok_span body)
-{
-    int rc;
-    switch (pg->type) {
-    case '1':
-    case '2':
-        return pg->bound ? unexpected(io, pg->type) : 0;
-    case 'G':
-    case 'H':
-        if (pg->completed)
-            return unexpected(io, pg->type);
-        return pg_copy_begin(&pg->copy, io, pg->type);
-    case 'c': /* CopyDone */
-        if (!pg->copy.out)
-            return unexpected(io, pg->type);
-        pg->copy.out = false;
-        return 0;
-    case 'C':
-    case 'I':
-        if (pg->copy.out || pg->completed)
-            return unexpected(io, pg->type);
-        rc = pg_copy_end(&pg->copy, io, true);
-        if (rc < 0)
-            return rc;
-        open_reply(io);
-        put_head(pg, io);
-        pg->bound = true;
-        rc = on_complete(pg, io, body);
-        if (rc == 0 && pg->copy.refused)
-            put_error(pg, io, "0A000", "the COPY gives data: use copy_out()");
-        pg->copy.refused = false;
-        return rc;
-    case 'Z':
-        return on_ready(pg, io, body);
-    default:
-        return unexpected(io, pg->type);
-    }
-}
-
 /* The statement that we named is not there (26000), or one that we did not name is (42P05): between us and the server is
  * a pooler, or something took it, such as DISCARD ALL in a function. Names are of no use then. */
 static bool is_misnamed(const struct pg *pg, struct iok_span code)
@@ -533,6 +494,45 @@ static int own_message(struct pg *pg, struct iok_io *io, struct iok_span body)
         return 0;
     case 'D':
         return pg->stage == STAGE_ROLE ? pg_role_answer(&pg->role, io, body) : 0;
+    case 'Z':
+        return on_ready(pg, io, body);
+    default:
+        return unexpected(io, pg->type);
+    }
+}
+
+static int copy_message(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    int rc;
+    switch (pg->type) {
+    case '1':
+    case '2':
+        return pg->bound ? unexpected(io, pg->type) : 0;
+    case 'G':
+    case 'H':
+        if (pg->completed)
+            return unexpected(io, pg->type);
+        return pg_copy_begin(&pg->copy, io, pg->type);
+    case 'c': /* CopyDone */
+        if (!pg->copy.out)
+            return unexpected(io, pg->type);
+        pg->copy.out = false;
+        return 0;
+    case 'C':
+    case 'I':
+        if (pg->copy.out || pg->completed)
+            return unexpected(io, pg->type);
+        rc = pg_copy_end(&pg->copy, io, true);
+        if (rc < 0)
+            return rc;
+        open_reply(io);
+        put_head(pg, io);
+        pg->bound = true;
+        rc = on_complete(pg, io, body);
+        if (rc == 0 && pg->copy.refused)
+            put_error(pg, io, "0A000", "the COPY gives data: use copy_out()");
+        pg->copy.refused = false;
+        return rc;
     case 'Z':
         return on_ready(pg, io, body);
     default:

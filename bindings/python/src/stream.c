@@ -199,11 +199,11 @@ static PyObject *stream_send_part(struct py_stream *self, struct iok_call *part)
         if (caller_submit(caller, part) < 0 || caller_wait(part) < 0) {
             return NULL;
         }
-        PyObject *value = value_of_call(part, caller->decode);
+        PyObject *value = value_of_call(part, caller_want(caller));
         iok_call_free(part);
         return value;
     }
-    struct py_reply *reply = reply_new(self->port, part, (PyObject *)self, caller->decode);
+    struct py_reply *reply = reply_new(self->port, part, (PyObject *)self, caller_want(caller));
     if (reply == NULL) {
         iok_call_free(part);
         return NULL;
