@@ -26,14 +26,14 @@ struct iok_conn;
 enum iok_call_state { IOK_CALL_NEW = 0, IOK_CALL_QUEUED, IOK_CALL_SENT, IOK_CALL_STREAMING, IOK_CALL_ENDED };
 
 enum iok_call_flags {
-    IOK_CALL_READY = 1,      /* no request: ends when the service is usable */
-    IOK_CALL_REPEATABLE = 2, /* the program says so */
-    IOK_CALL_AUTO_LEASE = 4, /* kernel: its lease is the kernel's own, for this call only */
-    IOK_CALL_ADMITTED = 8,   /* kernel: counts among the calls that its service holds */
-    IOK_CALL_PARTS = 16,     /* the program takes the reply in parts */
-    IOK_CALL_BODY = 32,      /* the request has a body, which follows in parts */
-    IOK_CALL_PART = 64,      /* it is no call but a part of a body */
-    IOK_CALL_PART_END = 128, /* the last */
+    IOK_CALL_READY = 1,       /* no request: ends when the service is usable */
+    IOK_CALL_REPEATABLE = 2,  /* the program says so */
+    IOK_CALL_AUTO_LEASE = 4,  /* kernel: its lease is the kernel's own, for this call only */
+    IOK_CALL_ADMITTED = 8,    /* kernel: counts among the calls that its service holds */
+    IOK_CALL_PARTS = 16,      /* the program takes the reply in parts */
+    IOK_CALL_BODY = 32,       /* the request has a body, which follows in parts */
+    IOK_CALL_PART = 64,       /* it is no call but a part of a body */
+    IOK_CALL_PART_END = 128,  /* the last */
     IOK_CALL_PART_FAIL = 256, /* the body is broken off: its bytes say why */
 };
 

@@ -210,7 +210,7 @@ struct iok_conn {
     uint64_t open_seq; /* the flight whose reply is open */
     bool open_push;
     struct iok_list parts; /* of bodies, that are not wholly sent, in their order */
-    bool push_lost; /* there was no memory for it: a stream with a hole that nobody is told of must end */
+    bool push_lost;        /* there was no memory for it: a stream with a hole that nobody is told of must end */
 
     struct iok_io io;
     struct iok_out out;

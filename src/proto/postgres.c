@@ -550,9 +550,7 @@ static int reply_message(struct pg *pg, struct iok_io *io, struct iok_span body)
     case '1': /* ParseComplete */
         return pg->kind == PG_PING ? unexpected(io, pg->type) : 0;
     case '3': /* CloseComplete: of a cursor, or of the statement that had the slot's name before */
-        return pg->kind == PG_PING    ? unexpected(io, pg->type)
-               : pg->kind == PG_CLOSE ? on_complete(pg, io, body)
-                                      : 0;
+        return pg->kind == PG_PING ? unexpected(io, pg->type) : pg->kind == PG_CLOSE ? on_complete(pg, io, body) : 0;
     case 't':
     case 'T':
     case 'n':
@@ -652,7 +650,10 @@ static int value_more(struct pg *pg, struct iok_io *io, struct iok_span *in)
 static int row_begin(struct pg *pg, struct iok_io *io, struct iok_span in)
 {
     uint32_t n = pg_u16(in.p);
-    if (!pg->in_reply || !pg->bound || pg->completed || pg->failed)
+    int rc = pg->in_reply ? 0 : begin_reply(pg, io); /* of a cursor, where rows come first */
+    if (rc < 0)
+        return rc;
+    if (!pg->bound || pg->completed || pg->failed)
         return unexpected(io, pg->type);
     if (n != pg->shape->n_columns)
         return iok_io_fail(io, IOK_EPROTO, "a row of %u columns where %u were described", n, pg->shape->n_columns);
@@ -802,8 +803,8 @@ static int pg_encode(void *state, struct iok_io *io, const struct iok_token *arg
         return iok_io_fail(io, IOK_EINVAL, "COPY takes no parameters");
     if (parts && memchr(sql.p, '\0', sql.n) != NULL)
         return iok_io_fail(io, IOK_EINVAL, "an SQL text cannot hold a NUL");
-    int rc = parts ? pg_copy_encode(&pg->copy, io, sql)
-                   : pg_encode_request(&pg->cache, &pg->cursors, io, args, n, flight);
+    int rc =
+        parts ? pg_copy_encode(&pg->copy, io, sql) : pg_encode_request(&pg->cache, &pg->cursors, io, args, n, flight);
     if (parts)
         flight->tag = PG_TAG(PG_COPY, PG_NO_CURSOR, PG_NO_SLOT);
     if (rc == 0)

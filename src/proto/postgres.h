@@ -201,7 +201,7 @@ void pg_cache_end_names(struct pg_cache *cache);
 
 /* ---- cursors: postgres_cursor.c ------------------------------------------------------------------------------- */
 
-#define PG_CURSORS_MAX 64u /* open at once on one connection; each is a portal of the server's, with its snapshot */
+#define PG_CURSORS_MAX 64u     /* open at once on one connection; each is a portal of the server's, with its snapshot */
 #define PG_CURSOR_NAME_MAX 63u /* NAMEDATALEN of the server, without the NUL */
 #define PG_NO_CURSOR 0u
 
@@ -339,10 +339,10 @@ enum pg_kind {
     PG_CLOSE, /* a cursor is closed */
     PG_COPY,
 };
-#define PG_TAG(kind, cursor, slot) ((uint32_t)(kind) << 28 | (uint32_t)(cursor) << 16 | ((slot) & 0xffffu))
+#define PG_TAG(kind, cursor, slot) ((uint32_t)(kind) << 28 | (uint32_t)(cursor) << 16 | ((slot)&0xffffu))
 #define PG_TAG_KIND(tag) ((uint8_t)((tag) >> 28))
 #define PG_TAG_CURSOR(tag) ((tag) >> 16 & 0xfffu)
-#define PG_TAG_SLOT(tag) ((tag) & 0xffffu)
+#define PG_TAG_SLOT(tag) ((tag)&0xffffu)
 
 /* Parameters, as many as the shape has. 0, or IOK_ETYPE with io->err. postgres_check.c */
 int pg_check_params(struct iok_io *io, const struct pg_shape *shape, const struct iok_token *tokens, size_t n);

@@ -590,9 +590,18 @@ static const struct {
     const char *verb;
     void (*run)(struct run *run);
 } verbs[] = {
-    {"url", do_url},       {"recv", do_recv},       {"call", do_call},         {"parts", do_parts},
-    {"body", do_body},     {"piece", do_piece},     {"finish", do_finish},     {"break", do_break},
-    {"sent", expect_sent}, {"class", expect_class}, {"describe", expect_describe}, {"check", expect_check},
+    {"url", do_url},
+    {"recv", do_recv},
+    {"call", do_call},
+    {"parts", do_parts},
+    {"body", do_body},
+    {"piece", do_piece},
+    {"finish", do_finish},
+    {"break", do_break},
+    {"sent", expect_sent},
+    {"class", expect_class},
+    {"describe", expect_describe},
+    {"check", expect_check},
 };
 
 static const char *const events[] = {"reply",     "reject", "again", "push", "part", "go",
