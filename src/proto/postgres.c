@@ -80,58 +80,6 @@ struct pg {
 
 /* ---- errors and notices --------------------------------------------------------------------------------------- */
 
-/* [PG] "Error and Notice Message Fields". The message itself is the error's text; V is S without a translation. */
-static const struct {
-    char code;
-    const char *name;
-} fields[] = {
-    {'V', "severity"},       {'C', "sqlstate"}, {'D', "detail"},
-    {'H', "hint"},           {'P', "position"}, {'p', "internal_position"},
-    {'q', "internal_query"}, {'W', "context"},  {'s', "schema"},
-    {'t', "table"},          {'c', "column"},   {'d', "data_type"},
-    {'n', "constraint"},     {'F', "file"},     {'L', "line"},
-    {'R', "routine"},
-};
-
-struct iok_span pg_field(struct iok_span body, char code)
-{
-    struct iok_span text;
-    while (body.n > 0 && body.p[0] != '\0') {
-        uint8_t this = body.p[0];
-        body = iok_span_skip(body, 1);
-        if (!pg_take_cstring(&body, &text))
-            break;
-        if (this == (uint8_t)code)
-            return text;
-    }
-    return iok_span(NULL, 0);
-}
-
-/* Those that are there, as a map or as attributes; with_text: the message, too. */
-static void put_fields(struct iok_tape *tape, enum iok_type container, struct iok_span body, bool with_text)
-{
-    uint32_t head = tape->n_tokens, n = 0;
-    int64_t number;
-    iok_tape_head(tape, container, 0);
-    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
-        struct iok_span value = pg_field(body, fields[i].code);
-        if (value.n == 0)
-            continue;
-        iok_tape_static(tape, IOK_TEXT, iok_span_of(fields[i].name));
-        if ((fields[i].code == 'P' || fields[i].code == 'p') && iok_span_i64(value, &number))
-            iok_tape_i64(tape, number);
-        else
-            iok_tape_copy(tape, IOK_TEXT, 0, value);
-        n++;
-    }
-    if (with_text) {
-        iok_tape_static(tape, IOK_TEXT, iok_span_of("message"));
-        iok_tape_copy(tape, IOK_TEXT, 0, pg_field(body, 'M'));
-        n++;
-    }
-    iok_tape_patch(tape, head, n);
-}
-
 static int unexpected(struct iok_io *io, uint8_t type)
 {
     bool printable = type > ' ' && type <= '~';
@@ -165,7 +113,7 @@ static int push(struct iok_io *io, uint8_t type, struct iok_span body)
         iok_tape_copy(tape, IOK_TEXT, 0, payload);
         iok_tape_i64(tape, pg_u32(body.p));
     } else {
-        put_fields(tape, IOK_MAP, body, true);
+        pg_put_fields(tape, IOK_MAP, body, true);
     }
     return io->host->end(io, IOK_MSG_LAST);
 }
@@ -323,19 +271,6 @@ static int on_complete(struct pg *pg, struct iok_io *io, struct iok_span body)
     return 0;
 }
 
-/* An error that is not the server's but ours, in its form. */
-static void put_error(struct pg *pg, struct iok_io *io, const char *sqlstate, const char *text)
-{
-    pg->failed = true;
-    iok_tape_rewind(io->tape);
-    iok_tape_head(io->tape, IOK_ATTR, 2);
-    iok_tape_static(io->tape, IOK_TEXT, iok_span_of("severity"));
-    iok_tape_static(io->tape, IOK_TEXT, iok_span_of("ERROR"));
-    iok_tape_static(io->tape, IOK_TEXT, iok_span_of("sqlstate"));
-    iok_tape_static(io->tape, IOK_TEXT, iok_span_of(sqlstate));
-    iok_tape_static(io->tape, IOK_ERROR, iok_span_of(text));
-}
-
 /* The statement that we named is not there (26000), or one that we did not name is (42P05): between us and the server is
  * a pooler, or something took it, such as DISCARD ALL in a function. Names are of no use then. */
 static bool is_misnamed(const struct pg *pg, struct iok_span code)
@@ -395,9 +330,16 @@ static int on_error(struct pg *pg, struct iok_io *io, struct iok_span body)
         return rc;
     open_reply(io);
     iok_tape_rewind(io->tape);
-    put_fields(io->tape, IOK_ATTR, body, false);
+    pg_put_fields(io->tape, IOK_ATTR, body, false);
     iok_tape_copy(io->tape, IOK_ERROR, 0, text);
     return 0;
+}
+
+static void fail_reply(struct pg *pg, struct iok_io *io, const char *sqlstate, const char *text)
+{
+    pg->failed = true;
+    iok_tape_rewind(io->tape);
+    pg_put_error(io->tape, sqlstate, text);
 }
 
 static int end_reply(struct pg *pg, struct iok_io *io)
@@ -411,7 +353,7 @@ static int end_reply(struct pg *pg, struct iok_io *io)
         pg_cache_release(&pg->cache, pg->slot);
     }
     if (pg->suspended && pg->transaction == 'I')
-        put_error(pg, io, "25P01", "a cursor lives in a transaction: it ended before all rows were taken");
+        fail_reply(pg, io, "25P01", "a cursor lives in a transaction: it ended before all rows were taken");
     if (pg->cursor != PG_NO_CURSOR)
         pg_cursor_release(pg_cursor_at(&pg->cursors, pg->cursor));
     if (pg->transaction == 'I')
@@ -530,7 +472,7 @@ static int copy_message(struct pg *pg, struct iok_io *io, struct iok_span body)
         pg->bound = true;
         rc = on_complete(pg, io, body);
         if (rc == 0 && pg->copy.refused)
-            put_error(pg, io, "0A000", "the COPY gives data: use copy_out()");
+            fail_reply(pg, io, "0A000", "the COPY gives data: use copy_out()");
         pg->copy.refused = false;
         return rc;
     case 'Z':

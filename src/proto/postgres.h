@@ -350,9 +350,13 @@ int pg_check_params(struct iok_io *io, const struct pg_shape *shape, const struc
 int pg_encode_request(struct pg_cache *cache, struct pg_cursors *cursors, struct iok_io *io,
                       const struct iok_token *args, size_t n, struct iok_flight *flight);
 
-/* ---- errors: postgres.c --------------------------------------------------------------------------------------- */
+/* ---- errors: postgres_fields.c --------------------------------------------------------------------------------- */
 
 /* The field of an ErrorResponse; n 0 if it is not there. */
 struct iok_span pg_field(struct iok_span body, char code);
+/* Those that are there, as a map or as attributes; with_text: the message, too. */
+void pg_put_fields(struct iok_tape *tape, enum iok_type container, struct iok_span body, bool with_text);
+/* An error that is not the server's but ours, in its form. */
+void pg_put_error(struct iok_tape *tape, const char *sqlstate, const char *text);
 
 #endif
