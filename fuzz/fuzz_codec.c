@@ -6,8 +6,8 @@
  * were cut: each input is run whole, in random pieces and byte by byte, and all logs have to be the same.
  *
  * Input:  [target][flags][seed of the cutting][failing allocation] then the peer's bytes, in which 0xff makes the next
- * byte an action: a call from the list below or one that is spelled out, a cancelled caller, a ping, a reset, the end of
- * the connection, or 0xff itself. Of a server's role, requests are answered at once.
+ * byte an action: a call from the list below or one that is spelled out, one with a body or an answer in parts, a piece
+ * of a body, a cursor, a cancelled caller, a ping, a reset, the end of the connection, or 0xff itself. Of a server's role, requests are answered at once.
  *
  *     fuzz_codec CODEC [options of libFuzzer] [corpus]     the targets of one codec
  *     fuzz_codec codecs                                    their names
@@ -78,6 +78,14 @@ enum action {
     ACTION_PING,
     ACTION_RESET,
     ACTION_EOF,
+    ACTION_PARTS, /* COPY whose answer is taken in parts */
+    ACTION_BODY,  /* COPY with a body */
+    ACTION_PIECE,
+    ACTION_FINISH,
+    ACTION_BREAK,
+    ACTION_CURSOR, /* one is opened, asked for more, closed */
+    ACTION_MORE,
+    ACTION_CLOSE,
     ACTION_BYTE, /* 0xff from the peer */
     ACTION_CALL, /* its arguments follow, as take_args reads them */
     ACTIONS,
@@ -106,7 +114,45 @@ static void call(struct kit_host *host, const char *const parts[PARTS_MAX])
         args[n] =
             (struct iok_token){.type = IOK_TEXT, .len = (uint32_t)strlen(parts[n]), .p = (const uint8_t *)parts[n]};
     ask(host, args, n);
-    kit_host_call(host, args, n);
+    kit_host_call(host, args, n, 0);
+}
+
+static struct iok_token text_token(const char *text)
+{
+    return (struct iok_token){.type = IOK_TEXT, .len = (uint32_t)strlen(text), .p = (const uint8_t *)text};
+}
+
+static void cursor(struct kit_host *host, int64_t rows, const char *sql)
+{
+    struct iok_token args[] = {{.type = IOK_ARRAY, .len = 3},
+                               text_token("cursor"),
+                               text_token("c"),
+                               {.type = IOK_I64, .i = rows},
+                               text_token(sql)};
+    size_t n = *sql != '\0' ? 5 : 4;
+    ask(host, args, n);
+    kit_host_call(host, args, n, 0);
+}
+
+static void stream(struct kit_host *host, unsigned action)
+{
+    struct iok_token copy = text_token("COPY t");
+    struct iok_span row = iok_span_of("1\n");
+    if (action == ACTION_PARTS)
+        kit_host_call(host, &copy, 1, IOK_FLIGHT_PARTS);
+    else if (action == ACTION_CURSOR)
+        cursor(host, 2, "SELECT 1");
+    else if (action == ACTION_MORE || action == ACTION_CLOSE)
+        cursor(host, action == ACTION_MORE ? 2 : 0, "");
+    else if (host->proto->body == NULL)
+        return;
+    else if (action == ACTION_BODY)
+        kit_host_call(host, &copy, 1, IOK_FLIGHT_BODY);
+    else
+        kit_host_body(host, row,
+                      action == ACTION_PIECE    ? IOK_BODY_PART
+                      : action == ACTION_FINISH ? IOK_BODY_END
+                                                : IOK_BODY_FAIL);
 }
 
 /* [number] and for each argument [type and length] and its bytes. What is short is shorter then. */
@@ -176,10 +222,12 @@ static void act(struct kit_host *host, unsigned action, struct iok_span *in, uin
         kit_host_ping(host);
     else if (action == ACTION_RESET && host->proto->reset != NULL)
         kit_host_reset(host);
+    else if (action >= ACTION_PARTS && action <= ACTION_CLOSE)
+        stream(host, action);
     else if (action == ACTION_CALL) {
         size_t n = take_args(in, args);
         ask(host, args, n);
-        kit_host_call(host, args, n);
+        kit_host_call(host, args, n, 0);
     }
 }
 
@@ -325,7 +373,8 @@ static void end_connection(struct seeds *seeds)
 
 static void take_step(void *owner, const char *verb, struct iok_span bytes)
 {
-    static const char *const verbs[] = {"cancel", "ping", "reset", "eof"}; /* in the order of enum action */
+    static const char *const verbs[] = {"cancel", "ping",  "reset",  "eof",  "parts",
+                                        "body",   "piece", "finish", "break"}; /* in the order of enum action */
     struct seeds *seeds = owner;
     bool tls;
     if (strcmp(verb, "url") == 0) {
@@ -341,7 +390,7 @@ static void take_step(void *owner, const char *verb, struct iok_span bytes)
     } else if (strcmp(verb, "call") == 0) {
         put_call(seeds, bytes);
     }
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
         if (strcmp(verb, verbs[i]) == 0)
             put_action(seeds, ACTION_CANCEL + i);
 }

@@ -294,6 +294,8 @@ IOK_API void iok_call_text(struct iok_call *call, const char *p, size_t len);   
 IOK_API void iok_call_static(struct iok_call *call, const char *text, size_t len); /* must live for ever; not copied */
 /* Not copied: release(arg) is called once, on the port's thread, when the call is freed. Worth it from about 16 KiB. */
 IOK_API void iok_call_ref(struct iok_call *call, const void *p, size_t len, void (*release)(void *arg), void *arg);
+/* The same as text. */
+IOK_API void iok_call_text_ref(struct iok_call *call, const char *p, size_t len, void (*release)(void *arg), void *arg);
 IOK_API void iok_call_array(struct iok_call *call, uint32_t elements);
 IOK_API void iok_call_map(struct iok_call *call, uint32_t pairs);
 
@@ -349,6 +351,37 @@ IOK_API const struct iok_token *iok_call_message(struct iok_call *call, size_t *
 IOK_API void iok_call_next(struct iok_call *call);
 /* As iok_wait_call, but also returns 0 when a message waits. */
 IOK_API int iok_wait_message(struct iok_call *call, int64_t timeout_ms);
+
+/* ---- requests with a body, replies in parts ---- */
+
+/* A reply that may be large comes in parts: they arrive as the messages of a stream, each of at most the service's
+ * max_reply=, and behind the last the call ends with its reply, which tells the rest, or with an error; what stands in
+ * the stream can be taken then, too. Reading pauses as for streams, whatever slow_consumer= says: no part is dropped.
+ *
+ * A body that may be large goes in parts. The request is announced by iok_call_body before it is submitted, and then
+ * the program makes parts, as calls of their own: iok_part_new, iok_call_bytes or iok_call_ref, iok_submit. A part ends
+ * as DONE when the operating system has taken its bytes, and not earlier than the server wants them: that is the credit
+ * for the next one. So a program that has two parts alive at a time lends the memory of two, and the kernel holds no
+ * more, however slow the server is. The last is marked by iok_part_end, and may be empty.
+ *
+ * The call may end before its body does, as the server has found an error in it: parts end as NEVER_SENT then. A part
+ * that is cancelled, or reaches its deadline, breaks the body off, as iok_part_fail does, since a body has no holes.
+ * To cancel the call breaks off its body, too. In each case the server is told, and the connection can be used again.
+ *
+ * Deadlines: that of the call counts until the server wants the body, and again from its end; that of a part (the same
+ * time, if none is set) until its bytes are taken; in a reply in parts that of the call counts from each part. The time that
+ * the program takes does not count.
+ *
+ * Both need a lease, and a request that the protocol has it for: COPY of PostgreSQL. */
+IOK_API void iok_call_parts(struct iok_call *call);
+IOK_API void iok_call_body(struct iok_call *call);
+/* A part of a submitted call's body; NULL as iok_call_new, or IOK_EINVAL. It is submitted, waited for, cancelled and freed
+ * as a call. At the port's bounds iok_submit gives IOK_EOVERLOAD for it, whatever overload= says. */
+IOK_API struct iok_call *iok_part_new(struct iok_call *call, struct iok_error *err);
+/* The body is complete behind this part. */
+IOK_API void iok_part_end(struct iok_call *part);
+/* Instead of bytes: the body is broken off; why is a text for the server's error and its log. */
+IOK_API void iok_part_fail(struct iok_call *part, const char *why);
 
 /* ---- leases ------------------------------------------------------------------------------------------------- */
 

@@ -249,8 +249,13 @@ static bool reclaim(struct iok_port *port)
 static void really_free(struct iok_call *call)
 {
     struct iok_port *port = call->port;
+    struct iok_call *whole = call->whole;
     uintptr_t message;
 
+    if (call->n_parts != 0) {
+        call->app |= IOK_APP_KEPT;
+        return;
+    }
     if (iok_node_linked(&call->pending)) {
         iok_list_remove(&call->pending);
     }
@@ -270,6 +275,9 @@ static void really_free(struct iok_call *call)
     iok_service_drop(call->service);
     iok_list_remove(&call->all);
     port->n_calls--;
+    if (whole != NULL && --whole->n_parts == 0 && (whole->app & IOK_APP_KEPT) != 0) {
+        really_free(whole);
+    }
     if ((call->app & IOK_APP_COUNTED) != 0) {
         port->n_counted--;
         port->bytes_left += call->args.held_bytes;
@@ -425,6 +433,8 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
     call->user = NULL;
     call->timeout_ms = 0;
     call->message = NULL;
+    call->whole = NULL;
+    call->n_parts = 0;
     call->flags = 0;
     call->app = 0;
     iok_count_ref(&service->refs);
@@ -433,6 +443,35 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
     iok_list_push(&port->calls, &call->all);
     port->n_calls++;
     return call;
+}
+
+struct iok_call *iok_part_new(struct iok_call *whole, struct iok_error *err)
+{
+    struct iok_call *part;
+
+    if ((whole->flags & IOK_CALL_BODY) == 0 || (whole->app & IOK_APP_SUBMITTED) == 0) {
+        iok_err(err, IOK_EINVAL, "a part needs a call that was submitted, and announced by iok_call_body");
+        return NULL;
+    }
+    part = iok_call_new(whole->port, whole->service, err);
+    if (part != NULL) {
+        part->flags = IOK_CALL_PART;
+        part->timeout_ms = whole->timeout_ms;
+        part->whole = whole;
+        whole->n_parts++;
+    }
+    return part;
+}
+
+void iok_part_end(struct iok_call *part)
+{
+    part->flags |= IOK_CALL_PART_END;
+}
+
+void iok_part_fail(struct iok_call *part, const char *why)
+{
+    part->flags |= IOK_CALL_PART_FAIL;
+    iok_call_text(part, why, strlen(why));
 }
 
 void iok_call_null(struct iok_call *call)
@@ -470,16 +509,27 @@ void iok_call_static(struct iok_call *call, const char *text, size_t len)
     iok_tape_static(&call->args, IOK_TEXT, iok_span(text, len));
 }
 
-void iok_call_ref(struct iok_call *call, const void *p, size_t len, void (*release)(void *arg), void *arg)
+static void lend(struct iok_call *call, enum iok_type type, struct iok_span bytes, void (*release)(void *arg),
+                 void *arg)
 {
-    struct iok_buf *buf = iok_buf_wrap(p, len, release, arg, &call->port->owner->core.arguments);
+    struct iok_buf *buf = iok_buf_wrap(bytes.p, bytes.n, release, arg, &call->port->owner->core.arguments);
 
     if (buf == NULL) {
         call->args.error = IOK_ENOMEM;
         release(arg);
         return;
     }
-    iok_tape_hold(&call->args, IOK_BYTES, iok_span(p, len), buf);
+    iok_tape_hold(&call->args, type, bytes, buf);
+}
+
+void iok_call_ref(struct iok_call *call, const void *p, size_t len, void (*release)(void *arg), void *arg)
+{
+    lend(call, IOK_BYTES, iok_span(p, len), release, arg);
+}
+
+void iok_call_text_ref(struct iok_call *call, const char *p, size_t len, void (*release)(void *arg), void *arg)
+{
+    lend(call, IOK_TEXT, iok_span(p, len), release, arg);
 }
 
 void iok_call_array(struct iok_call *call, uint32_t elements)
@@ -505,6 +555,16 @@ void iok_call_repeatable(struct iok_call *call, bool repeatable)
 void iok_call_ready(struct iok_call *call)
 {
     call->flags |= IOK_CALL_READY;
+}
+
+void iok_call_parts(struct iok_call *call)
+{
+    call->flags |= IOK_CALL_PARTS;
+}
+
+void iok_call_body(struct iok_call *call)
+{
+    call->flags |= IOK_CALL_BODY;
 }
 
 void iok_call_lease(struct iok_call *call, struct iok_lease *lease)
@@ -551,7 +611,7 @@ int iok_submit(struct iok_call *call)
         return iok_tape_error(&call->args);
     }
     if ((call->app & IOK_APP_SUBMITTED) != 0 || (call->lease != NULL && call->lease->released) ||
-        (call->args.n_tokens == 0 && (call->flags & IOK_CALL_READY) == 0)) {
+        (call->args.n_tokens == 0 && (call->flags & (IOK_CALL_READY | IOK_CALL_PART)) == 0)) {
         return IOK_EINVAL;
     }
     call->stamps.submitted = iok_now_ns();

@@ -75,15 +75,20 @@ int iok_port_at_bound(struct iok_call *call, struct iok_error *err)
     struct iok_port *port = call->port;
     size_t bytes = call->args.held_bytes;
 
+    /* A part belongs to a call that is under way, so it waits behind none that is not. It never waits itself, since one
+     * that were then cancelled would be a hole. */
+    if ((call->flags & IOK_CALL_PART) != 0 && (call->whole->app & IOK_APP_PARKED) == 0 && has_room(port, call)) {
+        return 0;
+    }
     if (bytes > port->bytes_max) {
         return iok_err(err, IOK_ELIMIT, "arguments of %zu bytes are more than port_bytes_max=%llu", bytes,
                        (unsigned long long)port->bytes_max);
     }
-    if (call->service->config.overload_waits) {
+    if (call->service->config.overload_waits && (call->flags & IOK_CALL_PART) == 0) {
         park(call);
         return 1;
     }
-    if (has_room(port, call)) { /* but for those that are parked */
+    if (has_room(port, call) && (call->flags & IOK_CALL_PART) == 0) { /* but for those that are parked */
         return 0;
     }
     iok_count_add(&call->service->overloaded, 1);
@@ -128,6 +133,7 @@ void iok_parked_end(struct iok_call *call, const struct iok_error *err)
     take_out(call);
     iok_call_set_error(call, err);
     call->app |= IOK_APP_ENDED;
+    call->state = IOK_CALL_ENDED; /* for parts of its body */
     call->outcome = IOK_NEVER_SENT;
     call->stamps.complete = call->stamps.picked_up = iok_now_ns();
     if ((call->app & IOK_APP_WAITED) == 0) {

@@ -25,6 +25,9 @@ static void record(struct iok_service *service, const struct iok_call *call)
 {
     const struct iok_stamps *at = &call->stamps;
 
+    if ((call->flags & IOK_CALL_PART) != 0) {
+        return;
+    }
     iok_count_own_add(&service->ended[call->outcome], 1);
     iok_hist_add(&service->hist_submit, at->taken - at->submitted);
     if (at->sent != 0) {
@@ -53,6 +56,9 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     iok_timer_stop(&core->wheel, &call->deadline);
     call->state = IOK_CALL_ENDED;
     call->outcome = outcome;
+    if (call->body != IOK_BODY_NONE) {
+        iok_body_end(core, call);
+    }
     if (call->lease != NULL) {
         iok_lease_call_ended(core, call);
     }
@@ -71,6 +77,20 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     to_port(core, call->port, iok_entry(call, IOK_CQ_ENDED));
 }
 
+/* Whether the protocol has bodies; and whether a reader in parts can be slow without harm to others. */
+static int check_parts(const struct iok_call *call, struct iok_error *err)
+{
+    const struct iok_proto *proto = call->service->proto;
+
+    if ((call->flags & IOK_CALL_BODY) != 0 && proto->body == NULL) {
+        return iok_err(err, IOK_EUNSAFE, "a request of %s has no body", proto->name);
+    }
+    if ((call->flags & (IOK_CALL_PARTS | IOK_CALL_BODY)) != 0 && call->lease == NULL) {
+        return iok_err(err, IOK_EUNSAFE, "a request with a body, or a reply in parts, needs a lease");
+    }
+    return 0;
+}
+
 /* What the codec, the program and the lease say of this call. 0, or the error with which it ends. */
 static int classify(struct iok_call *call, struct iok_class *class, struct iok_error *err)
 {
@@ -84,7 +104,7 @@ static int classify(struct iok_call *call, struct iok_class *class, struct iok_e
     }
     if ((class->flags & IOK_CLASS_FORBIDDEN) == 0 &&
         ((class->flags & (IOK_CLASS_NEEDS_LEASE | IOK_CLASS_STREAM)) == 0 || call->lease != NULL)) {
-        return 0;
+        return check_parts(call, err);
     }
     len = proto->describe == NULL ? 0 : proto->describe(call->args.tokens, call->args.n_tokens, name, sizeof(name));
     return iok_err(err, IOK_EUNSAFE, "%.*s: %s", (int)len, name,
@@ -105,11 +125,19 @@ uint64_t iok_call_deadline_at(const struct iok_call *call, int64_t block_ms)
     return call->stamps.submitted + ns;
 }
 
-static void set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
+void iok_call_set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
 {
     call->deadline_ns = iok_call_deadline_at(call, block_ms);
     if (call->deadline_ns != 0) {
         call->deadline.kind = IOK_TIMER_CALL;
+        iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
+    }
+}
+
+void iok_call_progress(struct iok_core *core, struct iok_call *call)
+{
+    if (call->deadline_ns != 0) {
+        call->deadline_ns = core->now + (iok_call_deadline_at(call, 0) - call->stamps.submitted);
         iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
     }
 }
@@ -121,6 +149,7 @@ void iok_call_begin(struct iok_call *call, struct iok_account *replies)
     call->attempts = 0;
     call->maybe_ran = false;
     call->class_flags = 0;
+    call->body = IOK_BODY_NONE;
     call->error_code = 0;
     call->outcome = IOK_PENDING;
     call->peer.family = 0;
@@ -135,7 +164,15 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
     struct iok_class class = {0};
     struct iok_error err;
 
+    if ((call->flags & IOK_CALL_PART) != 0) {
+        iok_body_take(core, call);
+        return;
+    }
     iok_call_begin(call, &core->replies);
+    if ((call->flags & IOK_CALL_BODY) != 0) {
+        iok_list_init(&call->parts);
+        call->body = IOK_BODY_HELD;
+    }
     call->stamps.taken = core->now > call->stamps.submitted ? core->now : call->stamps.submitted;
     call->state = IOK_CALL_QUEUED;
     iok_count_own_add(&core->calls, 1);
@@ -165,7 +202,7 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
         iok_call_end(core, call, IOK_NEVER_SENT, &err);
         return;
     }
-    set_deadline(core, call, class.block_ms);
+    iok_call_set_deadline(core, call, class.block_ms);
     if (call->deadline_ns != 0 && call->deadline_ns <= core->now) { /* the timer would fire after it was sent */
         iok_call_deadline(core, call);
         return;
@@ -193,6 +230,10 @@ void iok_call_cut(struct iok_core *core, struct iok_call *call, const struct iok
     if (call->state == IOK_CALL_ENDED) {
         return;
     }
+    if ((call->flags & IOK_CALL_PART) != 0) {
+        iok_body_cut(core, call, err);
+        return;
+    }
     if (sent) {
         iok_count_own_add(&call->service->cancelled, 1);
         iok_conn_forget(conn, call);
@@ -216,7 +257,9 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
     struct iok_error err;
     double seconds = (double)(call->deadline_ns - call->stamps.submitted) / 1e9;
 
-    if (call->state == IOK_CALL_QUEUED && !iok_service_is_up(service)) {
+    if ((call->flags & IOK_CALL_PART) != 0) {
+        iok_err(&err, IOK_ETIMEOUT, "a part of the body was not sent within %.3g s", seconds);
+    } else if (call->state == IOK_CALL_QUEUED && !iok_service_is_up(service)) {
         struct iok_error why;
 
         iok_service_why(service, &why);

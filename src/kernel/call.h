@@ -26,10 +26,24 @@ struct iok_conn;
 enum iok_call_state { IOK_CALL_NEW = 0, IOK_CALL_QUEUED, IOK_CALL_SENT, IOK_CALL_STREAMING, IOK_CALL_ENDED };
 
 enum iok_call_flags {
-    IOK_CALL_READY = 1,      /* no request: ends when the service is usable */
-    IOK_CALL_REPEATABLE = 2, /* the program says so */
-    IOK_CALL_AUTO_LEASE = 4, /* kernel: its lease is the kernel's own, for this call only */
-    IOK_CALL_ADMITTED = 8,   /* kernel: counts among the calls that its service holds */
+    IOK_CALL_READY = 1,       /* no request: ends when the service is usable */
+    IOK_CALL_REPEATABLE = 2,  /* the program says so */
+    IOK_CALL_AUTO_LEASE = 4,  /* kernel: its lease is the kernel's own, for this call only */
+    IOK_CALL_ADMITTED = 8,    /* kernel: counts among the calls that its service holds */
+    IOK_CALL_PARTS = 16,      /* the program takes the reply in parts */
+    IOK_CALL_BODY = 32,       /* the request has a body, which follows in parts */
+    IOK_CALL_PART = 64,       /* it is no call but a part of a body */
+    IOK_CALL_PART_END = 128,  /* the last */
+    IOK_CALL_PART_FAIL = 256, /* the body is broken off: its bytes say why */
+};
+
+/* Of a call with a body. */
+enum iok_body_state {
+    IOK_BODY_NONE = 0,
+    IOK_BODY_HELD,   /* the peer does not want it yet: parts wait */
+    IOK_BODY_BROKEN, /* the same, and it has to be broken off */
+    IOK_BODY_OPEN,   /* parts are sent as they come */
+    IOK_BODY_OVER,   /* complete, or broken off */
 };
 
 /* The application's notes. */
@@ -43,6 +57,7 @@ enum iok_call_app {
     IOK_APP_COUNTED = 64,  /* takes up room on its port, from the hand-over to the kernel until it is freed */
     IOK_APP_FAILED = 256,  /* it holds an error although the kernel never had it */
     IOK_APP_PARKED = 128,  /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
+    IOK_APP_KEPT = 512,    /* to be freed with the last of its parts, as these refer to it */
 };
 
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
@@ -96,6 +111,8 @@ struct iok_call {
     struct iok_node all;     /* in the port's list of calls, live or free */
     struct iok_node pending; /* in the port's list of news */
     struct iok_message *message;
+    struct iok_call *whole; /* of a part: whose; it is not freed before */
+    uint32_t n_parts;       /* alive, of its body */
     alignas(IOK_CACHE_LINE) struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
     uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
 
@@ -104,11 +121,13 @@ struct iok_call {
                                                      among the parked */
     struct iok_timer deadline;
     struct iok_conn *conn; /* while SENT or STREAMING */
-    uint64_t seq;          /* of its flight */
+    uint64_t seq;          /* of its flight; of a part: the stream offset behind it */
     uint64_t deadline_ns;  /* 0: none */
+    struct iok_list parts; /* of its body, that wait to be sent; only of a call with a body */
     uint32_t attempts;
     uint32_t class_flags; /* enum iok_class_flags, and what the program said */
     enum iok_call_state state;
+    uint8_t body; /* enum iok_body_state */
     int error_line;
     const char *error_file;
     struct iok_peer peer;

@@ -126,7 +126,7 @@ void iok_conn_arm(struct iok_conn *conn)
     }
 }
 
-static void mark_dirty(struct iok_conn *conn)
+void iok_conn_dirty(struct iok_conn *conn)
 {
     if (!iok_node_linked(&conn->dirty_node) && conn->state != IOK_CONN_CLOSED) {
         iok_list_push(&conn->service->core->dirty, &conn->dirty_node);
@@ -155,18 +155,19 @@ static void send_ping(struct iok_conn *conn)
         return;
     }
     flight->end = conn->out.appended;
-    mark_dirty(conn);
+    iok_conn_dirty(conn);
 }
 
 /* A lease may be inside a transaction, which a ping would become part of, or block on purpose, which a ping would wait
- * behind: TCP keepalive watches it, and the deadlines of its calls. While it streams, a ping is safe and needed. */
+ * behind: TCP keepalive watches it, and the deadlines of its calls. While it streams without end, a ping is
+ * safe and needed, but not amid a call, as that may have a body. */
 static bool may_ping(const struct iok_conn *conn)
 {
     const struct iok_proto *proto = conn->service->proto;
     bool behind = (proto->flags & IOK_PROTO_LONG) != 0 && conn->n_live != 0;
 
     return proto->ping != NULL && !behind && conn->cancel.state == IOK_CANCEL_NONE &&
-           (conn->lease == NULL || conn->stream != NULL);
+           (conn->lease == NULL || (conn->stream != NULL && conn->n_live == 0));
 }
 
 /* Nothing was received for a while. */
@@ -260,7 +261,7 @@ static void on_connected(void *owner, const struct iok_address *address, const c
         close_with_io(conn);
         return;
     }
-    mark_dirty(conn);
+    iok_conn_dirty(conn);
 }
 
 static uint8_t *on_read_space(void *owner, size_t *n)
@@ -276,7 +277,8 @@ static uint8_t *on_read_space(void *owner, size_t *n)
         memcpy(core->scratch, conn->rest, conn->n_rest);
     }
     *n = IOK_SCRATCH_BYTES - conn->n_front;
-    if (conn->stream != NULL && conn->notice == NULL) { /* no more than its messages have room, however small */
+    if (conn->stream != NULL && conn->notice == NULL &&
+        (conn->stream->flags & IOK_CALL_PARTS) == 0) { /* no more than its messages have room, however small */
         size_t fits = iok_ring_room(&conn->stream->stream->ring) * IOK_PUSH_BYTES_MIN;
         *n = *n < fits ? *n : fits;
     }
@@ -326,7 +328,7 @@ static void on_arrived(void *owner, size_t n)
         iok_cancel_look(conn);
     }
     if (iok_out_pending(&conn->out) != 0) {
-        mark_dirty(conn);
+        iok_conn_dirty(conn);
     }
 }
 
@@ -335,7 +337,7 @@ static void on_writable(void *owner)
     struct iok_conn *conn = owner;
 
     conn->blocked = false;
-    mark_dirty(conn);
+    iok_conn_dirty(conn);
     iok_service_want_pump(conn->service);
 }
 
@@ -391,6 +393,7 @@ int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_err
     conn->opened_at = core->now;
     conn->arrived_at = core->now;
     iok_out_init(&conn->out, &core->output);
+    iok_list_init(&conn->parts);
     conn->io = (struct iok_io){.host = &iok_conn_host,
                                .out = &conn->out,
                                .url = &service->url,
@@ -439,6 +442,7 @@ void iok_conn_send(struct iok_conn *conn, struct iok_call *call)
 {
     struct iok_service *service = conn->service;
     struct iok_flight *flight;
+    bool parts = (call->flags & IOK_CALL_PARTS) != 0;
     int rc;
 
     call->peer = conn->peer;
@@ -446,13 +450,18 @@ void iok_conn_send(struct iok_conn *conn, struct iok_call *call)
         iok_call_end(service->core, call, IOK_DONE, NULL);
         return;
     }
+    if (parts && conn->stream != NULL) {
+        iok_call_fail(service->core, call, IOK_NEVER_SENT, IOK_EUNSAFE, "the lease has a stream already");
+        return;
+    }
     flight = iok_flight_push(conn);
     if (flight == NULL) {
         iok_call_fail(service->core, call, IOK_NEVER_SENT, IOK_ENOMEM, "out of memory for a request");
         return;
     }
+    flight->host = (parts ? IOK_FLIGHT_PARTS : 0) | ((call->flags & IOK_CALL_BODY) != 0 ? IOK_FLIGHT_BODY : 0);
     rc = 0;
-    if ((call->class_flags & IOK_CLASS_STREAM) != 0 && conn->stream == NULL && call->stream == NULL) {
+    if (((call->class_flags & IOK_CLASS_STREAM) != 0 || parts) && conn->stream == NULL && call->stream == NULL) {
         rc = iok_flight_stream(conn, call);
     }
     if (rc == 0) {
@@ -475,7 +484,7 @@ void iok_conn_send(struct iok_conn *conn, struct iok_call *call)
     call->attempts++;
     conn->dirty_state |= (call->class_flags & (IOK_CLASS_DIRTY | IOK_CLASS_STREAM)) != 0;
     service->n_inflight++;
-    mark_dirty(conn);
+    iok_conn_dirty(conn);
 }
 
 /* Notes the time at every flight whose last byte is out now: the time before it was handed over, since a server on
@@ -525,7 +534,7 @@ void iok_conn_flush(struct iok_conn *conn)
         ptrdiff_t sent;
 
         if (left == 0) {
-            mark_dirty(conn); /* goes on in the next turn */
+            iok_conn_dirty(conn); /* goes on in the next turn */
             break;
         }
         n = limit(vec, n, left, &size);
@@ -543,6 +552,7 @@ void iok_conn_flush(struct iok_conn *conn)
         iok_service_want_pump(service); /* calls that waited for room here */
     }
     stamp_sent(conn, core->now);
+    iok_body_sent(conn);
 }
 
 /* A flight's call after its connection is gone: again, where that is safe, else ended truthfully. */
@@ -605,6 +615,7 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
     iok_list_remove(&conn->node);
     iok_list_push(&core->dead, &conn->node);
     conn->io.tape = NULL;
+    iok_body_lost(conn, &err);
     for (uint64_t seq = conn->next_seq; seq-- != conn->head_seq;) { /* newest first: queued again in their order */
         struct iok_flight *flight = &conn->flights[seq & (conn->n_slots - 1)];
 
@@ -665,6 +676,10 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
         conn->scrap.fill_left = call->reply.fill_left;
         conn->io.tape = &conn->scrap;
     }
+    if (iok_body_forget(conn, call) != 0) {
+        close_with_io(conn);
+        return;
+    }
     start = call->seq == conn->head_seq ? conn->out.taken : conn->flights[(call->seq - 1) & (conn->n_slots - 1)].end;
     if (iok_out_own(&conn->out, start, flight->end) != 0) {
         struct iok_error err;
@@ -680,6 +695,9 @@ void iok_conn_resume(struct iok_conn *conn)
     if (conn->read_paused && conn->link != NULL) {
         conn->read_paused = false;
         conn->arrived_at = conn->service->core->now; /* the silence before was ours */
+        if (conn->stream != NULL && (conn->stream->flags & IOK_CALL_PARTS) != 0) {
+            iok_call_progress(conn->service->core, conn->stream);
+        }
         conn->service->core->net->ops->want_read(conn->link, true);
     }
 }
@@ -696,7 +714,7 @@ void iok_conn_clean(struct iok_conn *conn)
         iok_err(&err, 0, "cannot be made clean");
         iok_conn_close(conn, &err);
     } else {
-        mark_dirty(conn);
+        iok_conn_dirty(conn);
     }
 }
 

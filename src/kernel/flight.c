@@ -90,12 +90,39 @@ static struct iok_tape *host_begin_reply(struct iok_io *io, uint64_t seq)
     return io->tape;
 }
 
+static bool takes_parts(const struct iok_call *call)
+{
+    return call != NULL && (call->flags & IOK_CALL_PARTS) != 0;
+}
+
+static struct iok_tape *host_begin_part(struct iok_io *io, uint64_t seq)
+{
+    struct iok_conn *conn = conn_of(io);
+    struct iok_flight *flight = iok_flight_at(conn, seq);
+
+    assert(io->tape == NULL && flight != NULL);
+    conn->open_push = true;
+    if (takes_parts(flight->call) && conn->stream == flight->call) {
+        if (flight->call->stamps.first_byte == 0) {
+            flight->call->stamps.first_byte = conn->arrived_at;
+        }
+        conn->push = iok_message_new(io->max_reply, &conn->service->core->replies);
+        conn->push_lost = conn->push == NULL;
+    }
+    io->tape = conn->push != NULL ? &conn->push->tape : discarding(conn);
+    return io->tape;
+}
+
 static struct iok_tape *host_begin_push(struct iok_io *io)
 {
     struct iok_conn *conn = conn_of(io);
 
     assert(io->tape == NULL);
     conn->open_push = true;
+    if (takes_parts(conn->stream)) {
+        io->tape = discarding(conn); /* its parts only */
+        return io->tape;
+    }
     if (conn->stream != NULL && conn->notice != NULL) { /* counted now: at its end the notice may be out already */
         conn->dropped++;
         iok_count_own_add(&conn->service->dropped, 1);
@@ -130,6 +157,9 @@ static void hold_back_if_full(struct iok_conn *conn)
     }
     if (conn->notice == NULL) {
         conn->read_paused = true;
+        if (takes_parts(conn->stream)) { /* its deadline is the peer's, and this is our own time */
+            iok_timer_stop(&conn->service->core->wheel, &conn->stream->deadline);
+        }
         conn->service->core->net->ops->want_read(conn->link, false);
     }
 }
@@ -169,11 +199,21 @@ static int end_push(struct iok_conn *conn)
         return conn->push_lost ? iok_io_fail(&conn->io, IOK_ENOMEM, "out of memory for a pushed message") : 0;
     }
     error = iok_tape_error(&message->tape);
+    if (error == 0 && takes_parts(conn->stream) && iok_ring_room(&conn->stream->stream->ring) == 0) {
+        error = IOK_ELIMIT; /* none may be missing; a codec makes them large enough */
+    }
     if (conn->stream == NULL || error != 0 || iok_ring_room(&conn->stream->stream->ring) == 0) {
         iok_message_free(message);
-        return error == 0 ? 0 : iok_io_fail(&conn->io, error, "a pushed message is larger than max_reply");
+        return error == 0 ? 0
+                          : iok_io_fail(&conn->io, error,
+                                        error == IOK_ENOMEM ? "out of memory for a pushed message (max_reply=%zu)"
+                                                            : "a pushed message is larger than max_reply=%zu bytes",
+                                        conn->io.max_reply);
     }
     iok_call_news(conn->service->core, conn->stream, message);
+    if (takes_parts(conn->stream)) {
+        iok_call_progress(conn->service->core, conn->stream);
+    }
     hold_back_if_full(conn);
     return 0;
 }
@@ -222,7 +262,7 @@ static void end_call(struct iok_conn *conn, struct iok_call *call, uint32_t flag
     bool refused = is_error(&call->reply);
 
     call->stamps.complete = conn->arrived_at;
-    if (call->stream != NULL && conn->stream == call && !refused && error == 0) {
+    if (call->stream != NULL && conn->stream == call && !refused && error == 0 && !takes_parts(call)) {
         call->state = IOK_CALL_STREAMING;
         iok_service_dismiss(conn->service, call);
         iok_timer_stop(&core->wheel, &call->deadline);
@@ -233,10 +273,13 @@ static void end_call(struct iok_conn *conn, struct iok_call *call, uint32_t flag
     }
     call->conn = NULL;
     if (error != 0) {
+        const char *remedy = conn->service->proto->too_large;
+
         iok_call_fail(core, call, IOK_DONE, error,
-                      error == IOK_ELIMIT ? "the reply is larger than max_reply=%zu bytes"
-                                          : "out of memory for a reply (max_reply=%zu)",
-                      conn->io.max_reply);
+                      error == IOK_ELIMIT ? "the reply is larger than max_reply=%zu bytes%s%s"
+                                          : "out of memory for a reply (max_reply=%zu)%s%s",
+                      conn->io.max_reply, error == IOK_ELIMIT && remedy != NULL ? ": " : "",
+                      error == IOK_ELIMIT && remedy != NULL ? remedy : "");
     } else if ((flags & IOK_MSG_REJECTED) != 0 && call->maybe_ran) {
         iok_call_fail(core, call, IOK_MAYBE_EXECUTED, IOK_ERESET, "connection lost, and the repeat was rejected: %.*s",
                       refused ? (int)call->reply.tokens[0].len : 0,
@@ -318,6 +361,13 @@ static void host_role(struct iok_io *io, uint32_t role)
     }
 }
 
+static int host_go(struct iok_io *io, uint64_t seq)
+{
+    struct iok_conn *conn = conn_of(io);
+
+    return iok_body_go(conn, seq == IOK_SEQ_HEAD ? conn->head_seq : seq);
+}
+
 static uint64_t host_random(struct iok_io *io)
 {
     struct iok_net *net = conn_of(io)->service->core->net;
@@ -328,6 +378,8 @@ static uint64_t host_random(struct iok_io *io)
 const struct iok_host iok_conn_host = {
     .begin_reply = host_begin_reply,
     .begin_push = host_begin_push,
+    .begin_part = host_begin_part,
+    .go = host_go,
     .end = host_end,
     .flight = host_flight,
     .ready = host_ready,

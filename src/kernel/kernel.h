@@ -209,7 +209,8 @@ struct iok_conn {
     uint32_t n_left;   /* of these, those whose caller went away */
     uint64_t open_seq; /* the flight whose reply is open */
     bool open_push;
-    bool push_lost; /* there was no memory for it: a stream with a hole that nobody is told of must end */
+    struct iok_list parts; /* of bodies, that are not wholly sent, in their order */
+    bool push_lost;        /* there was no memory for it: a stream with a hole that nobody is told of must end */
 
     struct iok_io io;
     struct iok_out out;
@@ -283,6 +284,9 @@ void iok_call_cut(struct iok_core *core, struct iok_call *call, const struct iok
 /* Puts a call that was sent, and of which nothing is under way any more, back to the head of its queue. */
 void iok_call_again(struct iok_call *call);
 void iok_call_deadline(struct iok_core *core, struct iok_call *call);
+/* Sets the timer of its deadline, counted from submission; then: counted from now, as it has made progress. */
+void iok_call_set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms);
+void iok_call_progress(struct iok_core *core, struct iok_call *call);
 /* A message for its stream; takes the message over. */
 void iok_call_news(struct iok_core *core, struct iok_call *call, struct iok_message *message);
 void iok_message_free(struct iok_message *message);
@@ -355,6 +359,8 @@ void iok_conn_clean(struct iok_conn *conn);
 void iok_conn_reset(struct iok_conn *conn, bool behind);
 void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state);
 void iok_conn_arm(struct iok_conn *conn);
+/* It has bytes to flush in this turn. */
+void iok_conn_dirty(struct iok_conn *conn);
 
 /* ---- cancel.c ---- */
 /* Requests of the connection were abandoned or answered: begins, or ends, what that calls for. Not within feed. */
@@ -375,7 +381,22 @@ int iok_flight_stream(struct iok_conn *conn, struct iok_call *call);
 void iok_flight_tell_dropped(struct iok_conn *conn);
 /* The stream's call is gone: pushes go nowhere. */
 void iok_flight_end_stream(struct iok_conn *conn);
-enum iok_flight_flags { IOK_FLIGHT_PING = 1, IOK_FLIGHT_ANSWERED = 2 };
+
+/* ---- body.c: requests whose body follows in parts ---- */
+/* A part came from a port. */
+void iok_body_take(struct iok_core *core, struct iok_call *part);
+/* The peer wants the body of this flight. 0, or an error that closes the connection, with io->err. */
+int iok_body_go(struct iok_conn *conn, uint64_t seq);
+/* Bytes were handed over: parts that are out have ended. */
+void iok_body_sent(struct iok_conn *conn);
+/* The call goes away while its connection lives on: the peer is told that no more will come. The same return. */
+int iok_body_forget(struct iok_conn *conn, struct iok_call *call);
+/* The connection is gone, and with it the parts that were not wholly sent. */
+void iok_body_lost(struct iok_conn *conn, const struct iok_error *err);
+/* The call has ended: nobody waits for its parts. */
+void iok_body_end(struct iok_core *core, struct iok_call *call);
+/* A part ends early, and breaks the body off. */
+void iok_body_cut(struct iok_core *core, struct iok_call *part, const struct iok_error *err);
 
 /* ---- lease.c ---- */
 void iok_lease_take(struct iok_core *core, struct iok_lease *lease, struct iok_call *call);

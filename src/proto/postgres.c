@@ -1,7 +1,8 @@
 /* postgres.c - the codec of PostgreSQL's protocol 3.0: messages, replies as tapes, and the slots of proto.h.
  *
- * What it is not: requests as bytes (postgres_request.c), prepared statements (postgres_cache.c), the sign-in
- * (postgres_signin.c), values (postgres_values.c, postgres_text.c), or knowledge of statements (postgres_sql.c).
+ * What it is not: requests as bytes (postgres_request.c), prepared statements (postgres_cache.c), cursors
+ * (postgres_cursor.c), COPY (postgres_copy.c), the sign-in (postgres_signin.c), values (postgres_values.c,
+ * postgres_text.c), or knowledge of statements (postgres_sql.c).
  *
  * A reply is begun by the first message that answers a request, and ended by its ReadyForQuery, since an error may
  * come after everything else (a deferred constraint fails at the Sync):
@@ -9,7 +10,8 @@
  *     ParseComplete ParameterDescription RowDescription  BindComplete DataRow... CommandComplete  ReadyForQuery
  *     |------------- not of a known statement ---------|
  *
- * As a tape: array 4 [names, types, rows, tag], or attributes with the fields of an error, and the error.
+ * As a tape: array 4 [names, types, rows, tag], or attributes with the fields of an error, and the error. The tag is null
+ * if a cursor has more rows.
  *
  * Invariants: feed leaves at most a message's head or a value's length unused; a row's values go to the tape as they
  * arrive, other messages are gathered, up to MESSAGE_BYTES_MAX. What comes unasked in the midst of a reply is kept,
@@ -50,13 +52,15 @@ struct pg {
     bool value_raw;      /* it goes to the tape's open payload */
     /* the reply that is being read */
     bool in_reply, described, bound, completed, failed;
-    bool stale;   /* it failed since the server's statement is not what it was: nothing ran */
-    bool refused; /* it failed since the server does not write, though it should: nothing ran */
-    uint8_t kind; /* enum pg_kind */
-    uint32_t slot;
+    bool stale;     /* it failed since the server's statement is not what it was: nothing ran */
+    bool refused;   /* it failed since the server does not write, though it should: nothing ran */
+    bool suspended; /* the cursor has more rows */
+    bool binary;    /* the rows are in the binary format, where their types have one */
+    uint8_t kind;   /* enum pg_kind */
+    uint32_t slot, cursor;
     uint32_t rows_at, n_rows; /* the token that heads the rows */
     struct pg_shape once;     /* of a statement without a slot */
-    struct pg_shape *shape;
+    const struct pg_shape *shape;
     struct pg_bytes held; /* messages that came unasked, with their heads */
     /* the connection */
     uint8_t stage;       /* enum stage */
@@ -69,62 +73,12 @@ struct pg {
     uint8_t key[PG_KEY_BYTES_MAX]; /* of BackendKeyData: the process, and the secret that cancels */
     uint16_t n_key;
     struct pg_cache cache;
+    struct pg_cursors cursors;
+    struct pg_copy copy;
     struct pg_bytes scratch;
 };
 
 /* ---- errors and notices --------------------------------------------------------------------------------------- */
-
-/* [PG] "Error and Notice Message Fields". The message itself is the error's text; V is S without a translation. */
-static const struct {
-    char code;
-    const char *name;
-} fields[] = {
-    {'V', "severity"},       {'C', "sqlstate"}, {'D', "detail"},
-    {'H', "hint"},           {'P', "position"}, {'p', "internal_position"},
-    {'q', "internal_query"}, {'W', "context"},  {'s', "schema"},
-    {'t', "table"},          {'c', "column"},   {'d', "data_type"},
-    {'n', "constraint"},     {'F', "file"},     {'L', "line"},
-    {'R', "routine"},
-};
-
-struct iok_span pg_field(struct iok_span body, char code)
-{
-    struct iok_span text;
-    while (body.n > 0 && body.p[0] != '\0') {
-        uint8_t this = body.p[0];
-        body = iok_span_skip(body, 1);
-        if (!pg_take_cstring(&body, &text))
-            break;
-        if (this == (uint8_t)code)
-            return text;
-    }
-    return iok_span(NULL, 0);
-}
-
-/* Those that are there, as a map or as attributes; with_text: the message, too. */
-static void put_fields(struct iok_tape *tape, enum iok_type container, struct iok_span body, bool with_text)
-{
-    uint32_t head = tape->n_tokens, n = 0;
-    int64_t number;
-    iok_tape_head(tape, container, 0);
-    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
-        struct iok_span value = pg_field(body, fields[i].code);
-        if (value.n == 0)
-            continue;
-        iok_tape_static(tape, IOK_TEXT, iok_span_of(fields[i].name));
-        if ((fields[i].code == 'P' || fields[i].code == 'p') && iok_span_i64(value, &number))
-            iok_tape_i64(tape, number);
-        else
-            iok_tape_copy(tape, IOK_TEXT, 0, value);
-        n++;
-    }
-    if (with_text) {
-        iok_tape_static(tape, IOK_TEXT, iok_span_of("message"));
-        iok_tape_copy(tape, IOK_TEXT, 0, pg_field(body, 'M'));
-        n++;
-    }
-    iok_tape_patch(tape, head, n);
-}
 
 static int unexpected(struct iok_io *io, uint8_t type)
 {
@@ -159,7 +113,7 @@ static int push(struct iok_io *io, uint8_t type, struct iok_span body)
         iok_tape_copy(tape, IOK_TEXT, 0, payload);
         iok_tape_i64(tape, pg_u32(body.p));
     } else {
-        put_fields(tape, IOK_MAP, body, true);
+        pg_put_fields(tape, IOK_MAP, body, true);
     }
     return io->host->end(io, IOK_MSG_LAST);
 }
@@ -199,7 +153,7 @@ static int unasked(struct pg *pg, struct iok_io *io, struct iok_span body)
     }
     if (pg->stage != STAGE_OPEN)
         return 0; /* nobody listens */
-    return pg->in_reply ? hold(pg, io, pg->type, body) : push(io, pg->type, body);
+    return io->tape != NULL ? hold(pg, io, pg->type, body) : push(io, pg->type, body);
 }
 
 /* ---- the reply ------------------------------------------------------------------------------------------------ */
@@ -209,23 +163,8 @@ static struct pg_statement *statement_of(struct pg *pg)
     return pg->slot == PG_NO_SLOT ? NULL : &pg->cache.slots[pg->slot];
 }
 
-static int begin_reply(struct pg *pg, struct iok_io *io)
-{
-    struct iok_flight *flight = io->host->flight(io, IOK_SEQ_HEAD);
-    if (flight == NULL)
-        return iok_io_fail(io, IOK_EPROTO, "a message of type '%c' that answers no request", pg->type);
-    pg->kind = (uint8_t)(flight->tag >> PG_KIND_SHIFT);
-    pg->slot = pg->kind == PG_FIRST || pg->kind == PG_BOUND ? flight->tag & ((1u << PG_KIND_SHIFT) - 1) : PG_NO_SLOT;
-    pg->shape = pg->slot != PG_NO_SLOT ? &pg->cache.slots[pg->slot].shape : &pg->once;
-    pg->described = pg->kind == PG_BOUND;
-    pg->bound = pg->completed = pg->failed = pg->stale = pg->refused = false;
-    pg->in_reply = true;
-    io->host->begin_reply(io, IOK_SEQ_HEAD);
-    return 0;
-}
-
 /* Of the row description: names and types; and the head of the rows. */
-static int put_head(struct pg *pg, struct iok_io *io)
+static void put_head(struct pg *pg, struct iok_io *io)
 {
     struct iok_tape *tape = io->tape;
     const struct pg_shape *shape = pg->shape;
@@ -246,21 +185,53 @@ static int put_head(struct pg *pg, struct iok_io *io)
     pg->rows_at = tape->n_tokens;
     pg->n_rows = 0;
     iok_tape_head(tape, IOK_ARRAY, 0);
+}
+
+/* The reply's tape. Of a COPY it begins when the parts have ended. */
+static void open_reply(struct iok_io *io)
+{
+    if (io->tape == NULL)
+        io->host->begin_reply(io, IOK_SEQ_HEAD);
+}
+
+static int begin_reply(struct pg *pg, struct iok_io *io)
+{
+    struct iok_flight *flight = io->host->flight(io, IOK_SEQ_HEAD);
+    if (flight == NULL)
+        return iok_io_fail(io, IOK_EPROTO, "a message of type '%c' that answers no request", pg->type);
+    pg->kind = PG_TAG_KIND(flight->tag);
+    pg->cursor = PG_TAG_CURSOR(flight->tag);
+    pg->slot = pg->kind == PG_FIRST || pg->kind == PG_BOUND ? PG_TAG_SLOT(flight->tag) : PG_NO_SLOT;
+    pg->described = pg->kind == PG_BOUND;
+    pg->binary = pg->kind == PG_BOUND;
+    pg->bound = pg->completed = pg->failed = pg->stale = pg->refused = pg->suspended = false;
+    pg->in_reply = true;
+    pg->shape = pg->slot != PG_NO_SLOT ? &pg->cache.slots[pg->slot].shape : &pg->once;
+    if (pg->kind != PG_COPY)
+        open_reply(io);
+    if (pg->kind == PG_MORE || pg->kind == PG_CLOSE) {
+        const struct pg_cursor *cursor = pg_cursor_at(&pg->cursors, pg->cursor);
+        pg->shape = pg->kind == PG_MORE ? &cursor->shape : &pg->once;
+        pg->binary = cursor->binary;
+        pg->described = pg->bound = true;
+        put_head(pg, io);
+    }
     return 0;
 }
 
 static int on_description(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
     int rc = 0;
+    struct pg_shape *shape = pg->slot != PG_NO_SLOT ? &statement_of(pg)->shape : &pg->once;
     if (pg->described || pg->kind == PG_PING)
         return unexpected(io, pg->type);
     if (pg->type == 't')
-        return pg_shape_params(pg->shape, io, body);
+        return pg_shape_params(shape, io, body);
     if (pg->type == 'T') {
-        rc = pg_shape_columns(pg->shape, io, body);
+        rc = pg_shape_columns(shape, io, body);
     } else { /* NoData */
-        pg->shape->n_columns = 0;
-        pg->shape->description.n = 0;
+        shape->n_columns = 0;
+        shape->description.n = 0;
     }
     pg->described = true;
     if (rc == 0 && pg->kind == PG_FIRST && statement_of(pg)->state == PG_PARSING)
@@ -273,19 +244,30 @@ static int on_bound(struct pg *pg, struct iok_io *io)
     if (!pg->described || pg->bound)
         return unexpected(io, pg->type);
     pg->bound = true;
-    return put_head(pg, io);
+    put_head(pg, io);
+    if (pg->cursor != PG_NO_CURSOR && !pg_cursor_bind(pg_cursor_at(&pg->cursors, pg->cursor), pg->shape, pg->binary))
+        return iok_io_fail(io, IOK_ENOMEM, "out of memory for a cursor");
+    return 0;
 }
 
+/* CommandComplete; or EmptyQueryResponse, PortalSuspended, and CloseComplete of a cursor. */
 static int on_complete(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
     struct iok_span tag = iok_span(NULL, 0);
-    if (!pg->bound || pg->completed)
+    bool closing = pg->kind == PG_CLOSE;
+    if (!pg->bound || pg->completed || closing != (pg->type == '3'))
         return unexpected(io, pg->type);
     if (pg->type == 'C' && !pg_take_cstring(&body, &tag))
         return garbled(io, "CommandComplete");
     pg->completed = true;
+    pg->suspended = pg->type == 's';
     iok_tape_patch(io->tape, pg->rows_at, pg->n_rows);
-    iok_tape_copy(io->tape, IOK_TEXT, 0, tag);
+    if (pg->suspended)
+        iok_tape_null(io->tape);
+    else
+        iok_tape_copy(io->tape, IOK_TEXT, 0, closing ? iok_span_of("CLOSE CURSOR") : tag);
+    if (pg->cursor != PG_NO_CURSOR && !pg->suspended)
+        pg_cursor_gone(pg_cursor_at(&pg->cursors, pg->cursor));
     return 0;
 }
 
@@ -341,10 +323,23 @@ static int on_error(struct pg *pg, struct iok_io *io, struct iok_span body)
     pg->failed = true;
     pg->stale = note_stale(pg, body);
     pg->refused = is_refused(pg, io, body);
+    if (pg->cursor != PG_NO_CURSOR)
+        pg_cursor_gone(pg_cursor_at(&pg->cursors, pg->cursor));
+    int rc = pg->kind == PG_COPY ? pg_copy_end(&pg->copy, io, false) : 0;
+    if (rc < 0)
+        return rc;
+    open_reply(io);
     iok_tape_rewind(io->tape);
-    put_fields(io->tape, IOK_ATTR, body, false);
+    pg_put_fields(io->tape, IOK_ATTR, body, false);
     iok_tape_copy(io->tape, IOK_ERROR, 0, text);
     return 0;
+}
+
+static void fail_reply(struct pg *pg, struct iok_io *io, const char *sqlstate, const char *text)
+{
+    pg->failed = true;
+    iok_tape_rewind(io->tape);
+    pg_put_error(io->tape, sqlstate, text);
 }
 
 static int end_reply(struct pg *pg, struct iok_io *io)
@@ -357,6 +352,12 @@ static int end_reply(struct pg *pg, struct iok_io *io)
             pg_cache_retire(&pg->cache, pg->slot); /* it was not understood */
         pg_cache_release(&pg->cache, pg->slot);
     }
+    if (pg->suspended && pg->transaction == 'I')
+        fail_reply(pg, io, "25P01", "a cursor lives in a transaction: it ended before all rows were taken");
+    if (pg->cursor != PG_NO_CURSOR)
+        pg_cursor_release(pg_cursor_at(&pg->cursors, pg->cursor));
+    if (pg->transaction == 'I')
+        pg_cursors_transaction_over(&pg->cursors);
     pg_shape_clear(&pg->once);
     pg->in_reply = false;
     /* Within a transaction the failure has undone what came before, so asking again would not be the same. */
@@ -444,29 +445,71 @@ static int own_message(struct pg *pg, struct iok_io *io, struct iok_span body)
     }
 }
 
+static int copy_message(struct pg *pg, struct iok_io *io, struct iok_span body)
+{
+    int rc;
+    switch (pg->type) {
+    case '1':
+    case '2':
+        return pg->bound ? unexpected(io, pg->type) : 0;
+    case 'G':
+    case 'H':
+        if (pg->completed)
+            return unexpected(io, pg->type);
+        return pg_copy_begin(&pg->copy, io, pg->type);
+    case 'c': /* CopyDone */
+        if (!pg->copy.out)
+            return unexpected(io, pg->type);
+        pg->copy.out = false;
+        return 0;
+    case 'C':
+    case 'I':
+        if (pg->copy.out || pg->completed)
+            return unexpected(io, pg->type);
+        rc = pg_copy_end(&pg->copy, io, true);
+        if (rc < 0)
+            return rc;
+        open_reply(io);
+        put_head(pg, io);
+        pg->bound = true;
+        rc = on_complete(pg, io, body);
+        if (rc == 0 && pg->copy.refused)
+            fail_reply(pg, io, "0A000", "the COPY gives data: use copy_out()");
+        pg->copy.refused = false;
+        return rc;
+    case 'Z':
+        return on_ready(pg, io, body);
+    default:
+        return unexpected(io, pg->type);
+    }
+}
+
 static int reply_message(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
     if (pg->failed && pg->type != 'Z') /* the server skips all up to the Sync */
         return unexpected(io, pg->type);
+    if (pg->kind == PG_COPY)
+        return copy_message(pg, io, body);
     switch (pg->type) {
     case '1': /* ParseComplete */
-    case '3': /* CloseComplete */
         return pg->kind == PG_PING ? unexpected(io, pg->type) : 0;
+    case '3': /* CloseComplete: of a cursor, or of the statement that had the slot's name before */
+        return pg->kind == PG_PING ? unexpected(io, pg->type) : pg->kind == PG_CLOSE ? on_complete(pg, io, body) : 0;
     case 't':
     case 'T':
     case 'n':
         return on_description(pg, io, body);
     case '2':
         return on_bound(pg, io);
+    case 's':
+        if (pg->cursor == PG_NO_CURSOR)
+            return unexpected(io, pg->type);
+        return on_complete(pg, io, body);
     case 'C':
-    case 'I': /* EmptyQueryResponse */
+    case 'I':
         return on_complete(pg, io, body);
     case 'Z':
         return on_ready(pg, io, body);
-    case 'G': /* CopyInResponse, CopyOutResponse, CopyBothResponse: COPY is refused before, see postgres_sql.c */
-    case 'H':
-    case 'W':
-        return iok_io_fail(io, IOK_EPROTO, "the server began a COPY, which is not possible yet");
     default:
         return unexpected(io, pg->type);
     }
@@ -495,7 +538,7 @@ static int message(struct pg *pg, struct iok_io *io, struct iok_span body)
 
 static bool column_binary(const struct pg *pg)
 {
-    return pg->kind == PG_BOUND && pg_type_binary(pg->shape->types[pg->column]);
+    return pg->binary && pg_type_binary(pg->shape->types[pg->column]);
 }
 
 static int value_done(struct pg *pg, struct iok_io *io, struct iok_span value)
@@ -551,7 +594,10 @@ static int value_more(struct pg *pg, struct iok_io *io, struct iok_span *in)
 static int row_begin(struct pg *pg, struct iok_io *io, struct iok_span in)
 {
     uint32_t n = pg_u16(in.p);
-    if (!pg->in_reply || !pg->bound || pg->completed || pg->failed)
+    int rc = pg->in_reply ? 0 : begin_reply(pg, io); /* of a cursor, where rows come first */
+    if (rc < 0)
+        return rc;
+    if (!pg->bound || pg->completed || pg->failed)
         return unexpected(io, pg->type);
     if (n != pg->shape->n_columns)
         return iok_io_fail(io, IOK_EPROTO, "a row of %u columns where %u were described", n, pg->shape->n_columns);
@@ -595,16 +641,31 @@ static ptrdiff_t row_feed(struct pg *pg, struct iok_io *io, struct iok_span in)
 
 /* ---- feeding -------------------------------------------------------------------------------------------------- */
 
+/* CopyData, when it is due. */
+static bool is_data(const struct pg *pg, uint8_t type)
+{
+    return type == 'd' && pg->copy.out;
+}
+
 static int head(struct pg *pg, struct iok_io *io, struct iok_span in)
 {
     uint32_t n = pg_u32(in.p + 1);
     bool row = in.p[0] == 'D' && pg->stage == STAGE_OPEN;
-    if (n < 4 || (n - 4 > MESSAGE_BYTES_MAX && !row))
+    if (n < 4 || (n - 4 > MESSAGE_BYTES_MAX && !row && !is_data(pg, in.p[0])))
         return iok_io_fail(io, IOK_EPROTO, "a message of %u bytes", n);
     pg->type = in.p[0];
     pg->left = n - 4;
     pg->in_message = true;
-    return 0;
+    return is_data(pg, pg->type) ? pg_copy_data_begin(&pg->copy, io, pg->left) : 0;
+}
+
+static ptrdiff_t data_feed(struct pg *pg, struct iok_io *io, struct iok_span in)
+{
+    struct iok_span piece = iok_span(in.p, in.n < pg->left ? in.n : pg->left);
+    pg->left -= (uint32_t)piece.n;
+    pg->in_message = pg->left > 0;
+    int rc = pg_copy_data(&pg->copy, io, piece, !pg->in_message);
+    return rc < 0 ? rc : (ptrdiff_t)piece.n;
 }
 
 static ptrdiff_t message_feed(struct pg *pg, struct iok_io *io, struct iok_span in)
@@ -641,7 +702,9 @@ static ptrdiff_t pg_feed(void *state, struct iok_io *io, struct iok_span in)
             continue;
         }
         bool row = pg->type == 'D' && pg->stage == STAGE_OPEN;
-        ptrdiff_t n = row ? row_feed(pg, io, rest) : message_feed(pg, io, rest);
+        ptrdiff_t n = row                     ? row_feed(pg, io, rest)
+                      : is_data(pg, pg->type) ? data_feed(pg, io, rest)
+                                              : message_feed(pg, io, rest);
         if (n < 0)
             return n;
         used += (size_t)n;
@@ -673,16 +736,37 @@ static int pg_greet(void *state, struct iok_io *io)
 static int pg_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n, struct iok_flight *flight)
 {
     struct pg *pg = state;
-    int rc = pg_encode_request(&pg->cache, io, args, n, flight);
+    struct iok_span sql = pg_sql_of(args, n);
+    bool parts = (flight->host & (IOK_FLIGHT_PARTS | IOK_FLIGHT_BODY)) != 0;
+    if (pg->copy.sync_owed)
+        return iok_io_fail(io, IOK_EUNSAFE, "a COPY is under way on this connection");
+    if (parts != pg_sql_is_copy(sql))
+        return iok_io_fail(io, IOK_EUNSAFE,
+                           parts ? "only COPY has a body, or an answer in parts" : "COPY: use copy_in() or copy_out()");
+    if (parts && n > 1)
+        return iok_io_fail(io, IOK_EINVAL, "COPY takes no parameters");
+    if (parts && memchr(sql.p, '\0', sql.n) != NULL)
+        return iok_io_fail(io, IOK_EINVAL, "an SQL text cannot hold a NUL");
+    int rc =
+        parts ? pg_copy_encode(&pg->copy, io, sql) : pg_encode_request(&pg->cache, &pg->cursors, io, args, n, flight);
+    if (parts)
+        flight->tag = PG_TAG(PG_COPY, PG_NO_CURSOR, PG_NO_SLOT);
     if (rc == 0)
-        pg->effects |= (uint8_t)pg_sql_effect(iok_token_span(args));
+        pg->effects |= (uint8_t)pg_sql_effect(sql);
     return rc;
+}
+
+static int pg_body(void *state, struct iok_io *io, uint64_t seq, struct iok_span bytes, enum iok_body what)
+{
+    struct pg *pg = state;
+    (void)seq; /* there is one at most */
+    return pg_copy_body(&pg->copy, io, bytes, what);
 }
 
 static int pg_ping(void *state, struct iok_io *io, struct iok_flight *flight)
 {
     (void)state;
-    flight->tag = PG_TAG(PG_PING, PG_NO_SLOT);
+    flight->tag = PG_TAG(PG_PING, PG_NO_CURSOR, PG_NO_SLOT);
     iok_out_put(io->out, iok_span("S\0\0\0\4", 5));
     return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for a ping") : 0;
 }
@@ -726,6 +810,8 @@ static void pg_close(void *state)
 {
     struct pg *pg = state;
     pg_cache_close(&pg->cache);
+    pg_cursors_close(&pg->cursors);
+    pg_bytes_free(&pg->copy.chunk);
     pg_shape_clear(&pg->once);
     pg_bytes_free(&pg->gather);
     pg_bytes_free(&pg->held);
@@ -776,6 +862,8 @@ const struct iok_proto iok_proto_postgres = {
     .open = pg_open,
     .greet = pg_greet,
     .encode = pg_encode,
+    .body = pg_body,
+    .too_large = "a cursor gives a result in batches",
     .feed = pg_feed,
     .close = pg_close,
     .ping = pg_ping,

@@ -1,8 +1,9 @@
 /* postgres.h - what the parts of the PostgreSQL codec share, private to them: postgres.c (messages, replies and the
- * slots of proto.h), postgres_request.c (requests), postgres_cache.c (prepared statements), postgres_signin.c,
- * postgres_env.c (what a URL leaves open), postgres_role.c (hosts and their roles), postgres_sql.c (what a statement is);
- * values as tokens: postgres_types.c (which there are), postgres_values.c (binary), postgres_text.c, postgres_moments.c,
- * postgres_nets.c, postgres_ranges.c, postgres_check.c (parameters against types).
+ * slots of proto.h), postgres_request.c (requests), postgres_cache.c (prepared statements), postgres_cursor.c (results in
+ * batches), postgres_copy.c, postgres_signin.c, postgres_env.c (what a URL leaves open), postgres_role.c (hosts and their
+ * roles), postgres_sql.c (what a statement is); values as tokens: postgres_types.c (which there are), postgres_values.c
+ * (binary), postgres_text.c, postgres_moments.c, postgres_nets.c, postgres_ranges.c, postgres_check.c (parameters against
+ * types).
  *
  * Specification: https://www.postgresql.org/docs/current/protocol.html, cited as [PG] with the section. */
 #ifndef IOK_PROTO_POSTGRES_H
@@ -201,6 +202,70 @@ void pg_cache_retire_all(struct pg_cache *cache);
 /* Never to be asked for a name again. */
 void pg_cache_end_names(struct pg_cache *cache);
 
+/* ---- cursors: postgres_cursor.c ------------------------------------------------------------------------------- */
+
+#define PG_CURSORS_MAX 64u     /* open at once on one connection; each is a portal of the server's, with its snapshot */
+#define PG_CURSOR_NAME_MAX 63u /* NAMEDATALEN of the server, without the NUL */
+#define PG_NO_CURSOR 0u
+
+enum pg_cursor_state {
+    PG_CURSOR_FREE = 0,
+    PG_CURSOR_OPENING, /* its first request is under way */
+    PG_CURSOR_OPEN,    /* the server has bound it */
+    PG_CURSOR_GONE,    /* not to be used again; free when nothing in flight uses it */
+};
+
+struct pg_cursor {
+    char name[PG_CURSOR_NAME_MAX + 1];
+    uint8_t state; /* enum pg_cursor_state */
+    bool binary;   /* its rows come in the binary format, where the type has one */
+    uint32_t uses; /* in flight */
+    struct pg_shape shape;
+};
+
+struct pg_cursors {
+    struct pg_cursor *all; /* PG_CURSORS_MAX of them, made with the first; ids count from 1 */
+};
+
+/* The id of the cursor of this name, PG_NO_CURSOR if there is none. */
+uint32_t pg_cursor_find(const struct pg_cursors *cursors, struct iok_span name);
+/* A new one; PG_NO_CURSOR with *error IOK_ENOMEM, or IOK_ELIMIT. The name is no longer than PG_CURSOR_NAME_MAX. */
+uint32_t pg_cursor_add(struct pg_cursors *cursors, struct iok_span name, int *error);
+struct pg_cursor *pg_cursor_at(struct pg_cursors *cursors, uint32_t id);
+/* The server has it, with this shape. false: out of memory. */
+bool pg_cursor_bind(struct pg_cursor *cursor, const struct pg_shape *shape, bool binary);
+/* Never to be found again. */
+void pg_cursor_gone(struct pg_cursor *cursor);
+/* One use less. */
+void pg_cursor_release(struct pg_cursor *cursor);
+/* No transaction is open: all that were bound are gone. */
+void pg_cursors_transaction_over(struct pg_cursors *cursors);
+void pg_cursors_close(struct pg_cursors *cursors);
+
+/* ---- COPY: postgres_copy.c ------------------------------------------------------------------------------------ */
+
+struct pg_copy {
+    bool sync_owed; /* its Sync is not sent yet: nothing else may be */
+    bool begun;     /* the server has said in which direction */
+    bool in;        /* the server takes data */
+    bool out;       /* the server gives data */
+    bool refused;   /* data that the program did not ask for */
+    bool large;     /* a part is open for the row that is being read */
+    struct pg_bytes chunk;
+};
+
+int pg_copy_encode(struct pg_copy *copy, struct iok_io *io, struct iok_span sql);
+/* CopyInResponse or CopyOutResponse. */
+int pg_copy_begin(struct pg_copy *copy, struct iok_io *io, uint8_t type);
+int pg_copy_body(struct pg_copy *copy, struct iok_io *io, struct iok_span bytes, enum iok_body what);
+/* A CopyData of n bytes begins; then its bytes, in pieces. */
+int pg_copy_data_begin(struct pg_copy *copy, struct iok_io *io, uint32_t n);
+int pg_copy_data(struct pg_copy *copy, struct iok_io *io, struct iok_span piece, bool last);
+/* It is complete, or (not whole) failed. */
+int pg_copy_end(struct pg_copy *copy, struct iok_io *io, bool whole);
+/* What is owed of its Sync. */
+int pg_copy_sync(struct pg_copy *copy, struct iok_io *io);
+
 /* ---- what a statement is: postgres_sql.c ---------------------------------------------------------------------- */
 
 enum pg_effect {
@@ -209,8 +274,11 @@ enum pg_effect {
     PG_EFFECT_SESSION = 2,    /* leaves what only DISCARD ALL takes away */
 };
 
+/* The SQL text: the first argument, or what follows an array that says more about the request. n 0 if there is none. */
+struct iok_span pg_sql_of(const struct iok_token *args, size_t n);
 /* enum pg_effect bits. */
 unsigned pg_sql_effect(struct iok_span sql);
+bool pg_sql_is_copy(struct iok_span sql);
 void pg_classify(const struct iok_token *args, size_t n, struct iok_class *out);
 size_t pg_describe(const struct iok_token *args, size_t n, char *at, size_t cap);
 
@@ -272,25 +340,34 @@ void pg_role_told(struct pg_role *role, struct iok_io *io);
 
 /* ---- requests: postgres_request.c ----------------------------------------------------------------------------- */
 
-/* A flight's tag: its kind, and the slot of its statement. */
+/* A flight's tag: its kind, its cursor, and the slot of its statement. */
 enum pg_kind {
     PG_PING = 0,
     PG_ONCE,  /* parsed for this use only, without a name */
     PG_FIRST, /* parsed, and kept in a slot */
     PG_BOUND, /* known: bound and executed only */
+    PG_MORE,  /* further rows of a cursor */
+    PG_CLOSE, /* a cursor is closed */
+    PG_COPY,
 };
-#define PG_KIND_SHIFT 28
-#define PG_TAG(kind, slot) ((uint32_t)(kind) << PG_KIND_SHIFT | ((slot) & ((1u << PG_KIND_SHIFT) - 1)))
+#define PG_TAG(kind, cursor, slot) ((uint32_t)(kind) << 28 | (uint32_t)(cursor) << 16 | ((slot)&0xffffu))
+#define PG_TAG_KIND(tag) ((uint8_t)((tag) >> 28))
+#define PG_TAG_CURSOR(tag) ((tag) >> 16 & 0xfffu)
+#define PG_TAG_SLOT(tag) ((tag)&0xffffu)
 
 /* Parameters, as many as the shape has. 0, or IOK_ETYPE with io->err. postgres_check.c */
 int pg_check_params(struct iok_io *io, const struct pg_shape *shape, const struct iok_token *tokens, size_t n);
 
-int pg_encode_request(struct pg_cache *cache, struct iok_io *io, const struct iok_token *args, size_t n,
-                      struct iok_flight *flight);
+int pg_encode_request(struct pg_cache *cache, struct pg_cursors *cursors, struct iok_io *io,
+                      const struct iok_token *args, size_t n, struct iok_flight *flight);
 
-/* ---- errors: postgres.c --------------------------------------------------------------------------------------- */
+/* ---- errors: postgres_fields.c --------------------------------------------------------------------------------- */
 
 /* The field of an ErrorResponse; n 0 if it is not there. */
 struct iok_span pg_field(struct iok_span body, char code);
+/* Those that are there, as a map or as attributes; with_text: the message, too. */
+void pg_put_fields(struct iok_tape *tape, enum iok_type container, struct iok_span body, bool with_text);
+/* An error that is not the server's but ours, in its form. */
+void pg_put_error(struct iok_tape *tape, const char *sqlstate, const char *text);
 
 #endif

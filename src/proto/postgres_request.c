@@ -3,10 +3,13 @@
  *     new      [Close S] Parse S  Describe S  Bind  Execute  Sync      S is kept for the next time
  *     known                                   Bind  Execute  Sync
  *     once               Parse "" Describe "" Bind  Execute  Sync      no room, or the same text is being parsed
+ *     more                                          Execute  Sync      of a cursor; or it is closed: Close Sync
  *
  * So a request costs one round trip whether it is new or not, and one that fails touches no other: the server skips
  * up to the Sync. A parameter goes as text, which the server reads as it would read a literal in quotes; in binary
  * where its type is known and that means the same. Octets are declared as bytea, and go in binary.
+ *
+ * Large parameters go by reference, from the program's memory to the socket.
  *
  * Invariant: a request is looked at as a whole before the first byte is appended. [PG] "Extended Query". */
 #include "postgres.h"
@@ -20,7 +23,16 @@
 #define NAME_BYTES_MAX 16u /* "iok_1023" */
 #define DEPTH_MAX 6u       /* MAXDIM of the server */
 /* Type octets, lengths, counts and names of all six messages. */
-#define FRAME_BYTES_MAX 256u
+#define FRAME_BYTES_MAX 512u
+/* A parameter from this size on goes by reference, as far as there are so many places to note where it stands. */
+#define REFER_BYTES_MIN 16384u
+#define REFERRED_MAX 16u
+
+/* What stands in the request behind the first at bytes that were written. */
+struct referred {
+    size_t at;
+    struct iok_span bytes;
+};
 
 struct request {
     struct iok_io *io;
@@ -30,11 +42,20 @@ struct request {
     uint64_t octets; /* bit i: parameter i is IOK_BYTES */
     bool far_octets; /* one beyond bit 63 is */
     size_t bytes;    /* that all parameters need at most */
+    size_t beside;   /* of these, those that go by reference */
     struct iok_span sql;
+    bool has_sql;
     enum pg_kind kind;
     uint32_t slot;
     struct pg_statement *statement; /* NULL if once */
     char name[NAME_BYTES_MAX];
+    bool has_cursor;
+    struct iok_span cursor; /* its name */
+    uint32_t rows;          /* at most so many; 0: all, or of a cursor without SQL: close it */
+    uint32_t cursor_id;
+    uint8_t *start; /* where it is being written */
+    struct referred referred[REFERRED_MAX];
+    size_t n_large, n_referred;
 };
 
 /* ---- looking at it -------------------------------------------------------------------------------------------- */
@@ -79,6 +100,13 @@ static ptrdiff_t measure_value(struct request *r, size_t i, unsigned depth)
     return at;
 }
 
+/* As it is in Bind, whatever the parameter's type. */
+static bool is_large(const struct iok_token *token)
+{
+    return token->len >= REFER_BYTES_MIN &&
+           (token->type == IOK_TEXT || token->type == IOK_DECIMAL || token->type == IOK_BYTES);
+}
+
 static int measure(struct request *r)
 {
     for (size_t i = 0; i < r->n_tokens;) {
@@ -86,6 +114,10 @@ static int measure(struct request *r)
             r->far_octets |= r->n_params >= 64;
             if (r->n_params < 64)
                 r->octets |= UINT64_C(1) << r->n_params;
+        }
+        if (is_large(&r->params[i]) && r->n_large < REFERRED_MAX) {
+            r->beside += r->params[i].len;
+            r->n_large++;
         }
         ptrdiff_t next = measure_value(r, i, 0);
         if (next < 0)
@@ -102,13 +134,41 @@ static int measure(struct request *r)
     return 0;
 }
 
+#define CURSOR_TOKENS 4u /* array 3, text "cursor", its name, the number of rows */
+
+static int look_at_cursor(struct request *r, const struct iok_token *args, size_t n)
+{
+    bool right = args->len == 3 && n >= CURSOR_TOKENS && args[1].type == IOK_TEXT && args[2].type == IOK_TEXT &&
+                 args[3].type == IOK_I64 && iok_span_eq(iok_token_span(&args[1]), iok_span_of("cursor"));
+    if (!right)
+        return iok_io_fail(r->io, IOK_ETYPE, "an array before the SQL text is: \"cursor\", its name, a number of rows");
+    r->has_cursor = true;
+    r->cursor = iok_token_span(&args[2]);
+    if (r->cursor.n == 0 || r->cursor.n > PG_CURSOR_NAME_MAX || memchr(r->cursor.p, '\0', r->cursor.n) != NULL)
+        return iok_io_fail(r->io, IOK_EINVAL, "a cursor's name has 1 to %u bytes and no NUL", PG_CURSOR_NAME_MAX);
+    if (args[3].i < (n > CURSOR_TOKENS ? 1 : 0) || args[3].i > INT32_MAX)
+        return iok_io_fail(r->io, IOK_EINVAL, "a cursor gives 1 to %d rows at a time", INT32_MAX);
+    r->rows = (uint32_t)args[3].i;
+    return 0;
+}
+
 static int look(struct request *r, const struct iok_token *args, size_t n)
 {
+    if (n > 0 && args->type == IOK_ARRAY) {
+        int rc = look_at_cursor(r, args, n);
+        if (rc < 0)
+            return rc;
+        args += CURSOR_TOKENS;
+        n -= CURSOR_TOKENS;
+        if (n == 0)
+            return 0;
+    }
     if (n == 0)
         return iok_io_fail(r->io, IOK_EINVAL, "a call needs an SQL text");
     if (args->type != IOK_TEXT && args->type != IOK_BYTES)
         return iok_io_fail(r->io, IOK_ETYPE, "the first argument is the SQL text: text or bytes");
     r->sql = iok_token_span(args);
+    r->has_sql = true;
     if (r->sql.n > 0 && memchr(r->sql.p, '\0', r->sql.n) != NULL)
         return iok_io_fail(r->io, IOK_EINVAL, "an SQL text cannot hold a NUL");
     r->params = args + 1;
@@ -254,13 +314,19 @@ static uint8_t *put_binary(uint8_t *at, const struct iok_token *token, uint32_t 
     return pg_put_u32(pg_put_u32(at, bits >> 32), bits & 0xffffffff);
 }
 
-/* With its length. */
-static uint8_t *put_param(uint8_t *at, const struct iok_token *token, uint32_t oid)
+/* With its length. *beside counts the bytes that are elsewhere. */
+static uint8_t *put_param(struct request *r, uint8_t *at, const struct iok_token *token, uint32_t oid, size_t *beside)
 {
     uint8_t *length = at;
     if (token->type == IOK_NULL)
         return pg_put_u32(at, UINT32_MAX);
     at += 4;
+    if (is_large(token) && r->n_referred < REFERRED_MAX) {
+        pg_put_u32(length, token->len);
+        r->referred[r->n_referred++] = (struct referred){(size_t)(at - r->start), iok_token_span(token)};
+        *beside += token->len;
+        return at;
+    }
     if (binary_suits(token, oid))
         at = put_binary(at, token, oid);
     else if (token->type == IOK_TEXT || token->type == IOK_DECIMAL)
@@ -327,10 +393,11 @@ static uint8_t *put_result_formats(uint8_t *at, const struct request *r)
     return at;
 }
 
-static uint8_t *put_bind(uint8_t *at, const struct request *r)
+static uint8_t *put_bind(uint8_t *at, struct request *r)
 {
     uint8_t *length;
-    at = put_octet(begin(at, 'B', &length), '\0');
+    size_t beside = 0;
+    at = put_octet(pg_put_span(begin(at, 'B', &length), r->cursor), '\0');
     at = put_cstring(at, r->name);
     at = pg_put_u16(at, r->n_params);
     uint32_t param = 0;
@@ -339,49 +406,109 @@ static uint8_t *put_bind(uint8_t *at, const struct request *r)
     at = pg_put_u16(at, r->n_params);
     param = 0;
     for (size_t i = 0; i < r->n_tokens; i = iok_tape_skip(r->params, r->n_tokens, i))
-        at = put_param(at, &r->params[i], oid_of(r, param++));
+        at = put_param(r, at, &r->params[i], oid_of(r, param++), &beside);
     at = put_result_formats(at, r);
+    pg_put_u32(length, (size_t)(at - length) + beside);
+    return at;
+}
+
+static uint8_t *put_execute(uint8_t *at, const struct request *r)
+{
+    uint8_t *length;
+    at = put_octet(pg_put_span(begin(at, 'E', &length), r->cursor), '\0'); /* without a name, the unnamed portal */
+    at = pg_put_u32(at, r->rows);
     finish(at, length);
     return at;
 }
 
-static int put_request(const struct request *r)
+static uint8_t *put_close(uint8_t *at, const struct request *r)
 {
-    struct iok_out *out = r->io->out;
-    size_t columns = r->kind == PG_BOUND ? r->statement->shape.n_columns : 0;
-    uint8_t *start = iok_out_reserve(out, FRAME_BYTES_MAX + r->sql.n + r->bytes + 2 * columns), *at = start, *length;
-    if (start == NULL)
-        return iok_io_fail(r->io, IOK_ENOMEM, "out of memory for a request");
-    if (r->kind != PG_BOUND)
-        at = put_parse(at, r);
-    at = put_bind(at, r);
-    at = begin(at, 'E', &length);
-    at = pg_put_u32(put_octet(at, '\0'), 0); /* the unnamed portal, all rows */
+    uint8_t *length;
+    at = put_octet(begin(at, 'C', &length), 'P');
+    at = put_octet(pg_put_span(at, r->cursor), '\0');
     finish(at, length);
-    at = begin(at, 'S', &length);
-    finish(at, length);
-    iok_out_commit(out, (size_t)(at - start));
-    return 0;
+    return at;
 }
 
-int pg_encode_request(struct pg_cache *cache, struct iok_io *io, const struct iok_token *args, size_t n,
-                      struct iok_flight *flight)
+/* What was written, and between it what stands in the program's memory. */
+static void commit(const struct request *r, size_t n)
+{
+    struct iok_out *out = r->io->out;
+    size_t done = 0;
+    for (size_t i = 0; i < r->n_referred; i++) {
+        iok_out_commit(out, r->referred[i].at - done);
+        iok_out_refer(out, r->referred[i].bytes);
+        done = r->referred[i].at;
+    }
+    iok_out_commit(out, n - done);
+}
+
+static int put_request(struct request *r)
+{
+    size_t columns = r->kind == PG_BOUND ? r->statement->shape.n_columns : 0;
+    uint8_t *at, *length;
+    r->start = at = iok_out_reserve(r->io->out, FRAME_BYTES_MAX + r->sql.n + r->bytes - r->beside + 2 * columns);
+    if (at == NULL)
+        return iok_io_fail(r->io, IOK_ENOMEM, "out of memory for a request");
+    if (r->kind == PG_ONCE || r->kind == PG_FIRST)
+        at = put_parse(at, r);
+    if (r->kind != PG_MORE && r->kind != PG_CLOSE)
+        at = put_bind(at, r);
+    at = r->kind == PG_CLOSE ? put_close(at, r) : put_execute(at, r);
+    at = begin(at, 'S', &length);
+    finish(at, length);
+    commit(r, (size_t)(at - r->start));
+    return r->io->out->error != 0 ? iok_io_fail(r->io, IOK_ENOMEM, "out of memory for a request") : 0;
+}
+
+static int choose_cursor(struct request *r, struct pg_cursors *cursors)
+{
+    int error;
+    uint32_t id = pg_cursor_find(cursors, r->cursor);
+    if (!r->has_sql) {
+        r->kind = r->rows > 0 ? PG_MORE : PG_CLOSE;
+        r->slot = PG_NO_SLOT;
+        r->cursor_id = id;
+        return id != PG_NO_CURSOR
+                   ? 0
+                   : iok_io_fail(r->io, IOK_EINVAL,
+                                 "no cursor of this name is open: it is exhausted, or its transaction is over");
+    }
+    if (id != PG_NO_CURSOR)
+        return iok_io_fail(r->io, IOK_EINVAL, "a cursor of this name is open already");
+    r->cursor_id = pg_cursor_add(cursors, r->cursor, &error);
+    if (r->cursor_id != PG_NO_CURSOR)
+        return 0;
+    return error == IOK_ELIMIT
+               ? iok_io_fail(r->io, error, "%u cursors are open on this connection; no more can be", PG_CURSORS_MAX)
+               : iok_io_fail(r->io, error, "out of memory for a cursor");
+}
+
+int pg_encode_request(struct pg_cache *cache, struct pg_cursors *cursors, struct iok_io *io,
+                      const struct iok_token *args, size_t n, struct iok_flight *flight)
 {
     struct request r = {.io = io};
     int rc = look(&r, args, n);
-    if (rc < 0)
-        return rc;
-    if ((pg_sql_effect(r.sql) & PG_EFFECT_STATEMENTS) != 0)
+    if (rc == 0 && (pg_sql_effect(r.sql) & PG_EFFECT_STATEMENTS) != 0)
         pg_cache_retire_all(cache);
-    rc = choose_statement(&r, cache);
+    if (rc == 0 && r.has_cursor)
+        rc = choose_cursor(&r, cursors);
+    if (rc == 0 && (r.has_sql || !r.has_cursor))
+        rc = choose_statement(&r, cache);
     if (rc == 0)
         rc = put_request(&r);
-    if (rc < 0)
+    struct pg_cursor *cursor = pg_cursor_at(cursors, r.cursor_id);
+    if (rc < 0) {
+        if (cursor != NULL && r.has_sql)
+            pg_cursor_gone(cursor);
         return rc;
+    }
+    if (cursor != NULL)
+        cursor->uses++;
     if (r.statement != NULL) {
         r.statement->uses++;
         r.statement->on_server = true;
     }
-    flight->tag = PG_TAG(r.kind, r.slot);
+    flight->tag = PG_TAG(r.kind, r.cursor_id, r.slot);
     return 0;
 }

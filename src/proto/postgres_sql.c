@@ -18,7 +18,8 @@ struct statement {
 
 static const char transaction_why[] = "a transaction needs a connection of its own: use a lease, or transaction()";
 static const char session_why[] = "it would change the connection for everybody who shares it: use a lease";
-static const char copy_why[] = "COPY is not possible yet: use INSERT and SELECT, or files of the server by a function";
+static const char copy_why[] = "COPY needs a connection of its own: use copy_in(), copy_out(), or a lease";
+static const char cursor_why[] = "a cursor lives in a transaction: use cursor(), transaction(), or a lease";
 static const char temp_why[] = "a temporary relation belongs to one connection: use a lease";
 
 #define LEASE IOK_CLASS_NEEDS_LEASE
@@ -34,7 +35,7 @@ static const struct statement statements[] = {
     {"CLUSTER", 0, 0, NULL},
     {"COMMENT", 0, 0, NULL},
     {"COMMIT", LEASE, 0, transaction_why},
-    {"COPY", IOK_CLASS_FORBIDDEN, 0, copy_why},
+    {"COPY", LEASE, 0, copy_why},
     {"CREATE", 0, 0, NULL},
     {"DEALLOCATE", LEASE, PG_EFFECT_STATEMENTS, session_why},
     {"DECLARE", LEASE, 0, transaction_why},
@@ -184,6 +185,20 @@ static bool is_temporary(struct iok_span rest)
 
 /* ---- the slots ------------------------------------------------------------------------------------------------ */
 
+struct iok_span pg_sql_of(const struct iok_token *args, size_t n)
+{
+    size_t at = n > 0 && args->type == IOK_ARRAY ? iok_tape_skip(args, n, 0) : 0;
+    bool text = at < n && (args[at].type == IOK_TEXT || args[at].type == IOK_BYTES);
+    return text ? iok_token_span(&args[at]) : iok_span(NULL, 0);
+}
+
+bool pg_sql_is_copy(struct iok_span sql)
+{
+    struct iok_span rest;
+    const struct statement *statement = find(sql, &rest);
+    return statement != NULL && strcmp(statement->word, "COPY") == 0;
+}
+
 unsigned pg_sql_effect(struct iok_span sql)
 {
     struct iok_span rest;
@@ -191,17 +206,17 @@ unsigned pg_sql_effect(struct iok_span sql)
     return statement == NULL ? PG_EFFECT_NONE : statement->effect;
 }
 
-static bool is_text(const struct iok_token *args, size_t n)
-{
-    return n > 0 && (args->type == IOK_TEXT || args->type == IOK_BYTES);
-}
-
 void pg_classify(const struct iok_token *args, size_t n, struct iok_class *out)
 {
     struct iok_span rest;
-    const struct statement *statement = is_text(args, n) ? find(iok_token_span(args), &rest) : NULL;
+    const struct statement *statement = find(pg_sql_of(args, n), &rest);
     /* Any statement may call a function that leaves something behind in its session. */
     *out = (struct iok_class){.flags = IOK_CLASS_DIRTY};
+    if (n > 0 && args->type == IOK_ARRAY) {
+        out->flags |= IOK_CLASS_NEEDS_LEASE;
+        out->why = cursor_why;
+        return;
+    }
     if (statement == NULL)
         return;
     out->flags |= statement->flags;
@@ -216,7 +231,7 @@ void pg_classify(const struct iok_token *args, size_t n, struct iok_class *out)
 size_t pg_describe(const struct iok_token *args, size_t n, char *at, size_t cap)
 {
     struct iok_span rest;
-    const struct statement *statement = is_text(args, n) ? find(iok_token_span(args), &rest) : NULL;
+    const struct statement *statement = find(pg_sql_of(args, n), &rest);
     const char *word = statement == NULL ? "query" : statement->word;
     size_t length = strlen(word) < cap ? strlen(word) : cap;
     memcpy(at, word, length);

@@ -47,16 +47,31 @@ struct iok_class {
     const char *why;  /* static text for the error, when not plainly shareable: what is wrong and what to use instead */
 };
 
+/* What the program announces of a request, for encode to see. */
+enum iok_flight_flags {
+    IOK_FLIGHT_PING = 1,     /* the host's own */
+    IOK_FLIGHT_ANSWERED = 2, /* the host's own */
+    IOK_FLIGHT_PARTS = 4,    /* it takes the answer in parts: begin_part */
+    IOK_FLIGHT_BODY = 8,     /* the request has a body, which follows by the slot body */
+};
+
+/* What a call of the slot body brings. */
+enum iok_body {
+    IOK_BODY_PART, /* bytes of it */
+    IOK_BODY_END,  /* bytes of it, perhaps none, and then it is complete */
+    IOK_BODY_FAIL, /* it is broken off: bytes are a text that says why */
+};
+
 /* One request that awaits its answer. */
 struct iok_flight {
     struct iok_call *call; /* the host's; NULL for a tombstone */
     uint64_t end;          /* stream offset just past its last byte */
     uint32_t tag;          /* the codec's own note, set by encode: what kind of answer to expect */
-    uint32_t host;         /* the host's own flags */
+    uint32_t host;         /* enum iok_flight_flags */
 };
 
 enum iok_msg_flags {
-    IOK_MSG_LAST = 1,     /* the flight is answered: always set, except for a part of a longer answer */
+    IOK_MSG_LAST = 1,     /* the flight is answered: always set, except for a part */
     IOK_MSG_REJECTED = 2, /* the answer is an error by which the peer says that it did not run the request */
     IOK_MSG_AGAIN =
         8, /* with REJECTED: and it will do so now, if asked again; the host does, if no lease holds the order */
@@ -77,7 +92,14 @@ struct iok_host {
     /* Starts a message that answers nothing: it goes to the stream of the connection's lease, or is counted and
      * dropped. Never NULL. */
     struct iok_tape *(*begin_push)(struct iok_io *io);
-    /* The message is complete. flags: enum iok_msg_flags. 0, or an error that feed returns. */
+    /* Starts a part of the answer to flight seq, which has IOK_FLIGHT_PARTS: it goes to the program at its end, and the
+     * answer itself follows behind the last. Never NULL. A reader that is slow pauses the connection only then: make
+     * parts large, at least some hundred bytes each on average, or the stream runs over, which ends the connection. */
+    struct iok_tape *(*begin_part)(struct iok_io *io, uint64_t seq);
+    /* The peer wants the body of flight seq, which has IOK_FLIGHT_BODY. The slot body may be called before this
+     * returns. Once for a flight, outside a message. 0, or an error that feed returns. */
+    int (*go)(struct iok_io *io, uint64_t seq);
+    /* The message is complete. flags: enum iok_msg_flags, 0 for a part. 0, or an error that feed returns. */
     int (*end)(struct iok_io *io, uint32_t flags);
     /* The flight, to read its tag; NULL if there is none. Borrowed until the next call of the host. */
     struct iok_flight *(*flight)(struct iok_io *io, uint64_t seq);
@@ -156,6 +178,7 @@ struct iok_proto {
     uint32_t default_connections;
     const struct iok_proto_option *options; /* ends with name NULL; NULL if none */
     const struct iok_proto_server *server;  /* NULL: client only */
+    const char *too_large; /* what to do about a reply over max_reply, for its error; NULL: nothing is known */
 
     /* Optional: several hosts are possible. */
     const struct iok_proto_hosts *hosts;
@@ -174,6 +197,10 @@ struct iok_proto {
     /* Appends the request to io->out, and sets flight->tag. IOK_ETYPE, IOK_ELIMIT, IOK_EINVAL, IOK_EUNSAFE: nothing
      * was appended, the call ends with that error, the connection lives on. Any other error closes it. */
     int (*encode)(void *state, struct iok_io *io, const struct iok_token *args, size_t n, struct iok_flight *flight);
+    /* Optional: appends a piece of the body of flight seq, from host->go on, in order, up to END or FAIL. By reference it
+     * may stand in io->out until it is sent. A peer that has answered already wants no more: then it is dropped. Any
+     * error closes the connection. */
+    int (*body)(void *state, struct iok_io *io, uint64_t seq, struct iok_span bytes, enum iok_body what);
     /* Takes bytes in, begins and ends messages. Returns how many bytes were used, at most in.n: the host presents the
      * rest again with more behind it, so only what is short and bounded may be left. Negative: error. */
     ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);

@@ -125,6 +125,7 @@ static void open_message(struct kit_host *host, bool push, bool discard)
         STOP("a message was begun before the last one had ended");
     host->message_open = true;
     host->message_is_push = push;
+    host->message_is_part = false;
     iok_tape_reset(&host->tape, host->tokens, sizeof(host->tokens) / sizeof(*host->tokens));
     host->io.tape = discard ? &host->discarding : &host->tape;
 }
@@ -152,6 +153,32 @@ static struct iok_tape *on_begin_push(struct iok_io *io)
     return io->tape;
 }
 
+static struct iok_tape *on_begin_part(struct iok_io *io, uint64_t seq)
+{
+    struct iok_flight *flight = on_flight(io, seq);
+    struct kit_host *host = host_of(io);
+    if (flight == NULL)
+        STOP("a part that answers no request");
+    open_message(host, true, flight->call == NULL || (flight->host & IOK_FLIGHT_PARTS) == 0);
+    host->message_is_part = true;
+    return io->tape;
+}
+
+/* As the kernel does, a body whose caller is gone is broken off at once; but not where every caller is, as the transcript
+ * goes on with it. */
+static int on_go(struct iok_io *io, uint64_t seq)
+{
+    struct iok_flight *flight = on_flight(io, seq);
+    struct kit_host *host = host_of(io);
+    if (flight == NULL || (flight->host & IOK_FLIGHT_BODY) == 0 || host->message_open)
+        STOP("a body was asked for that there is none of, or within a message");
+    if (flight->call == NULL && !host->abandon)
+        return host->proto->body(host->state, io, seq, iok_span_of("cancelled"), IOK_BODY_FAIL);
+    host->flights[0].body_open = true;
+    kit_text_print(&host->events, "go\n");
+    return 0;
+}
+
 /* Whether the tokens are one whole value, as a tape has to be. */
 static void check_shape(const struct iok_tape *tape)
 {
@@ -164,6 +191,8 @@ static void check_shape(const struct iok_tape *tape)
 
 static const char *name_of_message(const struct kit_host *host, uint32_t flags)
 {
+    if (host->message_is_part)
+        return "part";
     if (host->message_is_push)
         return host->server ? "request" : "push";
     if (host->flights[0].ping)
@@ -191,6 +220,8 @@ static int on_end(struct iok_io *io, uint32_t flags)
     io->tape = NULL;
     if (iok_tape_error(tape) != 0)
         return iok_io_fail(io, iok_tape_error(tape), "the message does not fit");
+    if (host->message_is_part && tape == &host->discarding)
+        return 0;
     const char *what = name_of_message(host, flags);
     kit_text_print(&host->events, "%s", what);
     if (*what == 'r' || *what == 'a' || host->message_is_push) {
@@ -232,6 +263,8 @@ static uint64_t on_random(struct iok_io *io)
 static const struct iok_host callbacks = {
     .begin_reply = on_begin_reply,
     .begin_push = on_begin_push,
+    .begin_part = on_begin_part,
+    .go = on_go,
     .end = on_end,
     .flight = on_flight,
     .ready = on_ready,
@@ -358,7 +391,7 @@ static bool was_refused(struct kit_host *host, int rc, uint64_t before)
     return soft;
 }
 
-void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n)
+void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n, uint32_t announced)
 {
     if (host->failed != 0)
         return;
@@ -368,6 +401,7 @@ void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n
     }
     struct kit_flight *flight = push_flight(host);
     uint64_t before = host->out.appended;
+    flight->flight.host = announced;
     int rc = host->proto->encode(host->state, &host->io, args, n, &flight->flight);
     flight->flight.end = host->out.appended;
     if (was_refused(host, rc, before))
@@ -375,6 +409,20 @@ void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n
     else if (rc == 0 && host->abandon)
         flight->flight.call = NULL;
     take_output(host);
+}
+
+void kit_host_body(struct kit_host *host, struct iok_span bytes, enum iok_body what)
+{
+    for (size_t i = 0; i < host->n_flights && host->failed == 0; i++) {
+        if (!host->flights[i].body_open)
+            continue;
+        host->flights[i].body_open = what == IOK_BODY_PART;
+        int rc = host->proto->body(host->state, &host->io, i == 0 ? IOK_SEQ_HEAD : i, bytes, what);
+        if (rc < 0)
+            close_by(host, rc);
+        take_output(host);
+        return;
+    }
 }
 
 void kit_host_answer(struct kit_host *host, const struct iok_token *reply, size_t n)
@@ -411,8 +459,10 @@ void kit_host_cancel(struct kit_host *host)
         if (host->flights[i].flight.call == NULL || host->flights[i].ping)
             continue;
         host->flights[i].flight.call = NULL;
-        if (i == 0 && host->message_open && !host->message_is_push)
+        if (i == 0 && host->message_open && (!host->message_is_push || host->message_is_part))
             host->io.tape = &host->discarding;
+        if (host->flights[i].body_open)
+            kit_host_body(host, iok_span_of("cancelled"), IOK_BODY_FAIL);
         return;
     }
 }

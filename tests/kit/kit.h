@@ -30,6 +30,7 @@ void kit_text_free(struct kit_text *text);
 struct kit_flight {
     struct iok_flight flight;
     bool ping;
+    bool body_open; /* the codec has asked for its body, and has not had its end */
 };
 
 struct kit_host {
@@ -50,7 +51,7 @@ struct kit_host {
     size_t received;
     uint64_t randoms; /* drawn so far */
     bool has_url, signing_in, is_ready;
-    bool message_open, message_is_push;
+    bool message_open, message_is_push, message_is_part;
     int failed;        /* the error that closed the connection; 0 if none did */
     bool abandon;      /* every request becomes a tombstone at once */
     bool server;       /* the codec's other role; set before kit_host_open. Messages are requests then */
@@ -60,7 +61,10 @@ struct kit_host {
 /* Connects and signs in. Errors are events, as everything that happens. */
 void kit_host_open(struct kit_host *host, const struct iok_proto *proto, const char *url, size_t max_reply);
 void kit_host_recv(struct kit_host *host, struct iok_span bytes);
-void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n);
+/* announced: IOK_FLIGHT_PARTS, IOK_FLIGHT_BODY, or 0. */
+void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n, uint32_t announced);
+/* A piece of the body that the codec has asked for; nothing if it has not. */
+void kit_host_body(struct kit_host *host, struct iok_span bytes, enum iok_body what);
 void kit_host_ping(struct kit_host *host);
 void kit_host_reset(struct kit_host *host);
 /* The caller of the oldest request that has one goes away. */

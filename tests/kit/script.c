@@ -8,6 +8,9 @@
  *     recv "$1\r\n" "v"*70000       the peer sends; a string may be repeated
  *     ready                         the sign-in is done
  *     call "GET" b"k" 5 1.5 null true array/2 map/1     text, octets, integer, float, what is no argument
+ *     parts "COPY" ...              the same; the answer is taken in parts
+ *     body "COPY" ...               the same; the request has a body, of which follow, once there was a go:
+ *     piece "bytes"  finish "bytes"  break "why"
  *     cancel                        the caller of the oldest request goes away
  *     ping  reset  eof              what the host may do besides
  *     reply bytes "v"               the oldest request was answered; the words are those of kit_text_tokens
@@ -15,6 +18,8 @@
  *     again error "..."             the same, and the host is to ask again
  *     push push 2 text "a" i64 1    a message that answers nothing
  *     role standby read-only        what the peer says it is: primary, standby; or: in doubt
+ *     part bytes "v"                a part of the oldest request's answer
+ *     go                            the body of the oldest request is wanted
  *     swallowed  pong               an answer that nobody waits for any more; that to a ping
  *     refused IOK_ETYPE "argument"  the request is an error, whose text has this in it
  *     error IOK_EPROTO "not RESP"   the connection is closed for this
@@ -381,14 +386,52 @@ static void do_url(struct run *run)
         kit_host_open(&run->peer, proto, url, run->max_reply);
 }
 
-static void do_call(struct run *run)
+static void call_as(struct run *run, uint32_t announced)
 {
     struct iok_token *args = calloc(ARGS_MAX, sizeof(*args));
     size_t n = take_args(run, args);
-    kit_host_call(&run->host, args, n);
+    kit_host_call(&run->host, args, n, announced);
     if (run->mode == KIT_ROUND)
         deliver_request(run, args, n);
     free(args);
+}
+
+static void do_call(struct run *run)
+{
+    call_as(run, 0);
+}
+
+static void do_parts(struct run *run)
+{
+    call_as(run, IOK_FLIGHT_PARTS);
+}
+
+static void do_body(struct run *run)
+{
+    call_as(run, IOK_FLIGHT_BODY);
+}
+
+static void give_body(struct run *run, enum iok_body what)
+{
+    struct kit_text bytes = {0};
+    take_strings(run, &bytes);
+    kit_host_body(&run->host, iok_span(bytes.p, bytes.n), what);
+    kit_text_free(&bytes);
+}
+
+static void do_piece(struct run *run)
+{
+    give_body(run, IOK_BODY_PART);
+}
+
+static void do_finish(struct run *run)
+{
+    give_body(run, IOK_BODY_END);
+}
+
+static void do_break(struct run *run)
+{
+    give_body(run, IOK_BODY_FAIL);
 }
 
 /* ---- what has to follow ----------------------------------------------------------------------------------------- */
@@ -412,6 +455,8 @@ static void normalise(struct run *run, const char *verb, struct kit_text *out)
 static void expect_event(struct run *run, const char *verb)
 {
     struct kit_text expected = {0};
+    if (run->mode == KIT_ABANDON && strcmp(verb, "part") == 0)
+        return; /* nobody is there to take it */
     normalise(run, verb, &expected);
     if (run->mode == KIT_ABANDON &&
         (strcmp(verb, "reply") == 0 || strcmp(verb, "reject") == 0 || strcmp(verb, "again") == 0)) {
@@ -545,12 +590,22 @@ static const struct {
     const char *verb;
     void (*run)(struct run *run);
 } verbs[] = {
-    {"url", do_url},         {"recv", do_recv},       {"call", do_call},
-    {"sent", expect_sent},   {"class", expect_class}, {"describe", expect_describe},
+    {"url", do_url},
+    {"recv", do_recv},
+    {"call", do_call},
+    {"parts", do_parts},
+    {"body", do_body},
+    {"piece", do_piece},
+    {"finish", do_finish},
+    {"break", do_break},
+    {"sent", expect_sent},
+    {"class", expect_class},
+    {"describe", expect_describe},
     {"check", expect_check},
 };
 
-static const char *const events[] = {"reply", "reject", "again", "push", "swallowed", "pong", "ready", "role", "not"};
+static const char *const events[] = {"reply",     "reject", "again", "push", "part", "go",
+                                     "swallowed", "pong",   "ready", "role", "not"};
 
 static bool run_expectation(struct run *run, const char *verb)
 {

@@ -37,11 +37,6 @@ static void build_release_buffer(void *arg)
     PyGILState_Release(state);
 }
 
-static void build_refer(struct iok_call *call, const char *p, Py_ssize_t len, PyObject *owner)
-{
-    iok_call_ref(call, p, (size_t)len, build_release_object, Py_NewRef(owner));
-}
-
 /* ---- one argument ------------------------------------------------------------------------------------------- */
 
 static void build_bytes(struct iok_call *call, PyObject *value)
@@ -50,7 +45,7 @@ static void build_bytes(struct iok_call *call, PyObject *value)
     if (LIKELY(len < REFER_BYTES_MIN)) {
         iok_call_bytes(call, PyBytes_AS_STRING(value), (size_t)len);
     } else {
-        build_refer(call, PyBytes_AS_STRING(value), len, value);
+        iok_call_ref(call, PyBytes_AS_STRING(value), (size_t)len, build_release_object, Py_NewRef(value));
     }
 }
 
@@ -64,7 +59,7 @@ static int build_text(struct iok_call *call, PyObject *value)
     if (LIKELY(len < REFER_BYTES_MIN)) {
         iok_call_text(call, p, (size_t)len);
     } else {
-        build_refer(call, p, len, value);
+        iok_call_text_ref(call, p, (size_t)len, build_release_object, Py_NewRef(value));
     }
     return 0;
 }

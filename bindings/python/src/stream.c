@@ -1,7 +1,9 @@
-/* stream.c - Stream: a command that is answered by messages without end, such as SUBSCRIBE.
+/* stream.c - Stream: a command that is answered by messages without end, such as SUBSCRIBE; or one whose reply is taken in
+ * parts, or whose request has a body.
  *
- * Messages wait in the kernel, a bounded number of them, until they are asked for one by one. One asker at a time. The
- * stream ends when its connection is lost (its error is raised then), or when it is dropped. */
+ * Messages wait in the kernel, a bounded number of them, until they are asked for one by one. One asker at a time. A
+ * stream without end ends when its connection is lost (its error is raised then), or when it is dropped. Of the others
+ * the reply follows the last part: next() gives None then, and result the reply. */
 #include "core.h"
 
 #include <stddef.h>
@@ -13,12 +15,17 @@ struct py_stream {
     struct py_caller *caller; /* a reference: the lease lives as long */
     struct iok_call *call;    /* NULL once freed */
     struct py_reply *waiter;  /* borrowed: it refers to us */
+    PyObject *result;         /* the reply of one that has ended */
     PyObject *weakrefs;
+    bool finite; /* parts or a body */
 };
 
 /* The oldest message, or NULL: without an exception if there is none yet, with one at the end. */
 static PyObject *stream_take(struct py_stream *self)
 {
+    if (self->result != NULL) {
+        Py_RETURN_NONE;
+    }
     if (self->call == NULL) {
         fail_code(IOK_ECLOSED, "the stream has ended", self->caller->service);
         return NULL;
@@ -37,6 +44,10 @@ static PyObject *stream_take(struct py_stream *self)
     PyObject *value = value_of_call(self->call, caller_want(self->caller));
     iok_call_free(self->call);
     self->call = NULL;
+    if (value != NULL && self->finite) {
+        self->result = value;
+        Py_RETURN_NONE;
+    }
     if (value != NULL) { /* an end without failure */
         Py_DECREF(value);
         fail_code(IOK_ECLOSED, "the stream has ended", self->caller->service);
@@ -157,10 +168,122 @@ static PyObject *stream_next(PyObject *op, PyObject *args, PyObject *kwargs)
     return stream_next_asyncio(self);
 }
 
+/* ---- the body of a request ---------------------------------------------------------------------------------- */
+
+static struct iok_call *stream_part(struct py_stream *self)
+{
+    struct iok_error err;
+    if (caller_check_forked(self->caller) < 0) {
+        return NULL;
+    }
+    if (!port_usable(self->port)) {
+        port_refuse(self->port);
+        return NULL;
+    }
+    if (self->call == NULL) {
+        fail_code(IOK_ECLOSED, "the stream has ended", self->caller->service);
+        return NULL;
+    }
+    struct iok_call *part = iok_part_new(self->call, &err);
+    if (part == NULL) {
+        fail_set(&err, IOK_NEVER_SENT, self->caller->service, "");
+    }
+    return part;
+}
+
+/* Takes the part over; gives what the method returns. */
+static PyObject *stream_send_part(struct py_stream *self, struct iok_call *part)
+{
+    struct py_caller *caller = self->caller;
+    if (caller->mode == CALLER_SYNC) {
+        if (caller_submit(caller, part) < 0 || caller_wait(part) < 0) {
+            return NULL;
+        }
+        PyObject *value = value_of_call(part, caller_want(caller));
+        iok_call_free(part);
+        return value;
+    }
+    struct py_reply *reply = reply_new(self->port, part, (PyObject *)self, caller_want(caller));
+    if (reply == NULL) {
+        iok_call_free(part);
+        return NULL;
+    }
+    iok_call_set_user(part, reply);
+    if (caller_submit(caller, part) < 0) {
+        reply->call = NULL;
+        reply_end(reply, NULL, false);
+        return (PyObject *)reply;
+    }
+    reply_start(reply);
+    return (PyObject *)reply;
+}
+
+static PyObject *stream_send(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static const char *names[] = {"data", "end", NULL};
+    struct py_stream *self = (struct py_stream *)op;
+    PyObject *data;
+    int end = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$p:send", (char **)names, &data, &end)) {
+        return NULL;
+    }
+    if (!PyUnicode_Check(data) && !PyObject_CheckBuffer(data)) {
+        PyErr_Format(PyExc_TypeError, "a part must be bytes, bytearray, memoryview or str, not %.100s",
+                     Py_TYPE(data)->tp_name);
+        return NULL;
+    }
+    struct iok_call *part = stream_part(self);
+    if (part == NULL || build_argument(part, data, true, 1) < 0) {
+        if (part != NULL) {
+            iok_call_free(part);
+        }
+        return NULL;
+    }
+    if (end) {
+        iok_part_end(part);
+    }
+    return stream_send_part(self, part);
+}
+
+static PyObject *stream_fail(PyObject *op, PyObject *args)
+{
+    struct py_stream *self = (struct py_stream *)op;
+    const char *why;
+    if (!PyArg_ParseTuple(args, "s:fail", &why)) {
+        return NULL;
+    }
+    struct iok_call *part = stream_part(self);
+    if (part == NULL) {
+        return NULL;
+    }
+    iok_part_fail(part, why);
+    return stream_send_part(self, part);
+}
+
+/* ---- the type ----------------------------------------------------------------------------------------------- */
+
+struct stream_options {
+    int parts, body;
+    struct call_options call;
+};
+
+static int stream_read_options(struct stream_options *options, PyObject *kwargs)
+{
+    static const char *names[] = {"parts", "body", "timeout", NULL};
+    PyObject *none = PyTuple_New(0), *timeout = Py_None;
+    *options = (struct stream_options){.call = CALL_OPTIONS_NONE};
+    int right = none != NULL &&
+                PyArg_ParseTupleAndKeywords(none, kwargs, "|$ppO:Stream", (char **)names, &options->parts,
+                                            &options->body, &timeout) &&
+                build_timeout(timeout, &options->call.timeout_ms) == 0;
+    Py_XDECREF(none);
+    return right ? 0 : -1;
+}
+
 static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
-        PyErr_SetString(PyExc_TypeError, "Stream() takes no keywords");
+    struct stream_options options;
+    if (stream_read_options(&options, kwargs) < 0) {
         return NULL;
     }
     if (PyTuple_GET_SIZE(args) < 2 || !PyObject_TypeCheck(PyTuple_GET_ITEM(args, 0), &lease_type)) {
@@ -183,6 +306,14 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self == NULL) {
         iok_call_free(call);
         return NULL;
+    }
+    build_apply(call, &options.call);
+    self->finite = options.parts || options.body;
+    if (options.parts) {
+        iok_call_parts(call);
+    }
+    if (options.body) {
+        iok_call_body(call);
     }
     self->port = (struct py_port *)Py_NewRef(port);
     self->caller = (struct py_caller *)Py_NewRef(lease);
@@ -223,6 +354,7 @@ static int stream_traverse(PyObject *op, visitproc visit, void *arg)
     struct py_stream *self = (struct py_stream *)op;
     Py_VISIT(self->port);
     Py_VISIT(self->caller);
+    Py_VISIT(self->result);
     return 0;
 }
 
@@ -238,6 +370,7 @@ static void stream_dealloc(PyObject *op)
     }
     Py_CLEAR(self->port);
     Py_CLEAR(self->caller);
+    Py_CLEAR(self->result);
     Py_TYPE(op)->tp_free(op);
 }
 
@@ -245,13 +378,30 @@ static PyMethodDef stream_methods[] = {
     {"next", (PyCFunction)(void (*)(void))stream_next, METH_VARARGS | METH_KEYWORDS,
      "next(timeout=None)\n--\n\nThe next message as a list; on an event loop a Reply of it.\n\nAn int in its place "
      "says that so many messages were dropped here, which only slow_consumer=drop allows."},
+    {"send", (PyCFunction)(void (*)(void))stream_send, METH_VARARGS | METH_KEYWORDS,
+     "send(data, *, end=False)\n--\n\nA part of the request's body, and with end=True its last. It is done (on an event "
+     "loop the Reply is) when the operating system has taken it."},
+    {"fail", stream_fail, METH_VARARGS, "fail(why)\n--\n\nBreak the request's body off."},
     {"close", stream_close, METH_NOARGS, "close()\n--\n\nEnd it; again is harmless."},
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *stream_get_result(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *result = ((struct py_stream *)op)->result;
+    return Py_NewRef(result == NULL ? Py_None : result);
+}
+
+static PyGetSetDef stream_getset[] = {
+    {"result", stream_get_result, NULL, "The reply, once next() has given None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 PyTypeObject stream_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Stream",
-    .tp_doc = "Stream(lease, *words)\n--\n\nA command that is answered by messages without end.",
+    .tp_doc = "Stream(lease, *words, parts=False, body=False, timeout=None)\n--\n\n"
+              "A command that is answered by messages without end; or one whose reply is taken in parts, or whose "
+              "request has a body.",
     .tp_basicsize = sizeof(struct py_stream),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_traverse = stream_traverse,
@@ -259,6 +409,7 @@ PyTypeObject stream_type = {
     .tp_weaklistoffset = offsetof(struct py_stream, weakrefs),
     .tp_new = stream_new,
     .tp_methods = stream_methods,
+    .tp_getset = stream_getset,
 };
 
 int stream_init_type(PyObject *module)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from iokernel import _core
 from iokernel._core import Reply
 from iokernel.asyncio.client import Client, Lease
+from iokernel.asyncio.postgres_streams import Listener, PostgresStreams
 from iokernel.errors import Error
 from iokernel.postgres import (
     Isolation,
@@ -64,10 +65,13 @@ class PostgresQueries:
         execute = _core.execute
 
 
-class PostgresLease(PostgresQueries, Lease):
+class PostgresLease(PostgresQueries, PostgresStreams, Lease):
     """A connection to PostgreSQL of one's own."""
 
     __slots__ = ()
+
+    def _places(self) -> tuple[None, PostgresLease]:
+        return None, self
 
 
 class PostgresTransaction:
@@ -113,10 +117,25 @@ class PostgresTransaction:
             lease.close()  # in the midst of a statement, the kernel ends the connection
 
 
-class Postgres(PostgresQueries, Client):
+class Postgres(PostgresQueries, PostgresStreams, Client):
     """PostgreSQL, for asyncio."""
 
     __slots__ = ()
+
+    def _places(self) -> tuple[Postgres, None]:
+        return self, None
+
+    def listen(
+        self,
+        *channels: str,
+        gaps: bool = False,
+        notices: Callable[[dict[str, Any]], object] | None = None,
+    ) -> Listener:
+        """Iterate over notifications; ``gaps=True`` also tells where some were, or may be, missed.
+
+        ``notices`` is called with the fields of each notice that comes on its connection.
+        """
+        return Listener(self, channels, gaps, notices)
 
     def lease(self) -> PostgresLease:
         """Give a connection of one's own, for as long as the ``async with`` block."""

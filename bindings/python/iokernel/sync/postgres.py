@@ -17,6 +17,7 @@ from iokernel.postgres import (
 )
 from iokernel.postgres_types import ALL, BY_NAME, BY_OID, Decoders, learn, set_decoder
 from iokernel.sync.client import Client, Lease
+from iokernel.sync.postgres_streams import Listener, PostgresStreams
 
 
 class PostgresQueries:
@@ -63,10 +64,13 @@ class PostgresQueries:
         execute = _core.execute
 
 
-class PostgresLease(PostgresQueries, Lease):
+class PostgresLease(PostgresQueries, PostgresStreams, Lease):
     """A connection to PostgreSQL of one's own."""
 
     __slots__ = ()
+
+    def _places(self) -> tuple[None, PostgresLease]:
+        return None, self
 
 
 class PostgresTransaction:
@@ -112,10 +116,25 @@ class PostgresTransaction:
             lease.close()  # in the midst of a statement, the kernel ends the connection
 
 
-class Postgres(PostgresQueries, Client):
+class Postgres(PostgresQueries, PostgresStreams, Client):
     """PostgreSQL, for plain threads; any number of them may use it at once."""
 
     __slots__ = ()
+
+    def _places(self) -> tuple[Postgres, None]:
+        return self, None
+
+    def listen(
+        self,
+        *channels: str,
+        gaps: bool = False,
+        notices: Callable[[dict[str, Any]], object] | None = None,
+    ) -> Listener:
+        """Iterate over notifications; ``gaps=True`` also tells where some were, or may be, missed.
+
+        ``notices`` is called with the fields of each notice that comes on its connection.
+        """
+        return Listener(self, channels, gaps, notices)
 
     def lease(self) -> PostgresLease:
         """Give a connection of one's own, for as long as the ``with`` block."""
