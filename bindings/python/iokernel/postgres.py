@@ -58,7 +58,9 @@ __all__ = [
 ]
 
 SCHEMES = ("postgresql", "postgres")
-Isolation: TypeAlias = Literal["read committed", "repeatable read", "serializable"]
+Isolation: TypeAlias = Literal[
+    "read uncommitted", "read committed", "repeatable read", "serializable"
+]
 
 # ---- exceptions ---------------------------------------------------------------------------------
 
@@ -253,7 +255,7 @@ def records(reply: list[Any]) -> list[Record]:
 
 # ---- transactions -------------------------------------------------------------------------------
 
-_ISOLATIONS = ("read committed", "repeatable read", "serializable")
+_ISOLATIONS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
 
 def begin_statement(isolation: Isolation | None, readonly: bool, deferrable: bool) -> str:
