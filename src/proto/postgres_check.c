@@ -4,9 +4,9 @@
  * passes here, so that a statement takes the same when it is new. (But for arrays where it wants an interval: it makes
  * one of the literal {1}.) A number that is out of its type's range is the server's to refuse, with a SQLSTATE for it.
  * The errors never show a value. */
-#include "postgres.h"
-
 #include <math.h>
+
+#include "postgres.h"
 
 struct check {
     struct iok_io *io;
