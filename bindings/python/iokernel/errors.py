@@ -33,7 +33,8 @@ class Error(Exception):
 
     ``outcome`` is ``"done"``, ``"never-sent"``, ``"maybe-executed"`` or ``"rejected"``; ``service``
     the service's URL without password, ``endpoint`` the address that served the call (each ``""``
-    if there is none); ``code`` the core's name for the cause, such as ``"IOK_ETIMEOUT"``.
+    if there is none); ``code`` the core's name for the cause, such as ``"IOK_ETIMEOUT"``; ``row``
+    the number, from 0, of the row of executemany() that failed.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Error(Exception):
         self.outcome = outcome
         self.service = service
         self.endpoint = endpoint
+        self.row: int | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.args[0] if self.args else "", self.__dict__.copy()))

@@ -59,7 +59,9 @@ __all__ = [
 ]
 
 SCHEMES = ("postgresql", "postgres")
-Isolation: TypeAlias = Literal["read committed", "repeatable read", "serializable"]
+Isolation: TypeAlias = Literal[
+    "read uncommitted", "read committed", "repeatable read", "serializable"
+]
 
 # ---- exceptions ---------------------------------------------------------------------------------
 
@@ -266,7 +268,7 @@ def records(
 
 # ---- transactions -------------------------------------------------------------------------------
 
-_ISOLATIONS = ("read committed", "repeatable read", "serializable")
+_ISOLATIONS = ("read uncommitted", "read committed", "repeatable read", "serializable")
 
 
 def begin_statement(isolation: Isolation | None, readonly: bool, deferrable: bool) -> str:

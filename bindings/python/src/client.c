@@ -38,6 +38,9 @@ int caller_check_open(struct py_caller *caller)
 
 static struct py_port *caller_port(struct py_caller *caller)
 {
+    if (caller->port != NULL && caller->port->roams) {
+        return port_roam(caller->port) < 0 ? NULL : caller->port;
+    }
     struct py_port *port = caller->mode == CALLER_ASYNCIO ? port_of_loop() : port_of_thread();
     if (LIKELY(caller->port == NULL) || port == NULL || port == caller->port) {
         return port;
@@ -103,7 +106,7 @@ int caller_submit(struct py_caller *caller, struct iok_call *call)
     return 0;
 }
 
-int caller_wait(struct iok_call *call)
+static int wait_for_call(struct iok_call *call)
 {
     for (int64_t look_ms = LOOK_MS_MIN;; look_ms = look_ms * 2 < LOOK_MS_MAX ? look_ms * 2 : LOOK_MS_MAX) {
         int rc;
@@ -124,9 +127,21 @@ int caller_wait(struct iok_call *call)
     }
 }
 
+int caller_wait(struct py_caller *caller, struct iok_call *call)
+{
+    struct py_port *roaming = caller->port != NULL && caller->port->roams ? caller->port : NULL;
+    if (roaming == NULL) {
+        return wait_for_call(call);
+    }
+    roaming->busy = true;
+    int result = wait_for_call(call);
+    roaming->busy = false;
+    return result;
+}
+
 static PyObject *caller_finish_sync(struct py_caller *caller, struct iok_call *call, struct value_want want)
 {
-    if (UNLIKELY(caller_submit(caller, call) < 0 || caller_wait(call) < 0)) {
+    if (UNLIKELY(caller_submit(caller, call) < 0 || caller_wait(caller, call) < 0)) {
         return NULL;
     }
     PyObject *value = value_of_call(call, want);
@@ -246,7 +261,7 @@ static PyObject *batch_run_sync(struct batch *batch, struct py_caller *caller, P
             continue;
         }
         batch->calls[i] = NULL;
-        if (caller_wait(call) < 0) {
+        if (caller_wait(caller, call) < 0) {
             return NULL;
         }
         PyObject *value = batch_value(value_of_call(call, caller_want(caller)));

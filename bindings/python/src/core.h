@@ -82,6 +82,8 @@ struct py_port {
     uint32_t
         generation; /* another than the core's: the parent's; a thread's port goes on in the child at its next use */
     bool draining;
+    bool roams; /* of one lease alone, and whichever thread uses that owns it meanwhile */
+    bool busy;  /* one that roams: its owner waits, without the interpreter's lock */
     struct py_reply *pending; /* references: replies whose calls are under way */
     struct port_grave *graves;
     struct py_port *next, **link; /* all ports of loops */
@@ -94,6 +96,10 @@ struct py_port *port_of_thread(void);
 struct py_port *port_of_loop(void);
 /* The running loop's if there is one, else the thread's. */
 struct py_port *port_of_anything(void);
+/* A new one for a lease that threads use in turn. A new reference; NULL with an exception. */
+struct py_port *port_make_roaming(void);
+/* One that roams becomes this thread's. 0, or -1 with an exception if another thread waits on it. */
+int port_roam(struct py_port *port);
 /* Open, of this process and of this thread. */
 bool port_usable(const struct py_port *port);
 /* Sets the exception that says why it is not. */
@@ -176,7 +182,7 @@ int caller_submit(struct py_caller *caller, struct iok_call *call);
 #define LOOK_MS_MIN 4
 #define LOOK_MS_MAX 1000
 /* Waits for a submitted call. 0, or -1 with an exception after the call was abandoned. */
-int caller_wait(struct iok_call *call);
+int caller_wait(struct py_caller *caller, struct iok_call *call);
 /* 0, or -1 with the exception for a closed one, and for a lease of the parent's. */
 int caller_check_open(struct py_caller *caller);
 /* The same for the latter alone. A client is noted to be in use in this process. */

@@ -1,23 +1,37 @@
 /* lease.c - Lease: a connection that a sequence of calls holds alone. It belongs to the port (so to the thread or the
- * event loop) that it was made on; its last calls may outlive it, since the port ends them. */
+ * event loop) that it was made on; its last calls may outlive it, since the port ends them. One that roams has a port of
+ * its own, and threads use it in turn: what needs a lock between them has one in Python. */
 #include "core.h"
+
+/* That of the loop or thread: a new reference. */
+static struct py_port *lease_port(const struct py_caller *client)
+{
+    return (struct py_port *)Py_XNewRef(client->mode == CALLER_ASYNCIO ? port_of_loop() : port_of_thread());
+}
 
 static PyObject *lease_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *names[] = {"client", NULL};
+    static const char *names[] = {"client", "roams", NULL};
     struct py_caller *client;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!:Lease", (char **)names, &client_type, &client) ||
+    int roams = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$p:Lease", (char **)names, &client_type, &client, &roams) ||
         caller_check_open(client) < 0) {
         return NULL;
     }
-    struct py_port *port = client->mode == CALLER_ASYNCIO ? port_of_loop() : port_of_thread();
+    if (roams && client->mode == CALLER_ASYNCIO) {
+        PyErr_SetString(PyExc_ValueError, "a lease of asyncio belongs to its event loop: it cannot roam");
+        return NULL;
+    }
+    struct py_port *port = roams ? port_make_roaming() : lease_port(client);
     if (port == NULL) {
         return NULL;
     }
     struct py_caller *self = (struct py_caller *)type->tp_alloc(type, 0);
     if (self == NULL) {
+        Py_DECREF(port);
         return NULL;
     }
+    self->port = port;
     port_reap(port);
     self->generation = core.generation;
     self->mode = client->mode;
@@ -30,7 +44,6 @@ static PyObject *lease_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
-    self->port = (struct py_port *)Py_NewRef(port);
     self->client = Py_NewRef(client);
     self->decoders = Py_XNewRef(client->decoders);
     iok_service_ref(client->service);
@@ -58,7 +71,8 @@ static PyMethodDef lease_methods[] = {
 
 PyTypeObject lease_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Lease",
-    .tp_doc = "Lease(client)\n--\n\nA connection of one's own, for transactions, WATCH and SUBSCRIBE.",
+    .tp_doc = "Lease(client, *, roams=False)\n--\n\nA connection of one's own, for transactions, WATCH and SUBSCRIBE. With "
+              "roams=True threads may use it in turn, though never two at once.",
     .tp_basicsize = sizeof(struct py_caller),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* collected as its base is */
     .tp_base = &caller_type,

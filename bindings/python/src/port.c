@@ -1,6 +1,6 @@
 /* port.c - one iok_port per event loop and one per thread, found without a look-up in the common case.
  *
- * A thread's port belongs to the thread state's dictionary and dies with the thread. A loop's port belongs to the
+ * A thread's port belongs to the thread state's dictionary and dies with the thread. One that roams belongs to its lease. A loop's port belongs to the
  * loop's reader handle, and to leases and streams on it; it is freed when the loop was closed. A port's C side is used
  * by its owner thread only; what dies elsewhere is buried (port_bury) and reaped by the owner. */
 #include "core.h"
@@ -85,6 +85,39 @@ static struct py_port *port_make(PyObject *loop)
         loop_ports = self;
     }
     return self;
+}
+
+struct py_port *port_make_roaming(void)
+{
+    struct py_port *port = port_make(NULL);
+    if (port != NULL) {
+        port->roams = true;
+    }
+    return port;
+}
+
+/* Now this thread's, if it roams and no other waits on it. */
+static bool port_take(struct py_port *port)
+{
+    if (!port->roams || port->busy || port->port == NULL || port->generation != core.generation) {
+        return false;
+    }
+    iok_port_adopt(port->port);
+    port->thread = PyThread_get_thread_ident();
+    return true;
+}
+
+int port_roam(struct py_port *port)
+{
+    if (LIKELY(port_usable(port)) || port_take(port)) {
+        return 0;
+    }
+    if (port->busy) {
+        fail_code(IOK_ETHREAD, "another thread waits for an answer on this lease", NULL);
+    } else {
+        port_refuse(port);
+    }
+    return -1;
 }
 
 /* Ends what is pending, in memory only: nobody is left to be told. */
@@ -180,7 +213,7 @@ void port_bury(struct py_port *port, struct iok_lease *lease, struct iok_call *c
     if (port->port == NULL || port->generation != core.generation || core.ending) {
         return; /* goes with its port, or is the parent's */
     }
-    if (port_is_mine(port)) {
+    if (port_is_mine(port) || port_take(port)) {
         if (call != NULL) {
             iok_abandon(call);
         }

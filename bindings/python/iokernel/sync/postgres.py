@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iokernel import _core
-from iokernel.errors import Error
 from iokernel.postgres import (
     Isolation,
     Record,
-    begin_statement,
-    check_committed,
+)
+from iokernel.postgres_steps import (
+    Steps,
+    TransactionSteps,
+    execute_many,
+    innermost,
+    run_transaction,
 )
 from iokernel.postgres_types import ALL, BY_NAME, BY_OID, Decoders, learn, set_decoder
 from iokernel.sync.client import Client, Lease
 from iokernel.sync.postgres_streams import Listener, PostgresStreams
+
+T = TypeVar("T")
+
+
+def finish(steps: Steps[T]) -> T:
+    """Go through the steps, each a value that is there already, to the end."""
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(step)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 class PostgresQueries:
@@ -31,6 +48,11 @@ class PostgresQueries:
             self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
         ) -> Any:
             """Run one statement: the SQL text, then its parameters."""
+
+        def call_many(
+            self, commands: Sequence[tuple[Any, ...]], *, timeout: float | None = None
+        ) -> list[Any]:
+            """Run many at once, each given as a tuple; a failed one's exception is in its place."""
 
         def fetch(
             self, sql: str, *args: Any, timeout: float | None = None, repeatable: bool | None = None
@@ -63,40 +85,53 @@ class PostgresQueries:
         fetchval = _core.fetchval
         execute = _core.execute
 
+    def _call_all(self, commands: list[tuple[Any, ...]], timeout: float | None) -> list[Any]:
+        """Give the replies; a failed one's exception stands in its place."""
+        return self.call_many(commands, timeout=timeout)
 
-class PostgresLease(PostgresQueries, PostgresStreams, Lease):
-    """A connection to PostgreSQL of one's own."""
+    def executemany(
+        self, sql: str, rows: Iterable[Sequence[Any]], *, timeout: float | None = None
+    ) -> None:
+        """Run a statement for each row of parameters, 512 at a time without waiting in between.
 
-    __slots__ = ()
+        Each row is a statement of its own, with its own timeout: when one fails, those before it
+        and some after it have been run. Its exception is raised and has its number, from 0, as
+        ``row``. In a transaction all of them are undone, and only there, or on a lease, are they
+        run in their order.
+        """
+        finish(execute_many(self, sql, rows, timeout))
 
-    def _places(self) -> tuple[None, PostgresLease]:
-        return None, self
 
-
-class PostgresTransaction:
+class PostgresTransaction(TransactionSteps):
     """A transaction for the ``with`` block, which gets the lease to run its statements on.
 
     Leaving the block commits; leaving it by an exception rolls back. If a statement of it failed
     and the exception was caught inside, there is nothing to commit, which is an error.
+
+    Made by a lease that is in a transaction already, it is a savepoint: rolling back undoes what
+    was done since.
+
+    Without a block: ``tx = transaction.start()``, and ``commit()`` or ``rollback()``. Within
+    one these end the transaction early.
     """
 
-    __slots__ = ("_begin", "_client", "_lease")
+    __slots__ = ()
 
-    def __init__(self, client: Postgres, begin: str) -> None:
-        self._client = client
-        self._begin = begin
-        self._lease: PostgresLease | None = None
+    def start(self) -> PostgresLease:
+        """Begin it, and give the lease."""
+        lease: PostgresLease = finish(self._start())
+        return lease
+
+    def commit(self) -> None:
+        """End it for good; of a savepoint: let what was done stay in its transaction."""
+        finish(self._commit())
+
+    def rollback(self) -> None:
+        """End it and undo what was done in it."""
+        finish(self._rollback())
 
     def __enter__(self) -> PostgresLease:
-        if self._lease is not None:
-            raise RuntimeError("the transaction was begun already")
-        self._lease = lease = self._client.lease()
-        try:
-            lease.call(self._begin)
-        except BaseException:
-            lease.close()
-            raise
-        return lease
+        return self.start()
 
     def __exit__(
         self,
@@ -104,16 +139,38 @@ class PostgresTransaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        lease = self._lease
-        assert lease is not None
-        try:
-            if kind is None:
-                check_committed(lease.call("COMMIT"), self._client.url)
-            elif issubclass(kind, Exception):
-                with contextlib.suppress(Error):
-                    lease.call("ROLLBACK")
-        finally:
-            lease.close()  # in the midst of a statement, the kernel ends the connection
+        finish(self._leave(error))
+
+
+class PostgresLease(PostgresQueries, PostgresStreams, Lease):
+    """A connection to PostgreSQL of one's own."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self, client: Client) -> None:
+        self._open: list[PostgresTransaction] = []  # the innermost last
+
+    def transaction(
+        self,
+        *,
+        isolation: Isolation | None = None,
+        readonly: bool = False,
+        deferrable: bool = False,
+        timeout: float | None = None,
+    ) -> PostgresTransaction:
+        """Run statements as one transaction on this lease; within one, from a savepoint on."""
+        return PostgresTransaction(self, True, isolation, readonly, deferrable, timeout)
+
+    def commit(self) -> None:
+        """Commit the transaction that was begun last by ``transaction()``, and is open."""
+        finish(innermost(self)._commit())
+
+    def rollback(self) -> None:
+        """Roll it back."""
+        finish(innermost(self)._rollback())
+
+    def _places(self) -> tuple[None, PostgresLease]:
+        return None, self
 
 
 class Postgres(PostgresQueries, PostgresStreams, Client):
@@ -177,6 +234,35 @@ class Postgres(PostgresQueries, PostgresStreams, Client):
         isolation: Isolation | None = None,
         readonly: bool = False,
         deferrable: bool = False,
+        timeout: float | None = None,
     ) -> PostgresTransaction:
-        """Run statements as one transaction: ``with db.transaction() as tx``."""
-        return PostgresTransaction(self, begin_statement(isolation, readonly, deferrable))
+        """Run statements as one transaction: ``with db.transaction() as tx``.
+
+        The timeout is for its beginning: that is where it waits its turn when all leases are taken.
+        """
+        return PostgresTransaction(self, False, isolation, readonly, deferrable, timeout)
+
+    def run_transaction(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        attempts: int = 5,
+        isolation: Isolation | None = None,
+        readonly: bool = False,
+        deferrable: bool = False,
+        timeout: float | None = None,
+    ) -> T:
+        """Call ``function(tx, *args)`` in a transaction, commit, and give what it returned.
+
+        When the server ends the transaction because it collided with others (SerializationFailure,
+        DeadlockDetected), it is rolled back and all is done again after a pause, up to so many
+        attempts. So the function must do nothing outside the transaction that must not be repeated.
+        """
+
+        def begin() -> PostgresTransaction:
+            return self.transaction(
+                isolation=isolation, readonly=readonly, deferrable=deferrable, timeout=timeout
+            )
+
+        value: T = finish(run_transaction(begin, function, args, attempts, time.sleep))
+        return value
