@@ -35,7 +35,7 @@ class Converted(NamedTuple):
 
     sql: str
     names: tuple[str, ...]  # of %(name)s, by their numbers; empty for %s
-    count: int
+    size: int
 
 
 def _block_end(sql: str, at: int) -> int:
@@ -86,12 +86,12 @@ def convert(sql: str) -> Converted:
 
 
 def native(sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> tuple[Any, ...]:
-    """Give the words of a call: SQL with $1, and its parameters. Without any, the SQL is as it is."""
+    """Give the words of a call: SQL with $1, and parameters; without any, the SQL as it is."""
     if parameters is None:
         return (sql,)
     done = convert(sql)
     if isinstance(parameters, Mapping):
-        if done.count and not done.names:
+        if done.size and not done.names:
             raise ProgrammingError("the statement has %s, so parameters must be a sequence")
         missing = [name for name in done.names if name not in parameters]
         if missing:
@@ -101,9 +101,9 @@ def native(sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> tu
         raise ProgrammingError("parameters must be a sequence or a mapping")
     if done.names:
         raise ProgrammingError("the statement has %(name)s, so parameters must be a mapping")
-    if len(parameters) != done.count:
+    if len(parameters) != done.size:
         raise ProgrammingError(
-            f"the statement takes {done.count} parameters; {len(parameters)} were given"
+            f"the statement takes {done.size} parameters; {len(parameters)} were given"
         )
     return (done.sql, *parameters)
 
