@@ -100,7 +100,6 @@ _BY_CLASS: dict[str, type[DatabaseError]] = {
 _BY_KIND: tuple[tuple[type[errors.Error], type[Error]], ...] = (
     (errors.TypeRefused, ProgrammingError),
     (errors.Unsafe, ProgrammingError),
-    (errors.URLError, InterfaceError),
     (errors.WrongThread, InterfaceError),
     (errors.Forked, InterfaceError),
     (errors.DecodeError, DataError),

@@ -1,0 +1,242 @@
+"""The DB-API module against what PEP 249 says, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Iterator
+
+import pytest
+from iokernel.dbapi import placeholders, postgresql
+from iokernel.sync import Postgres
+from kit.postgres import PostgresServer
+
+
+@pytest.fixture
+def connection(shared_postgres: PostgresServer) -> Iterator[postgresql.Connection]:
+    made = postgresql.connect(shared_postgres.unix_url)
+    yield made
+    made.close()
+
+
+def test_globals() -> None:
+    assert (postgresql.apilevel, postgresql.threadsafety, postgresql.paramstyle) == (
+        "2.0",
+        2,
+        "pyformat",
+    )
+    assert issubclass(postgresql.Warning, Exception) and issubclass(postgresql.Error, Exception)
+    for name in ("InterfaceError", "DatabaseError"):
+        assert issubclass(getattr(postgresql, name), postgresql.Error)
+    names = (
+        "DataError",
+        "OperationalError",
+        "IntegrityError",
+        "InternalError",
+        "ProgrammingError",
+        "NotSupportedError",
+    )
+    for name in names:
+        assert issubclass(getattr(postgresql, name), postgresql.DatabaseError)
+        assert getattr(postgresql.Connection, name) is getattr(postgresql, name)
+
+
+def test_constructors() -> None:
+    assert postgresql.Date(2002, 12, 25) == datetime.date(2002, 12, 25)
+    assert postgresql.Time(13, 45, 30) == datetime.time(13, 45, 30)
+    moment = datetime.datetime(2002, 12, 25, 13, 45, 30)
+    assert postgresql.Timestamp(2002, 12, 25, 13, 45, 30) == moment
+    ticks = moment.timestamp()
+    assert postgresql.DateFromTicks(ticks) == moment.date()
+    assert postgresql.TimeFromTicks(ticks) == moment.time()
+    assert postgresql.TimestampFromTicks(ticks) == moment
+    assert postgresql.Binary(b"a\0b") == b"a\0b"
+
+
+def test_description_and_type_objects(connection: postgresql.Connection) -> None:
+    cursor = connection.cursor()
+    assert (cursor.description, cursor.rowcount, cursor.arraysize, cursor.rownumber) == (
+        None,
+        -1,
+        1,
+        None,
+    )
+    cursor.execute(
+        "SELECT 'x'::text AS s, 'x'::bytea AS b, 1 AS n, now() AS d, 1::oid AS r WHERE false"
+    )
+    assert cursor.description is not None
+    assert [column[0] for column in cursor.description] == ["s", "b", "n", "d", "r"]
+    assert {len(column) for column in cursor.description} == {7}
+    kinds = [
+        postgresql.STRING,
+        postgresql.BINARY,
+        postgresql.NUMBER,
+        postgresql.DATETIME,
+        postgresql.ROWID,
+    ]
+    for at, column in enumerate(cursor.description):
+        assert [column[1] == kind for kind in kinds] == [at == i for i in range(5)]
+    assert (cursor.rowcount, cursor.fetchone(), cursor.fetchall(), cursor.fetchmany()) == (
+        0,
+        None,
+        [],
+        [],
+    )
+    cursor.execute("CREATE TEMP TABLE none ()")
+    assert cursor.description is None
+    with pytest.raises(postgresql.Error):
+        cursor.fetchone()
+
+
+def test_fetching(connection: postgresql.Connection) -> None:
+    cursor = connection.cursor()
+    for fetch in (cursor.fetchone, cursor.fetchmany, cursor.fetchall):
+        with pytest.raises(postgresql.ProgrammingError):
+            fetch()
+    cursor.execute("SELECT g FROM generate_series(1, 10) g")
+    assert (cursor.rowcount, cursor.fetchone(), cursor.fetchmany()) == (10, (1,), [(2,)])
+    cursor.arraysize = 3
+    assert (cursor.fetchmany(), cursor.fetchmany(2), cursor.rownumber) == (
+        [(3,), (4,), (5,)],
+        [(6,), (7,)],
+        7,
+    )
+    assert next(cursor) == (8,)
+    assert (list(cursor), cursor.fetchone(), cursor.fetchmany(), cursor.fetchall()) == (
+        [(9,), (10,)],
+        None,
+        [],
+        [],
+    )
+
+
+def test_parameters(connection: postgresql.Connection) -> None:
+    cursor = connection.cursor()
+    cursor.execute("SELECT %s::int, '%%', '%s' /* %s */, 7 %% 4", (5,))
+    assert cursor.fetchall() == [(5, "%", "%s", 3)]
+    cursor.execute("SELECT %(a)s::int + %(a)s::int, %(b)s::text", {"a": 2, "b": None, "c": 1})
+    assert cursor.fetchall() == [(4, None)]
+    cursor.execute("SELECT '%s' || '%%', 7 % 4")
+    assert cursor.fetchall() == [("%s%%", 3)]
+    for sql, parameters in (
+        ("SELECT %s", ()),
+        ("SELECT %s", {"a": 1}),
+        ("SELECT %(a)s", {"b": 1}),
+        ("SELECT %(a)s", (1,)),
+        ("SELECT %(a)s, %s", (1,)),
+        ("SELECT 5 % 3", ()),
+        ("SELECT %(a)", {"a": 1}),
+        ("SELECT $1, %s", (1,)),
+        ("SELECT %s", "x"),
+    ):
+        with pytest.raises(postgresql.ProgrammingError):
+            cursor.execute(sql, parameters)
+    cursor.setinputsizes([None])
+    cursor.setoutputsize(100, 0)
+
+
+@pytest.mark.parametrize(
+    ("sql", "converted"),
+    [
+        ("'a''%s'%s", "'a''%s'$1"),
+        (r"E'\'%s' %s", r"E'\'%s' $1"),
+        ('"%s" %s', '"%s" $1'),
+        ("$$%s$$ $a$ $$ %s $a$ %s", "$$%s$$ $a$ $$ %s $a$ $1"),
+        ("a$b$ %s", "a$b$ $1"),
+        ("-- %s\n%s", "-- %s\n$1"),
+        ("/* /* %s */ %s */ %s", "/* /* %s */ %s */ $1"),
+        ("%s 'cut %s", "$1 'cut %s"),
+        ("%s /* cut %s", "$1 /* cut %s"),
+        ("%b%t%%", "$1$2%"),
+    ],
+)
+def test_the_lexer(sql: str, converted: str) -> None:
+    assert placeholders.convert(sql).sql == converted
+
+
+def test_transactions(connection: postgresql.Connection, db: Postgres) -> None:
+    db.execute("CREATE TABLE dbapi (a int PRIMARY KEY)")
+    count = "SELECT count(*) FROM dbapi"
+    cursor = connection.cursor()
+    cursor.execute("INSERT INTO dbapi VALUES (1)")
+    assert (cursor.rowcount, db.fetchval(count)) == (1, 0)
+    connection.commit()
+    assert db.fetchval(count) == 1
+    cursor.executemany("INSERT INTO dbapi VALUES (%s)", [(i,) for i in range(2, 1000)])
+    assert cursor.rowcount == 998
+    connection.rollback()
+    connection.rollback()
+    assert db.fetchval(count) == 1
+    with pytest.raises(postgresql.IntegrityError) as caught:
+        cursor.executemany("INSERT INTO dbapi VALUES (%(a)s)", [{"a": 2}, {"a": 1}])
+    assert (caught.value.sqlstate, caught.value.fields["table"]) == ("23505", "dbapi")
+    with pytest.raises(postgresql.InternalError):
+        cursor.execute("SELECT 1")
+    with pytest.raises(postgresql.InternalError, match="instead of committed"):
+        connection.commit()
+    cursor.execute("SAVEPOINT s")
+    cursor.execute("INSERT INTO dbapi VALUES (2)")
+    cursor.execute("/* of it */ ROLLBACK TO s")
+    cursor.execute("INSERT INTO dbapi VALUES (3)")
+    assert db.fetchval(count) == 1
+    with pytest.raises(postgresql.ProgrammingError):
+        connection.autocommit = True
+    cursor.execute("COMMIT")
+    connection.autocommit = True
+    cursor.execute("INSERT INTO dbapi VALUES (4)")
+    assert [row[0] for row in db.fetch("SELECT a FROM dbapi ORDER BY a")] == [1, 3, 4]
+
+
+def test_errors(connection: postgresql.Connection, shared_postgres: PostgresServer) -> None:
+    cursor = connection.cursor()
+    for kind, sql in (
+        (postgresql.ProgrammingError, "SELEC"),
+        (postgresql.ProgrammingError, "SELECT * FROM nowhere"),
+        (postgresql.DataError, "SELECT 1 / 0"),
+        (postgresql.OperationalError, "DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"),
+    ):
+        with pytest.raises(kind):
+            cursor.execute(sql)
+        connection.rollback()
+    with pytest.raises(postgresql.InterfaceError):
+        postgresql.connect("postgresql://localhost?nonsense=1")
+    with pytest.raises(postgresql.OperationalError):
+        postgresql.connect(f"{shared_postgres.unix_url}?dbname=nowhere", wait=5)
+
+
+def test_closing(shared_postgres: PostgresServer, db: Postgres) -> None:
+    db.execute("CREATE TABLE dbapi_closed (a int)")
+    with postgresql.connect(shared_postgres.unix_url) as connection:
+        with connection.cursor() as cursor:
+            assert cursor.callproc("lower", ("X",)) == ("X",)
+            assert cursor.fetchall() == [("x",)]
+        with pytest.raises(postgresql.InterfaceError):
+            cursor.execute("SELECT 1")
+        connection.cursor().execute("INSERT INTO dbapi_closed VALUES (1)")
+    with pytest.raises(ZeroDivisionError), postgresql.connect(shared_postgres.unix_url) as other:
+        other.cursor().execute("INSERT INTO dbapi_closed VALUES (2)")
+        raise ZeroDivisionError
+    assert db.fetch("SELECT a FROM dbapi_closed") == [(1,)]
+    connection.close()
+    for use in (connection.cursor, connection.commit, connection.rollback):
+        with pytest.raises(postgresql.Error):
+            use()
+
+
+def test_threads_share_a_connection(connection: postgresql.Connection) -> None:
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        cursor = connection.cursor()
+        for i in range(50):
+            if cursor.execute("SELECT %s::int", (number * 100 + i,)).fetchall() != [
+                (number * 100 + i,)
+            ]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
