@@ -82,8 +82,8 @@ struct py_port {
     uint32_t
         generation; /* another than the core's: the parent's; a thread's port goes on in the child at its next use */
     bool draining;
-    bool roams; /* of one lease alone, and whichever thread uses that owns it meanwhile */
-    bool busy;  /* one that roams: its owner waits, without the interpreter's lock */
+    bool roams;               /* of one lease alone, and whichever thread uses that owns it meanwhile */
+    bool busy;                /* one that roams: its owner waits, without the interpreter's lock */
     struct py_reply *pending; /* references: replies whose calls are under way */
     struct port_grave *graves;
     struct py_port *next, **link; /* all ports of loops */

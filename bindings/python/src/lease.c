@@ -71,8 +71,9 @@ static PyMethodDef lease_methods[] = {
 
 PyTypeObject lease_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Lease",
-    .tp_doc = "Lease(client, *, roams=False)\n--\n\nA connection of one's own, for transactions, WATCH and SUBSCRIBE. With "
-              "roams=True threads may use it in turn, though never two at once.",
+    .tp_doc =
+        "Lease(client, *, roams=False)\n--\n\nA connection of one's own, for transactions, WATCH and SUBSCRIBE. With "
+        "roams=True threads may use it in turn, though never two at once.",
     .tp_basicsize = sizeof(struct py_caller),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, /* collected as its base is */
     .tp_base = &caller_type,
