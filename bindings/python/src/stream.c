@@ -196,7 +196,7 @@ static PyObject *stream_send_part(struct py_stream *self, struct iok_call *part)
 {
     struct py_caller *caller = self->caller;
     if (caller->mode == CALLER_SYNC) {
-        if (caller_submit(caller, part) < 0 || caller_wait(part) < 0) {
+        if (caller_submit(caller, part) < 0 || caller_wait(caller, part) < 0) {
             return NULL;
         }
         PyObject *value = value_of_call(part, caller_want(caller));
