@@ -204,12 +204,12 @@ def test_leases_wait_their_turn(shared_postgres: PostgresServer) -> None:
 def test_cancelled_within_a_savepoint(shared_postgres: PostgresServer, db: Postgres) -> None:
     async def main() -> None:
         async with aio.connect(f"{shared_postgres.unix_url}?leases=1", kind=aio.Postgres) as other:
-            await other.execute("CREATE TABLE cancelled (a int)")
+            await other.execute("CREATE TABLE cut_short (a int)")
             inside = asyncio.Event()
 
             async def work() -> None:
                 async with other.transaction() as tx, tx.transaction():
-                    await tx.execute("INSERT INTO cancelled VALUES (1)")
+                    await tx.execute("INSERT INTO cut_short VALUES (1)")
                     inside.set()
                     await tx.execute("SELECT pg_sleep(60)", timeout=120)
 
@@ -221,7 +221,7 @@ def test_cancelled_within_a_savepoint(shared_postgres: PostgresServer, db: Postg
             with pytest.raises(asyncio.CancelledError):
                 await task
             async with other.transaction(timeout=60) as tx:
-                assert await tx.fetchval("SELECT count(*) FROM cancelled") == 0
+                assert await tx.fetchval("SELECT count(*) FROM cut_short") == 0
 
     asyncio.run(main())
 

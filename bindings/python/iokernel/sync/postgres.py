@@ -150,9 +150,6 @@ class PostgresLease(PostgresQueries, PostgresStreams, Lease):
     def __init__(self, client: Client) -> None:
         self._open: list[PostgresTransaction] = []  # the innermost last
 
-    def _places(self) -> tuple[None, PostgresLease]:
-        return None, self
-
     def transaction(
         self,
         *,
@@ -171,6 +168,9 @@ class PostgresLease(PostgresQueries, PostgresStreams, Lease):
     def rollback(self) -> None:
         """Roll it back."""
         finish(innermost(self)._rollback())
+
+    def _places(self) -> tuple[None, PostgresLease]:
+        return None, self
 
 
 class Postgres(PostgresQueries, PostgresStreams, Client):
