@@ -20,6 +20,8 @@
 #define IOK_PORT_CALLS 16384u              /* calls alive per port: 4 rings' worth is 1 MB of slots */
 #define IOK_PORT_BYTES (UINT64_C(1) << 30) /* arguments of these: two of the largest values that Redis holds */
 #define IOK_SPIN_NS 100000u                /* a wake-up across CPUs costs 20 to 160 us: spinning longer does not pay */
+#define IOK_SPIN_QUICK_NS 200000u          /* waits longer than this on average are not worth spinning */
+#define IOK_THREAD_SPIN_NS 50000u          /* the kernel thread, which nobody waits for at that moment */
 #define IOK_SPIN_INFLIGHT 1u       /* with more calls under way the hand-off is shared, and the CPU wanted by others */
 #define IOK_LEAD_CALLS 256u        /* with more of its own under way a waiter and the kernel thread work side by side */
 #define IOK_GRACE_NS 300000u       /* how long the kernel thread leaves the baton to waiters that come and go */
@@ -98,7 +100,7 @@ static bool worth_spinning(struct iok_kernel *kernel, uint64_t *seen, uint64_t *
         *seen = events;
         *since = core->now;
     }
-    return core->now - *since < IOK_SPIN_NS;
+    return core->now - *since < IOK_THREAD_SPIN_NS;
 }
 
 static void woken(void *arg)
@@ -346,7 +348,8 @@ static bool lead(struct goal *goal, uint64_t deadline)
     struct iok_kernel *kernel = goal->port->owner;
     uint64_t start = iok_now_ns();
     uint64_t end = start + IOK_LEAD_MAX_NS < deadline ? start + IOK_LEAD_MAX_NS : deadline;
-    uint64_t spin_end = start + (spins(kernel) ? IOK_SPIN_NS : 0);
+    bool quick = goal->port->quick_ns <= IOK_SPIN_QUICK_NS;
+    uint64_t spin_end = start + (spins(kernel) && quick ? IOK_SPIN_NS : 0);
     bool done;
 
     iok_count_add(&kernel->core.leads, 1);
@@ -419,7 +422,7 @@ static bool spin(struct goal *goal)
     uint64_t end;
 
     if (!spins(kernel) || iok_count_get(&kernel->core.inflight) > IOK_SPIN_INFLIGHT ||
-        goal->port->quick_ns > IOK_LEAD_QUICK_NS) {
+        goal->port->quick_ns > IOK_SPIN_QUICK_NS) {
         return false;
     }
     end = iok_now_ns() + IOK_SPIN_NS;
