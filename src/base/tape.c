@@ -5,6 +5,7 @@
 #include "mem.h"
 
 #define IOK_CHUNK_BYTES 4096u /* overflow memory for payloads that are small but many */
+#define IOK_ENDED_FIRST 4096u /* first memory of a payload of unknown length, which may well be small */
 #define IOK_FILL_FIRST 65536u /* first memory of a large payload; doubled as its bytes really arrive */
 
 void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens, uint8_t *bytes,
@@ -334,6 +335,47 @@ size_t iok_tape_fill(struct iok_tape *tape, struct iok_span piece)
     }
     tape->fill_left -= n;
     return n;
+}
+
+void iok_tape_open_ended(struct iok_tape *tape, enum iok_type type)
+{
+    size_t used = tape->held_bytes + sizeof(struct iok_token);
+    size_t len = used < tape->max_bytes ? tape->max_bytes - used : 0;
+    struct iok_token *token;
+
+    len = len < UINT32_MAX ? len : UINT32_MAX;
+    tape->open = NULL;
+    tape->fill_left = 0;
+    token = add(tape, type, len);
+    if (token == NULL) {
+        return;
+    }
+    tape->open = add_buf(tape, IOK_ENDED_FIRST);
+    if (tape->open == NULL) {
+        tape->n_tokens--;
+        return;
+    }
+    tape->fill_left = len;
+    tape->fill_cap = IOK_ENDED_FIRST < len ? IOK_ENDED_FIRST : len;
+    tape->fill = tape->open->p;
+    token->p = tape->fill;
+}
+
+void iok_tape_fill_all(struct iok_tape *tape, struct iok_span piece)
+{
+    if (!tape->discard && tape->error == 0 && iok_tape_fill(tape, piece) < piece.n) {
+        fail(tape, IOK_ELIMIT);
+    }
+}
+
+void iok_tape_shut(struct iok_tape *tape)
+{
+    if (!tape->discard && tape->error == 0) {
+        tape->tokens[tape->n_tokens - 1].len -= (uint32_t)tape->fill_left;
+        tape->held_bytes -= tape->fill_left;
+    }
+    tape->fill_left = 0;
+    tape->open = NULL;
 }
 
 size_t iok_tape_memory(const struct iok_tape *tape)

@@ -78,6 +78,11 @@ void iok_tape_hold(struct iok_tape *tape, enum iok_type type, struct iok_span pa
 void iok_tape_open(struct iok_tape *tape, enum iok_type type, uint16_t subtype, size_t len);
 /* Appends min(piece.n, fill_left) bytes and returns that number. */
 size_t iok_tape_fill(struct iok_tape *tape, struct iok_span piece);
+/* A payload whose length shows only at its end: as long as max_bytes leaves room for, filled as above, until shut ends
+ * it where it is. What does not fit is not appended, and the tape's error is IOK_ELIMIT. */
+void iok_tape_open_ended(struct iok_tape *tape, enum iok_type type);
+void iok_tape_fill_all(struct iok_tape *tape, struct iok_span piece);
+void iok_tape_shut(struct iok_tape *tape);
 
 static inline int iok_tape_error(const struct iok_tape *tape)
 {

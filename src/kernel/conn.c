@@ -33,6 +33,11 @@ static bool signed_in(enum iok_conn_state state)
     return usable(state) || state == IOK_CONN_RESETTING;
 }
 
+static bool is_single(const struct iok_conn *conn)
+{
+    return (conn->service->proto->flags & IOK_PROTO_SINGLE) != 0;
+}
+
 void iok_conn_look(struct iok_conn *conn)
 {
     conn->serves = !conn->for_leases && !conn->retires && conn->endpoint->state == IOK_ENDPOINT_UP;
@@ -109,7 +114,7 @@ void iok_conn_arm(struct iok_conn *conn)
     case IOK_CONN_LEASED:
         if (conn->pinged) {
             at = core->now + config->ping_timeout;
-        } else if (conn->for_leases && conn->state == IOK_CONN_READY) {
+        } else if (conn->state == IOK_CONN_READY && (conn->for_leases || is_single(conn))) {
             at = on_grid(core->now + config->lease_idle, IOK_NS_S);
         } else if (config->ping != 0) {
             at = on_grid(core->now + config->ping, config->ping / 4);
@@ -195,6 +200,18 @@ static void quiet(struct iok_conn *conn)
     }
 }
 
+/* Made by need, and not needed for a while. */
+static bool is_idle(const struct iok_conn *conn)
+{
+    const struct iok_service *service = conn->service;
+
+    if (conn->state != IOK_CONN_READY || conn->pinged) {
+        return false;
+    }
+    return conn->for_leases || (is_single(conn) && conn->n_live == 0 &&
+                                service->core->now - conn->arrived_at >= service->config.lease_idle);
+}
+
 void iok_conn_timer(struct iok_conn *conn)
 {
     struct iok_error err;
@@ -212,7 +229,7 @@ void iok_conn_timer(struct iok_conn *conn)
         break;
     case IOK_CONN_READY:
     case IOK_CONN_LEASED:
-        if (conn->for_leases && conn->state == IOK_CONN_READY && !conn->pinged) {
+        if (is_idle(conn)) {
             iok_err(&err, 0, "idle");
             iok_conn_close(conn, &err);
         } else {
@@ -348,6 +365,16 @@ static void on_closed(void *owner, const struct iok_error *err)
 
     iok_core_look_at_clock(conn->service->core);
     conn->link = NULL;
+    if (err->code == 0 && usable(conn->state) && conn->service->proto->eof != NULL) {
+        conn->arrived_at = conn->service->core->now;
+        if (conn->service->proto->eof(conn->codec, &conn->io) == 0) {
+            iok_err(&orderly, 0, "the server closed the connection");
+            iok_conn_close(conn, &orderly);
+        } else {
+            close_with_io(conn);
+        }
+        return;
+    }
     if (err->code == 0) {
         iok_err(&orderly, IOK_ERESET, "%s",
                 conn->state == IOK_CONN_SIGNING_IN ? "the server closed the connection during sign-in"
@@ -419,7 +446,9 @@ int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_err
 
 bool iok_conn_has_room(const struct iok_conn *conn)
 {
-    return conn->cancel.state == IOK_CANCEL_NONE && conn->n_live < conn->service->config.max_inflight &&
+    uint64_t max = is_single(conn) ? 1 : conn->service->config.max_inflight;
+
+    return conn->cancel.state == IOK_CANCEL_NONE && conn->n_live < max &&
            iok_out_pending(&conn->out) < IOK_OUT_HIGH_BYTES;
 }
 
@@ -655,6 +684,7 @@ void iok_conn_free(struct iok_conn *conn)
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
 {
     struct iok_flight *flight;
+    struct iok_error err;
     uint64_t start;
 
     call->conn = NULL;
@@ -669,6 +699,11 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
     iok_service_want_pump(conn->service);
     flight = iok_flight_at(conn, call->seq);
     flight->call = NULL;
+    if (is_single(conn)) { /* nothing else tells whether the server is alive; other calls have other connections */
+        iok_err(&err, 0, "its request was given up");
+        iok_conn_close(conn, &err);
+        return;
+    }
     if (conn->io.tape == &call->reply) { /* in the middle of its reply: the rest is read and dropped */
         iok_tape_deinit(&conn->scrap);
         iok_tape_init(&conn->scrap, NULL, 0, NULL, 0, conn->io.max_reply, NULL);
@@ -682,8 +717,6 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
     }
     start = call->seq == conn->head_seq ? conn->out.taken : conn->flights[(call->seq - 1) & (conn->n_slots - 1)].end;
     if (iok_out_own(&conn->out, start, flight->end) != 0) {
-        struct iok_error err;
-
         iok_err(&err, IOK_ENOMEM, "out of memory for the unsent rest of a cancelled call");
         iok_conn_close(conn, &err);
     }

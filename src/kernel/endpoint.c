@@ -573,20 +573,37 @@ static void close_useless(struct iok_service *service)
     }
 }
 
+/* How many connections for shared calls there should be. */
+static uint64_t count_wanted(const struct iok_service *service)
+{
+    bool by_need = (service->proto->flags & IOK_PROTO_SINGLE) != 0;
+    uint64_t max = service->config.connections, needed = service->n_pending;
+
+    if (!by_need) {
+        return max;
+    }
+    if (needed == 0 && iok_count_get(&service->connects) == 0) {
+        return 1; /* the first is made before it is needed */
+    }
+    return needed < max ? needed : max;
+}
+
 void iok_service_fill(struct iok_service *service)
 {
     struct iok_endpoint *endpoint;
+    uint64_t wanted = count_wanted(service);
     uint32_t shared, leases;
 
-    if (service->closed || service->core->stopping || (service->settled && iok_list_empty(&service->lease_wait))) {
+    if (service->closed || service->core->stopping ||
+        (service->settled && iok_list_empty(&service->lease_wait) && iok_list_empty(&service->queue))) {
         return;
     }
     service->settled = true;
     close_useless(service);
     shared = count_shared(service);
     leases = iok_list_empty(&service->lease_wait) ? 0 : count_waiting_leases(service);
-    while (shared < service->config.connections || (leases > 0 && service->n_leased < service->config.leases)) {
-        bool for_leases = shared >= service->config.connections;
+    while (shared < wanted || (leases > 0 && service->n_leased < service->config.leases)) {
+        bool for_leases = shared >= wanted;
 
         endpoint = pick(service);
         if (endpoint == NULL || !open_one(endpoint, for_leases)) {

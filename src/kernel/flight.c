@@ -368,6 +368,11 @@ static int host_go(struct iok_io *io, uint64_t seq)
     return iok_body_go(conn, seq == IOK_SEQ_HEAD ? conn->head_seq : seq);
 }
 
+static void host_closing(struct iok_io *io)
+{
+    iok_conn_retire(conn_of(io));
+}
+
 static uint64_t host_random(struct iok_io *io)
 {
     struct iok_net *net = conn_of(io)->service->core->net;
@@ -384,5 +389,6 @@ const struct iok_host iok_conn_host = {
     .flight = host_flight,
     .ready = host_ready,
     .role = host_role,
+    .closing = host_closing,
     .random = host_random,
 };

@@ -159,7 +159,8 @@ static int name_service(struct iok_service *service, struct iok_error *err)
 
     for (uint32_t i = 0; i < url->n_hosts && !given; i++) {
         if (url->hosts[i].port == 0) {
-            url->hosts[i].port = service->proto->default_port;
+            url->hosts[i].port =
+                config->tls && service->proto->tls_port != 0 ? service->proto->tls_port : service->proto->default_port;
         }
     }
     iok_url_safe_text(url, service->name, sizeof(service->name));

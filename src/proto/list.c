@@ -1,6 +1,7 @@
 /* list.c - the list of all codecs, and the look-up by URL scheme. A new codec is declared and listed here. */
 #include "proto.h"
 
+extern const struct iok_proto iok_proto_http1;
 extern const struct iok_proto iok_proto_line;
 extern const struct iok_proto iok_proto_postgres;
 extern const struct iok_proto iok_proto_redis;
@@ -8,6 +9,7 @@ extern const struct iok_proto iok_proto_redis;
 const struct iok_proto *const iok_protos[] = {
     &iok_proto_redis,
     &iok_proto_postgres,
+    &iok_proto_http1,
     &iok_proto_line,
     NULL,
 };

@@ -29,6 +29,7 @@ enum iok_proto_flags {
     IOK_PROTO_PUSH = 4,     /* the peer may send messages that answer nothing */
     IOK_PROTO_LONG = 16, /* a request may take its time, and a ping behind it is answered after it: none is sent then */
     IOK_PROTO_WHOLE = 8, /* the peer acts on whole requests only: one whose last byte was not sent never ran */
+    IOK_PROTO_SINGLE = 32, /* one request at a time on a connection: they are made by need, up to connections= */
 };
 
 /* What classify says of a request. */
@@ -75,7 +76,7 @@ enum iok_msg_flags {
     IOK_MSG_REJECTED = 2, /* the answer is an error by which the peer says that it did not run the request */
     IOK_MSG_AGAIN =
         8, /* with REJECTED: and it will do so now, if asked again; the host does, if no lease holds the order */
-    IOK_MSG_DROP = 4, /* begun but not to be delivered: the codec has used it up itself */
+    IOK_MSG_DROP = 4, /* begun but not to be delivered: a server's part that could not read it to its end */
 };
 
 #define IOK_CANCEL_BYTES_MAX 512u
@@ -108,6 +109,9 @@ struct iok_host {
     /* What the server is: enum iok_role. At sign-in, before ready, and whenever it changes; 0: it is not what it said
      * it was, and a new connection will be asked. Of interest only where io->wish is not IOK_WISH_ANY. */
     void (*role)(struct iok_io *io, uint32_t role);
+    /* The connection ends, in order, once its flights are answered, or its output is sent: no request goes out on it
+     * after those that have. */
+    void (*closing)(struct iok_io *io);
     /* For nonces. It may be the generator of the host's jitter: do not show its values to a peer as they are. */
     uint64_t (*random)(struct iok_io *io);
 };
@@ -173,6 +177,7 @@ struct iok_proto {
     const char *const *schemes;     /* NULL-terminated: "redis", "valkey" */
     const char *const *tls_schemes; /* the same over TLS: "rediss"; NULL if none */
     uint16_t default_port;          /* 0: the URL must name one */
+    uint16_t tls_port;              /* of the TLS schemes, if it is another; 0: the same */
     uint32_t flags;                 /* enum iok_proto_flags */
     size_t state_size;              /* zeroed by the host before open */
     uint32_t default_connections;
@@ -204,7 +209,8 @@ struct iok_proto {
     /* Takes bytes in, begins and ends messages. Returns how many bytes were used, at most in.n: the host presents the
      * rest again with more behind it, so only what is short and bounded may be left. Negative: error. */
     ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);
-    /* The peer closed its side after all bytes were fed. Optional: by default an error if any flight waits. */
+    /* The peer closed its side after all bytes were fed, in good order. 0: its end is no failure, and completes the
+     * message that it ends. Optional: by default it is a failure. */
     int (*eof)(void *state, struct iok_io *io);
     /* Frees what open allocated. The connection is gone. Called also when open was not, with the state as zeroed. */
     void (*close)(void *state);

@@ -218,6 +218,8 @@ static int on_end(struct iok_io *io, uint32_t flags)
         STOP("a message was ended that was not begun");
     host->message_open = false;
     io->tape = NULL;
+    if ((flags & IOK_MSG_DROP) != 0)
+        return 0;
     if (iok_tape_error(tape) != 0)
         return iok_io_fail(io, iok_tape_error(tape), "the message does not fit");
     if (host->message_is_part && tape == &host->discarding)
@@ -254,6 +256,11 @@ static void on_role(struct iok_io *io, uint32_t role)
                    (role & IOK_ROLE_READ_ONLY) != 0 ? " read-only" : "");
 }
 
+static void on_closing(struct iok_io *io)
+{
+    kit_text_print(&host_of(io)->events, "closing\n");
+}
+
 /* The same in every run, so that transcripts can hold what depends on it. */
 static uint64_t on_random(struct iok_io *io)
 {
@@ -269,6 +276,7 @@ static const struct iok_host callbacks = {
     .flight = on_flight,
     .ready = on_ready,
     .role = on_role,
+    .closing = on_closing,
     .random = on_random,
 };
 
@@ -469,7 +477,7 @@ void kit_host_cancel(struct kit_host *host)
 
 void kit_host_eof(struct kit_host *host)
 {
-    if (host->failed != 0)
+    if (host->failed != 0 || host->server)
         return;
     int rc = 0;
     if (host->proto->eof != NULL)

@@ -11,6 +11,10 @@
  *     parts "COPY" ...              the same; the answer is taken in parts
  *     body "COPY" ...               the same; the request has a body, of which follow, once there was a go:
  *     piece "bytes"  finish "bytes"  break "why"
+ *     server http://h               the same in the server's role
+ *     request array 2 bytes "a" ... what a server has read: in its role, and in KIT_ROUND
+ *     answer array 2 i64 200 ...    the server's program answers the oldest request; words as of reply
+ *     closing                       the connection is to end, in order
  *     cancel                        the caller of the oldest request goes away
  *     ping  reset  eof              what the host may do besides
  *     reply bytes "v"               the oldest request was answered; the words are those of kit_text_tokens
@@ -42,6 +46,8 @@
 struct run {
     struct kit_host host;
     struct kit_host peer; /* KIT_ROUND: the server's role */
+    bool as_server;       /* the connection that begins */
+    size_t next_request;  /* KIT_ROUND: offset in peer.events */
     bool skipping;        /* KIT_ROUND: the rest of this connection cannot be played by a peer that does all right */
     enum kit_mode mode;
     uint64_t param, random;
@@ -267,23 +273,6 @@ static void carry(struct run *run, struct kit_host *from, struct kit_host *to)
     kit_text_free(&bytes);
 }
 
-/* The request arrives as it was given; whether a payload was text or octets need not show on the wire. */
-static void deliver_request(struct run *run, struct iok_token *args, size_t n)
-{
-    struct kit_text expected = {0};
-    size_t before = run->peer.events.n;
-    if (run->host.n_flights == 0 || run->host.sent.n == 0)
-        return; /* refused */
-    for (size_t i = 0; i < n; i++)
-        args[i].type = args[i].type == IOK_TEXT ? (uint8_t)IOK_BYTES : args[i].type;
-    kit_text_print(&expected, "request");
-    kit_text_tokens(&expected, args, n);
-    kit_text_put(&expected, "\n", 1);
-    carry(run, &run->host, &run->peer);
-    compare(run, iok_span(expected.p, expected.n), iok_span(run->peer.events.p + before, run->peer.events.n - before));
-    kit_text_free(&expected);
-}
-
 /* One token as kit_text_tokens writes it; a subtype is not looked at. */
 static bool take_token(struct run *run, struct iok_token *token)
 {
@@ -319,26 +308,36 @@ static bool take_token(struct run *run, struct iok_token *token)
     return true;
 }
 
-/* The server says what the transcript's reply is. */
-static void answer_with_reply(struct run *run)
+static void answer_by(struct run *run, struct kit_host *server)
 {
     struct iok_token *tokens = calloc(ARGS_MAX, sizeof(*tokens));
-    const char *line = run->at;
     size_t n = 0;
     while (n < ARGS_MAX && take_token(run, &tokens[n]))
         n++;
-    kit_host_answer(&run->peer, tokens, n);
+    kit_host_answer(server, tokens, n);
+    free(tokens);
+}
+
+/* The server says what the transcript's reply is. */
+static void answer_with_reply(struct run *run)
+{
+    const char *line = run->at;
+    answer_by(run, &run->peer);
     carry(run, &run->peer, &run->host);
     run->at = line;
-    free(tokens);
+}
+
+static void do_answer(struct run *run)
+{
+    answer_by(run, &run->host);
 }
 
 /* True if the line is not for a peer that does everything right. */
 static bool skip_in_round(struct run *run, const char *verb)
 {
-    static const char *const others[] = {"cancel",    "ping", "reset", "eof",  "error",
-                                         "swallowed", "pong", "push",  "ready"};
-    if (strcmp(verb, "url") == 0 || strcmp(verb, "limit") == 0)
+    static const char *const others[] = {"cancel",    "ping", "reset", "eof",   "error",
+                                         "swallowed", "pong", "push",  "ready", "closing"};
+    if (strcmp(verb, "url") == 0 || strcmp(verb, "server") == 0 || strcmp(verb, "limit") == 0)
         return false;
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
         run->skipping |= strcmp(verb, others[i]) == 0;
@@ -362,7 +361,7 @@ static void end_connection(struct run *run)
         problem(run, "buffers are alive after close");
     run->peer = (struct kit_host){.server = true};
     run->host = (struct kit_host){.received = run->host.received, .abandon = run->host.abandon};
-    run->next_event = 0;
+    run->next_event = run->next_request = 0;
 }
 
 /* The codec is that of the URL's scheme. */
@@ -375,8 +374,9 @@ static void do_url(struct run *run)
     size_t n = strcspn(url, ":+");
     snprintf(scheme, sizeof(scheme), "%.*s", (int)n, url);
     const struct iok_proto *proto = iok_proto_find(iok_span_of(scheme), &tls);
-    if (proto == NULL)
-        problem(run, "no codec has the scheme %s", scheme);
+    run->host.server = run->as_server;
+    if (proto == NULL || (run->as_server && proto->server == NULL))
+        problem(run, "no codec has the scheme %s, or not this role of it", scheme);
     else
         kit_host_open(&run->host, proto, url, run->max_reply);
     if (proto == NULL || run->mode != KIT_ROUND)
@@ -386,13 +386,22 @@ static void do_url(struct run *run)
         kit_host_open(&run->peer, proto, url, run->max_reply);
 }
 
+/* The same, in the server's role. */
+static void do_server(struct run *run)
+{
+    run->as_server = true;
+    do_url(run);
+    run->as_server = false;
+    run->skipping = run->mode == KIT_ROUND;
+}
+
 static void call_as(struct run *run, uint32_t announced)
 {
     struct iok_token *args = calloc(ARGS_MAX, sizeof(*args));
     size_t n = take_args(run, args);
     kit_host_call(&run->host, args, n, announced);
     if (run->mode == KIT_ROUND)
-        deliver_request(run, args, n);
+        carry(run, &run->host, &run->peer);
     free(args);
 }
 
@@ -464,6 +473,26 @@ static void expect_event(struct run *run, const char *verb)
         kit_text_put(&expected, "swallowed", 9);
     }
     compare(run, iok_span(expected.p, expected.n), next_event(run));
+    kit_text_free(&expected);
+}
+
+/* What a server has read: the host that is one, or the peer of KIT_ROUND. */
+static void expect_request(struct run *run)
+{
+    if (run->mode == KIT_CUT)
+        return;
+    if (run->host.server) {
+        expect_event(run, "request");
+        return;
+    }
+    if (run->mode != KIT_ROUND)
+        return;
+    struct kit_text expected = {0};
+    const char *p = run->peer.events.p != NULL ? run->peer.events.p + run->next_request : "";
+    size_t n = strcspn(p, "\n");
+    normalise(run, "request", &expected);
+    compare(run, iok_span(expected.p, expected.n), iok_span(p, n));
+    run->next_request += n + 1;
     kit_text_free(&expected);
 }
 
@@ -602,10 +631,13 @@ static const struct {
     {"class", expect_class},
     {"describe", expect_describe},
     {"check", expect_check},
+    {"server", do_server},
+    {"request", expect_request},
+    {"answer", do_answer},
 };
 
-static const char *const events[] = {"reply",     "reject", "again", "push", "part", "go",
-                                     "swallowed", "pong",   "ready", "role", "not"};
+static const char *const events[] = {"reply",     "reject", "again", "push", "part",    "go",
+                                     "swallowed", "pong",   "ready", "role", "closing", "not"};
 
 static bool run_expectation(struct run *run, const char *verb)
 {

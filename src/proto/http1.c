@@ -1,0 +1,294 @@
+/* http1.c - the codec of HTTP/1.1 in both roles: RFC 9110 and RFC 9112.
+ *
+ * What it is: the slots of proto.h; which request a reply answers, and what becomes of the connection after it. What it is
+ * not: how messages are read (http1_read.c) or written (http1_write.c).
+ *
+ * A request is the tokens METHOD, TARGET, BODY, NAME, VALUE ..., and its reply is
+ *
+ *     array 5:  i64 status   bytes reason   array 2n: bytes name, bytes value ...   bytes body   array: its trailer
+ *
+ * A server's request is array 6: method, target, i64 minor version, fields, body, trailer; its answer is as a reply.
+ * Names of fields are in small letters.
+ *
+ * Invariants: a byte that answers no request is never read as a reply, and is the connection's last. In the server's
+ * role whatever cannot be read gets an answer, after those to the requests before it, and nothing behind it is read. */
+#include "http1.h"
+
+/* ---- the client's role ------------------------------------------------------------------------------------------ */
+
+struct http1_client {
+    struct http1_reader reader;
+};
+
+static int client_open(void *state, struct iok_io *io)
+{
+    (void)state;
+    (void)io;
+    return 0;
+}
+
+static void client_close(void *state)
+{
+    (void)state;
+}
+
+static int client_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n,
+                         struct iok_flight *flight)
+{
+    (void)state;
+    return http1_write_request(io, args, n, &flight->tag);
+}
+
+static int end_reply(struct http1_client *c, struct iok_io *io)
+{
+    bool last = !http1_persists(&c->reader);
+    http1_next(&c->reader);
+    if (last) {
+        c->reader.stage = HTTP1_DEAF;
+        io->host->closing(io);
+    }
+    return io->host->end(io, IOK_MSG_LAST);
+}
+
+static ptrdiff_t client_feed(void *state, struct iok_io *io, struct iok_span in)
+{
+    struct http1_client *c = state;
+    size_t used = 0;
+    while (used < in.n) {
+        enum http1_event event;
+        if (c->reader.stage == HTTP1_START && io->host->flight(io, IOK_SEQ_HEAD) == NULL) {
+            /* RFC 9112, 9.2: it answers nothing. Some servers say so that they close an idle connection. */
+            c->reader.stage = HTTP1_DEAF;
+            io->host->closing(io);
+        }
+        ptrdiff_t n = http1_read(&c->reader, io, iok_span_skip(in, used), &event);
+        if (n < 0)
+            return n;
+        used += (size_t)n;
+        int rc = event == HTTP1_COMPLETE ? end_reply(c, io) : 0;
+        if (rc != 0)
+            return rc;
+        if (event == HTTP1_MORE)
+            break;
+    }
+    return (ptrdiff_t)used;
+}
+
+static int client_eof(void *state, struct iok_io *io)
+{
+    struct http1_client *c = state;
+    if (http1_read_end(&c->reader, io)) {
+        int rc = iok_tape_error(io->tape);
+        if (rc != 0)
+            return iok_io_fail(io, rc, "cannot keep the reply");
+        rc = end_reply(c, io);
+        if (rc != 0)
+            return rc;
+    }
+    if (io->tape != NULL)
+        return iok_io_fail(io, IOK_ERESET, "the server closed the connection in the midst of a reply");
+    if (io->host->flight(io, IOK_SEQ_HEAD) != NULL)
+        return iok_io_fail(io, IOK_ERESET, "the server closed the connection without a reply");
+    return 0;
+}
+
+/* A URL that would mean something else than its user thinks is an error. */
+static int client_check(const struct iok_url *url, struct iok_error *err)
+{
+    if (!url->unix_socket && url->path.n > 0)
+        return iok_err(err, IOK_EURL, "the URL of a service ends at its host; the path goes with each request");
+    return 0;
+}
+
+/* RFC 9110, 9.2.2. */
+static bool is_idempotent(struct iok_span method)
+{
+    static const char *const methods[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"};
+    for (size_t i = 0; i < sizeof(methods) / sizeof(*methods); i++)
+        if (iok_span_eq(method, iok_span_of(methods[i])))
+            return true;
+    return false;
+}
+
+static struct iok_span method_of(const struct iok_token *args, size_t n)
+{
+    bool text = n > 0 && (args[0].type == IOK_TEXT || args[0].type == IOK_BYTES);
+    return text ? iok_token_span(&args[0]) : iok_span(NULL, 0);
+}
+
+static void client_classify(const struct iok_token *args, size_t n, struct iok_class *out)
+{
+    struct iok_span method = method_of(args, n);
+    *out = (struct iok_class){.flags = is_idempotent(method) ? IOK_CLASS_REPEATABLE : 0};
+    if (iok_span_eq(method, iok_span_of("CONNECT")))
+        *out = (struct iok_class){.flags = IOK_CLASS_FORBIDDEN, .why = "CONNECT makes the connection a tunnel"};
+}
+
+/* The method alone: a target holds values. */
+static size_t client_describe(const struct iok_token *args, size_t n, char *at, size_t cap)
+{
+    struct iok_span method = method_of(args, n);
+    if (method.n > HTTP1_METHOD_BYTES_MAX || !http1_all(method, HTTP1_TOKEN))
+        method = iok_span_of("?");
+    size_t length = method.n < cap ? method.n : cap;
+    if (length > 0)
+        memcpy(at, method.p, length);
+    return length;
+}
+
+/* ---- the server's role ------------------------------------------------------------------------------------------ */
+
+enum pending { /* of a request without an answer */
+    PENDING_HEAD = 1,
+    PENDING_CONNECT = 2,
+    PENDING_OLD = 4,   /* HTTP/1.0 */
+    PENDING_LAST = 8, /* nothing is read behind it */
+};
+
+struct http1_server {
+    struct http1_reader reader;
+    uint8_t pending[HTTP1_PENDING_MAX]; /* enum pending; a ring */
+    uint32_t first, n_pending;
+    bool continues;  /* a 100 is due once the requests before have their answers */
+    uint16_t refuses; /* the status of the answer that ends the connection is due then; 0: none */
+};
+
+static int server_open(void *state, struct iok_io *io)
+{
+    struct http1_server *s = state;
+    (void)io;
+    s->reader.server = true;
+    return 0;
+}
+
+/* What could not be written before the requests that came first had their answers. */
+static int write_due(struct http1_server *s, struct iok_io *io)
+{
+    if (s->n_pending > 0)
+        return 0;
+    if (s->continues)
+        iok_out_put(io->out, iok_span_of("HTTP/1.1 100 Continue\r\n\r\n"));
+    s->continues = false;
+    if (s->refuses != 0) {
+        http1_write_refusal(io->out, s->refuses);
+        s->refuses = 0;
+        io->host->closing(io);
+    }
+    return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for an answer") : 0;
+}
+
+/* What cannot be read is answered, and nothing behind it is read: one could not tell where it begins. */
+static int refuse(struct http1_server *s, struct iok_io *io, int rc)
+{
+    if (rc == IOK_ENOMEM)
+        return rc;
+    if (io->tape != NULL && (rc = io->host->end(io, IOK_MSG_LAST | IOK_MSG_DROP)) != 0)
+        return rc;
+    s->refuses = s->reader.status;
+    s->continues = false;
+    s->reader.stage = HTTP1_DEAF;
+    return write_due(s, io);
+}
+
+static int end_request(struct http1_server *s, struct iok_io *io)
+{
+    struct http1_reader *r = &s->reader;
+    bool last = !http1_persists(r) || r->connect;
+    if (s->n_pending == HTTP1_PENDING_MAX) {
+        r->status = 503;
+        return refuse(s, io, iok_io_fail(io, IOK_ELIMIT, "more than %u requests at once", HTTP1_PENDING_MAX));
+    }
+    s->pending[(s->first + s->n_pending++) % HTTP1_PENDING_MAX] =
+        (uint8_t)((r->head ? PENDING_HEAD : 0) | (r->connect ? PENDING_CONNECT : 0) | (r->minor == 0 ? PENDING_OLD : 0) |
+                  (last ? PENDING_LAST : 0));
+    s->continues = false;
+    http1_next(r);
+    r->stage = last ? HTTP1_DEAF : HTTP1_START;
+    return io->host->end(io, IOK_MSG_LAST);
+}
+
+static ptrdiff_t server_feed(void *state, struct iok_io *io, struct iok_span in)
+{
+    struct http1_server *s = state;
+    size_t used = 0;
+    while (used < in.n) {
+        enum http1_event event;
+        int rc = 0;
+        ptrdiff_t n = http1_read(&s->reader, io, iok_span_skip(in, used), &event);
+        if (n < 0) {
+            rc = refuse(s, io, (int)n);
+            return rc != 0 ? rc : (ptrdiff_t)in.n;
+        }
+        used += (size_t)n;
+        if (event == HTTP1_COMPLETE)
+            rc = end_request(s, io);
+        if (event == HTTP1_HEAD && s->reader.expects && s->reader.minor > 0) { /* RFC 9110, 10.1.1 */
+            s->continues = true;
+            rc = write_due(s, io);
+        }
+        if (rc != 0)
+            return rc;
+        if (event == HTTP1_MORE)
+            break;
+    }
+    return (ptrdiff_t)used;
+}
+
+static int server_answer(void *state, struct iok_io *io, const struct iok_token *reply, size_t n)
+{
+    struct http1_server *s = state;
+    uint8_t pending = s->pending[s->first];
+    struct http1_answer_frame frame = {.head = (pending & PENDING_HEAD) != 0,
+                                       .connect = (pending & PENDING_CONNECT) != 0,
+                                       .old = (pending & PENDING_OLD) != 0,
+                                       .close = (pending & PENDING_LAST) != 0};
+    if (s->n_pending == 0)
+        return iok_io_fail(io, IOK_EINVAL, "there is no request to answer");
+    int rc = http1_write_answer(io, reply, n, &frame);
+    if (rc != 0)
+        return rc;
+    s->first = (s->first + 1) % HTTP1_PENDING_MAX;
+    s->n_pending--;
+    if (frame.close) { /* RFC 9112, 9.6: no answer after that which says close */
+        s->reader.stage = HTTP1_DEAF;
+        s->n_pending = s->refuses = 0;
+        s->continues = false;
+        rc = io->tape != NULL ? io->host->end(io, IOK_MSG_LAST | IOK_MSG_DROP) : 0;
+        io->host->closing(io);
+        return rc;
+    }
+    return write_due(s, io);
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static const struct iok_proto_server http1_server = {
+    .state_size = sizeof(struct http1_server),
+    .open = server_open,
+    .feed = server_feed,
+    .answer = server_answer,
+    .close = client_close,
+};
+
+static const char *const http1_schemes[] = {"http", NULL};
+static const char *const http1_tls_schemes[] = {"https", NULL};
+
+const struct iok_proto iok_proto_http1 = {
+    .name = "http",
+    .schemes = http1_schemes,
+    .tls_schemes = http1_tls_schemes,
+    .default_port = 80,
+    .tls_port = 443,
+    .flags = IOK_PROTO_IN_ORDER | IOK_PROTO_SINGLE,
+    .state_size = sizeof(struct http1_client),
+    .default_connections = 64, /* at most, and made by need; aiohttp and httpx allow 100 */
+    .server = &http1_server,
+    .check = client_check,
+    .open = client_open,
+    .encode = client_encode,
+    .feed = client_feed,
+    .eof = client_eof,
+    .close = client_close,
+    .classify = client_classify,
+    .describe = client_describe,
+};
