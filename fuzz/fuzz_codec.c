@@ -39,6 +39,8 @@ static const struct target {
     {                                                                                                                  \
         (const uint8_t *)(text), sizeof(text) - 1                                                                      \
     }
+    {"http", "http://u:p@h", false, SAYS("")},
+    {"http", "http://h", true, SAYS("")},
     {"line", "line://h:1", false, SAYS("")},
     {"line", "line://h:1", true, SAYS("")},
     {"postgresql", "postgresql://u:pw@h/d", false, SAYS("R\0\0\0\x8\0\0\0\0Z\0\0\0\5I")},
@@ -71,6 +73,10 @@ static const char *const calls[][PARTS_MAX] = {
     {"CLIENT", "NO-EVICT", "on"},
     {"SELECT $1", "1"},
     {"DEALLOCATE ALL"},
+    {"GET", "/"},
+    {"HEAD", "/"},
+    {"POST", "/", "body"},
+    {"CONNECT", "h:1"},
 };
 
 enum action {
@@ -192,17 +198,26 @@ static uint32_t next(uint32_t *state)
 #define WHOLE UINT32_MAX
 #define BYTES 0u
 
+static void answer_all(struct kit_host *host)
+{
+    static const struct iok_token line = {.type = IOK_BYTES, .len = 6, .p = (const uint8_t *)"answer"};
+    static const struct iok_token http[] = {{.type = IOK_ARRAY, .len = 4}, {.type = IOK_I64, .i = 404},
+                                            {.type = IOK_NULL},            {.type = IOK_ARRAY, .len = 0},
+                                            {.type = IOK_BYTES, .len = 6,  .p = (const uint8_t *)"answer"}};
+    bool is_http = strcmp(host->proto->name, "http") == 0;
+    while (host->n_requests > 0 && host->failed == 0)
+        kit_host_answer(host, is_http ? http : &line, is_http ? 5 : 1);
+}
+
 static void receive(struct kit_host *host, struct iok_span bytes, uint32_t *cutting)
 {
-    static const struct iok_token answer = {.type = IOK_BYTES, .len = 6, .p = (const uint8_t *)"answer"};
     while (bytes.n > 0) {
         size_t n = *cutting == WHOLE ? bytes.n : *cutting == BYTES ? 1 : 1 + next(cutting) % 7;
         n = n < bytes.n ? n : bytes.n;
         kit_host_recv(host, iok_span(bytes.p, n));
         bytes = iok_span_skip(bytes, n);
     }
-    while (host->n_requests > 0 && host->failed == 0)
-        kit_host_answer(host, &answer, 1);
+    answer_all(host);
 }
 
 static void act(struct kit_host *host, unsigned action, struct iok_span *in, uint32_t *cutting)
@@ -377,7 +392,7 @@ static void take_step(void *owner, const char *verb, struct iok_span bytes)
                                         "body",   "piece", "finish", "break"}; /* in the order of enum action */
     struct seeds *seeds = owner;
     bool tls;
-    if (strcmp(verb, "url") == 0) {
+    if (strcmp(verb, "url") == 0 || strcmp(verb, "server") == 0) {
         end_connection(seeds);
         bytes.n = strcspn((const char *)bytes.p, ":+");
         const struct iok_proto *proto = iok_proto_find(bytes, &tls);

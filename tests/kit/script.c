@@ -4,6 +4,7 @@
  *     url redis://u:p@h/1           connects and signs in; once more: that was it, and now a new connection
  *     limit 1000                    before url: bytes of one reply
  *     sent "*1\r\n" "..."           these bytes, and no others, were written since the last such line
+ *     oneway                        what follows on this connection is not what our own server would say
  *     skip                          what was written so far is looked at elsewhere
  *     recv "$1\r\n" "v"*70000       the peer sends; a string may be repeated
  *     ready                         the sign-in is done
@@ -335,8 +336,8 @@ static void do_answer(struct run *run)
 /* True if the line is not for a peer that does everything right. */
 static bool skip_in_round(struct run *run, const char *verb)
 {
-    static const char *const others[] = {"cancel",    "ping", "reset", "eof",   "error",
-                                         "swallowed", "pong", "push",  "ready", "closing"};
+    static const char *const others[] = {"cancel",    "ping", "reset", "eof",  "error",
+                                         "swallowed", "pong", "push", "ready", "closing", "oneway"};
     if (strcmp(verb, "url") == 0 || strcmp(verb, "server") == 0 || strcmp(verb, "limit") == 0)
         return false;
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
@@ -668,6 +669,8 @@ static bool run_action(struct run *run, const char *verb)
         kit_host_eof(&run->host);
     else if (strcmp(verb, "skip") == 0)
         kit_text_free(&run->host.sent);
+    else if (strcmp(verb, "oneway") == 0)
+        return true;
     else
         return false;
     return true;
@@ -735,7 +738,7 @@ static void report_line(struct run *run, kit_step_fn *step, void *owner)
         take_strings(run, &bytes);
     else if (strcmp(verb, "call") == 0)
         take_string(run, &bytes);
-    else if (strcmp(verb, "url") == 0 && take_word(run, url, sizeof(url)))
+    else if ((strcmp(verb, "url") == 0 || strcmp(verb, "server") == 0) && take_word(run, url, sizeof(url)))
         kit_text_put(&bytes, url, strlen(url));
     step(owner, verb, iok_span(bytes.p, bytes.n));
     kit_text_free(&bytes);
