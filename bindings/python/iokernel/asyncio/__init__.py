@@ -16,14 +16,19 @@ from typing import Any, overload
 from iokernel import _core
 from iokernel._core import Reply
 from iokernel.asyncio.client import C, Client, Lease, Task, task_factory
+from iokernel.asyncio.http import Http
 from iokernel.asyncio.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.asyncio.redis import Redis, RedisLease, Subscription, Transaction, Watch
+from iokernel.http import SCHEMES as HTTP_SCHEMES
+from iokernel.http import Headers, Response, StatusError
 from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
 
 __all__ = [
     "Client",
+    "Headers",
+    "Http",
     "Lease",
     "Message",
     "Postgres",
@@ -33,6 +38,8 @@ __all__ = [
     "Redis",
     "RedisLease",
     "Reply",
+    "Response",
+    "StatusError",
     "Subscription",
     "Task",
     "Transaction",
@@ -51,9 +58,9 @@ def connect(
 ) -> Any:
     """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
 
-    With ``decode=True`` replies of bytes become str. By the URL's scheme it is a Redis or a
-    Postgres; for other protocols it has no commands of its own, only ``call()``. It needs no
-    running loop; calls do.
+    With ``decode=True`` replies of bytes become str. By the URL's scheme it is a Redis, a
+    Postgres or an Http; for other protocols it has no commands of its own, only ``call()``. It
+    needs no running loop; calls do.
 
     Type checkers cannot read the scheme: for another one than Redis name the kind, as in
     ``connect("postgresql://...", kind=Postgres)``.
@@ -68,6 +75,10 @@ def connect(
         by_scheme = Redis
     elif scheme in POSTGRES_SCHEMES:
         by_scheme = Postgres
+    elif scheme in HTTP_SCHEMES:
+        by_scheme = Http
+        if decode:
+            raise TypeError("decode= is not for HTTP: text() of a response decodes")
     if kind is None:
         kind = by_scheme
     elif not issubclass(kind, by_scheme) and kind is not Client:

@@ -11,15 +11,20 @@ from __future__ import annotations
 from typing import Any, overload
 
 from iokernel import _core
+from iokernel.http import SCHEMES as HTTP_SCHEMES
+from iokernel.http import Headers, Response, StatusError
 from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
 from iokernel.sync.client import C, Client, Lease
+from iokernel.sync.http import Http
 from iokernel.sync.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.sync.redis import Redis, RedisLease, Subscription, Transaction, Watch
 
 __all__ = [
     "Client",
+    "Headers",
+    "Http",
     "Lease",
     "Message",
     "Postgres",
@@ -28,6 +33,8 @@ __all__ = [
     "Record",
     "Redis",
     "RedisLease",
+    "Response",
+    "StatusError",
     "Subscription",
     "Transaction",
     "Watch",
@@ -44,8 +51,8 @@ def connect(
 ) -> Any:
     """Give the client for a URL, at once; it resolves, connects and stays connected by itself.
 
-    With ``decode=True`` replies of bytes become str. By the URL's scheme it is a Redis or a
-    Postgres; for other protocols it has no commands of its own, only ``call()``.
+    With ``decode=True`` replies of bytes become str. By the URL's scheme it is a Redis, a
+    Postgres or an Http; for other protocols it has no commands of its own, only ``call()``.
 
     Type checkers cannot read the scheme: for another one than Redis name the kind, as in
     ``connect("postgresql://...", kind=Postgres)``.
@@ -60,6 +67,10 @@ def connect(
         by_scheme = Redis
     elif scheme in POSTGRES_SCHEMES:
         by_scheme = Postgres
+    elif scheme in HTTP_SCHEMES:
+        by_scheme = Http
+        if decode:
+            raise TypeError("decode= is not for HTTP: text() of a response decodes")
     if kind is None:
         kind = by_scheme
     elif not issubclass(kind, by_scheme) and kind is not Client:
