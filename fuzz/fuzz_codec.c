@@ -201,9 +201,11 @@ static uint32_t next(uint32_t *state)
 static void answer_all(struct kit_host *host)
 {
     static const struct iok_token line = {.type = IOK_BYTES, .len = 6, .p = (const uint8_t *)"answer"};
-    static const struct iok_token http[] = {{.type = IOK_ARRAY, .len = 4}, {.type = IOK_I64, .i = 404},
-                                            {.type = IOK_NULL},            {.type = IOK_ARRAY, .len = 0},
-                                            {.type = IOK_BYTES, .len = 6,  .p = (const uint8_t *)"answer"}};
+    static const struct iok_token http[] = {{.type = IOK_ARRAY, .len = 4},
+                                            {.type = IOK_I64, .i = 404},
+                                            {.type = IOK_NULL},
+                                            {.type = IOK_ARRAY, .len = 0},
+                                            {.type = IOK_BYTES, .len = 6, .p = (const uint8_t *)"answer"}};
     bool is_http = strcmp(host->proto->name, "http") == 0;
     while (host->n_requests > 0 && host->failed == 0)
         kit_host_answer(host, is_http ? http : &line, is_http ? 5 : 1);

@@ -600,9 +600,9 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
     if (conn->stream == call) {
         conn->stream = NULL;
     }
-    if (again && sent) {
-        again = (call->class_flags & IOK_CLASS_REPEATABLE) != 0 && call->attempts <= service->config.retries &&
-                iok_budget_spend(&service->retry_budget);
+    if (again && sent) { /* a reply that was too large would be so again */
+        again = err->code != IOK_ELIMIT && (call->class_flags & IOK_CLASS_REPEATABLE) != 0 &&
+                call->attempts <= service->config.retries && iok_budget_spend(&service->retry_budget);
     }
     if (!again) {
         iok_call_end(service->core, call, sent ? IOK_MAYBE_EXECUTED : IOK_NEVER_SENT, err);

@@ -139,17 +139,17 @@ static size_t client_describe(const struct iok_token *args, size_t n, char *at, 
 /* ---- the server's role ------------------------------------------------------------------------------------------ */
 
 enum pending { /* of a request without an answer */
-    PENDING_HEAD = 1,
-    PENDING_CONNECT = 2,
-    PENDING_OLD = 4,   /* HTTP/1.0 */
-    PENDING_LAST = 8, /* nothing is read behind it */
+               PENDING_HEAD = 1,
+               PENDING_CONNECT = 2,
+               PENDING_OLD = 4,  /* HTTP/1.0 */
+               PENDING_LAST = 8, /* nothing is read behind it */
 };
 
 struct http1_server {
     struct http1_reader reader;
     uint8_t pending[HTTP1_PENDING_MAX]; /* enum pending; a ring */
     uint32_t first, n_pending;
-    bool continues;  /* a 100 is due once the requests before have their answers */
+    bool continues;   /* a 100 is due once the requests before have their answers */
     uint16_t refuses; /* the status of the answer that ends the connection is due then; 0: none */
 };
 
@@ -199,8 +199,8 @@ static int end_request(struct http1_server *s, struct iok_io *io)
         return refuse(s, io, iok_io_fail(io, IOK_ELIMIT, "more than %u requests at once", HTTP1_PENDING_MAX));
     }
     s->pending[(s->first + s->n_pending++) % HTTP1_PENDING_MAX] =
-        (uint8_t)((r->head ? PENDING_HEAD : 0) | (r->connect ? PENDING_CONNECT : 0) | (r->minor == 0 ? PENDING_OLD : 0) |
-                  (last ? PENDING_LAST : 0));
+        (uint8_t)((r->head ? PENDING_HEAD : 0) | (r->connect ? PENDING_CONNECT : 0) |
+                  (r->minor == 0 ? PENDING_OLD : 0) | (last ? PENDING_LAST : 0));
     s->continues = false;
     http1_next(r);
     r->stage = last ? HTTP1_DEAF : HTTP1_START;

@@ -14,14 +14,14 @@
 
 /* A line with its CR LF. RFC 9112, 3: at least 8,000 octets for a request line; servers allow 8 to 16 KiB. */
 #define HTTP1_LINE_BYTES_MAX 16384u
-#define HTTP1_FIELDS_MAX 128u         /* of one head or trailer; servers allow 100 */
-#define HTTP1_FIELD_BYTES_MAX 65536u  /* of all lines of one head or trailer: as nginx's four buffers, and more */
-#define HTTP1_NAME_BYTES_MAX 256u     /* of a field; the longest registered has 32. Also of a host, by the DNS */
-#define HTTP1_METHOD_BYTES_MAX 32u    /* the longest registered, UPDATEREDIRECTREF, has 17 */
+#define HTTP1_FIELDS_MAX 128u            /* of one head or trailer; servers allow 100 */
+#define HTTP1_FIELD_BYTES_MAX 65536u     /* of all lines of one head or trailer: as nginx's four buffers, and more */
+#define HTTP1_NAME_BYTES_MAX 256u        /* of a field; the longest registered has 32. Also of a host, by the DNS */
+#define HTTP1_METHOD_BYTES_MAX 32u       /* the longest registered, UPDATEREDIRECTREF, has 17 */
 #define HTTP1_CHUNK_LINE_BYTES_MAX 4096u /* one chunk header with its extensions, which nobody uses */
 #define HTTP1_EXTENSION_BYTES_MAX 65536u /* of all chunk extensions of one body */
-#define HTTP1_INTERIM_MAX 100u        /* 1xx replies before the final one */
-#define HTTP1_PENDING_MAX 256u        /* requests of one connection without an answer */
+#define HTTP1_INTERIM_MAX 100u           /* 1xx replies before the final one */
+#define HTTP1_PENDING_MAX 256u           /* requests of one connection without an answer */
 
 /* What is known of a character. */
 enum http1_char {
@@ -94,8 +94,8 @@ struct http1_reader {
     uint32_t extension_bytes;
     uint32_t scanned; /* of the unfinished line: bytes in which there is no end */
     uint32_t n_authority;
-    uint64_t left;       /* of the body or chunk */
-    uint64_t body_bytes; /* so far */
+    uint64_t left;                           /* of the body or chunk */
+    uint64_t body_bytes;                     /* so far */
     uint8_t authority[HTTP1_NAME_BYTES_MAX]; /* of a target in absolute form, to compare with Host */
 };
 
@@ -119,13 +119,13 @@ static inline bool http1_persists(const struct http1_reader *r)
 
 /* How an answer has to be framed. */
 struct http1_answer_frame {
-    bool head;      /* to HEAD */
-    bool connect;   /* to CONNECT */
-    bool old;       /* to HTTP/1.0 */
-    bool close;     /* the connection ends with it; set by the writer, too */
+    bool head;    /* to HEAD */
+    bool connect; /* to CONNECT */
+    bool old;     /* to HTTP/1.0 */
+    bool close;   /* the connection ends with it; set by the writer, too */
 };
 
-#define HTTP1_REQUEST_HEAD 1u /* tag of a flight: its reply has no body */
+#define HTTP1_REQUEST_HEAD 1u  /* tag of a flight: its reply has no body */
 #define HTTP1_REQUEST_CLOSE 2u /* the request says that it is the last */
 
 /* Append all or nothing; errors as of encode. */

@@ -14,18 +14,20 @@
 #define H HTTP1_HOST
 #define ALL (T | U | H)
 const uint8_t http1_chars[256] = {
-    ['!'] = ALL, ['"'] = U, ['#'] = T, ['$'] = ALL, ['%'] = ALL, ['&'] = ALL, ['\''] = ALL, ['('] = U | H,
-    [')'] = U | H, ['*'] = ALL, ['+'] = ALL, [','] = U | H, ['-'] = ALL, ['.'] = ALL, ['/'] = U, ['0'] = ALL,
-    ['1'] = ALL, ['2'] = ALL, ['3'] = ALL, ['4'] = ALL, ['5'] = ALL, ['6'] = ALL, ['7'] = ALL, ['8'] = ALL,
-    ['9'] = ALL, [':'] = U | H, [';'] = U | H, ['<'] = U, ['='] = U | H, ['>'] = U, ['?'] = U, ['@'] = U,
-    ['A'] = ALL, ['B'] = ALL, ['C'] = ALL, ['D'] = ALL, ['E'] = ALL, ['F'] = ALL, ['G'] = ALL, ['H'] = ALL,
-    ['I'] = ALL, ['J'] = ALL, ['K'] = ALL, ['L'] = ALL, ['M'] = ALL, ['N'] = ALL, ['O'] = ALL, ['P'] = ALL,
-    ['Q'] = ALL, ['R'] = ALL, ['S'] = ALL, ['T'] = ALL, ['U'] = ALL, ['V'] = ALL, ['W'] = ALL, ['X'] = ALL,
-    ['Y'] = ALL, ['Z'] = ALL, ['['] = U | H, ['\\'] = U, [']'] = U | H, ['^'] = T | U, ['_'] = ALL, ['`'] = T | U,
-    ['a'] = ALL, ['b'] = ALL, ['c'] = ALL, ['d'] = ALL, ['e'] = ALL, ['f'] = ALL, ['g'] = ALL, ['h'] = ALL,
-    ['i'] = ALL, ['j'] = ALL, ['k'] = ALL, ['l'] = ALL, ['m'] = ALL, ['n'] = ALL, ['o'] = ALL, ['p'] = ALL,
-    ['q'] = ALL, ['r'] = ALL, ['s'] = ALL, ['t'] = ALL, ['u'] = ALL, ['v'] = ALL, ['w'] = ALL, ['x'] = ALL,
-    ['y'] = ALL, ['z'] = ALL, ['{'] = U, ['|'] = T | U, ['}'] = U, ['~'] = ALL,
+    ['!'] = ALL,   ['"'] = U,     ['#'] = T,     ['$'] = ALL, ['%'] = ALL,   ['&'] = ALL,   ['\''] = ALL,
+    ['('] = U | H, [')'] = U | H, ['*'] = ALL,   ['+'] = ALL, [','] = U | H, ['-'] = ALL,   ['.'] = ALL,
+    ['/'] = U,     ['0'] = ALL,   ['1'] = ALL,   ['2'] = ALL, ['3'] = ALL,   ['4'] = ALL,   ['5'] = ALL,
+    ['6'] = ALL,   ['7'] = ALL,   ['8'] = ALL,   ['9'] = ALL, [':'] = U | H, [';'] = U | H, ['<'] = U,
+    ['='] = U | H, ['>'] = U,     ['?'] = U,     ['@'] = U,   ['A'] = ALL,   ['B'] = ALL,   ['C'] = ALL,
+    ['D'] = ALL,   ['E'] = ALL,   ['F'] = ALL,   ['G'] = ALL, ['H'] = ALL,   ['I'] = ALL,   ['J'] = ALL,
+    ['K'] = ALL,   ['L'] = ALL,   ['M'] = ALL,   ['N'] = ALL, ['O'] = ALL,   ['P'] = ALL,   ['Q'] = ALL,
+    ['R'] = ALL,   ['S'] = ALL,   ['T'] = ALL,   ['U'] = ALL, ['V'] = ALL,   ['W'] = ALL,   ['X'] = ALL,
+    ['Y'] = ALL,   ['Z'] = ALL,   ['['] = U | H, ['\\'] = U,  [']'] = U | H, ['^'] = T | U, ['_'] = ALL,
+    ['`'] = T | U, ['a'] = ALL,   ['b'] = ALL,   ['c'] = ALL, ['d'] = ALL,   ['e'] = ALL,   ['f'] = ALL,
+    ['g'] = ALL,   ['h'] = ALL,   ['i'] = ALL,   ['j'] = ALL, ['k'] = ALL,   ['l'] = ALL,   ['m'] = ALL,
+    ['n'] = ALL,   ['o'] = ALL,   ['p'] = ALL,   ['q'] = ALL, ['r'] = ALL,   ['s'] = ALL,   ['t'] = ALL,
+    ['u'] = ALL,   ['v'] = ALL,   ['w'] = ALL,   ['x'] = ALL, ['y'] = ALL,   ['z'] = ALL,   ['{'] = U,
+    ['|'] = T | U, ['}'] = U,     ['~'] = ALL,
 };
 #undef T
 #undef U

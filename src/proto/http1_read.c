@@ -198,8 +198,8 @@ static int take_host(struct http1_reader *r, struct iok_io *io, struct iok_span 
     if (!http1_all(value, HTTP1_HOST))
         return bad(r, io, 400, "a Host that cannot be one");
     /* RFC 9112, 3.2.2: the target's is the right one; a client that says two hosts wants to deceive somebody. */
-    if (r->n_authority > 0 && (value.n != r->n_authority || strncasecmp((const char *)value.p, (const char *)r->authority,
-                                                                      value.n) != 0))
+    if (r->n_authority > 0 &&
+        (value.n != r->n_authority || strncasecmp((const char *)value.p, (const char *)r->authority, value.n) != 0))
         return bad(r, io, 400, "a Host that is not the target's");
     r->has_host = true;
     return 0;
@@ -341,8 +341,9 @@ static int end_head(struct http1_reader *r, struct iok_io *io, enum http1_event 
     }
     iok_tape_patch(io->tape, r->fields_at, 2 * r->n_fields);
     if (r->chunked && (r->has_length || r->minor == 0))
-        return bad(r, io, 400, r->has_length ? "both Content-Length and Transfer-Encoding"
-                                             : "Transfer-Encoding in HTTP/1.0, which has none");
+        return bad(r, io, 400,
+                   r->has_length ? "both Content-Length and Transfer-Encoding"
+                                 : "Transfer-Encoding in HTTP/1.0, which has none");
     int rc = r->server ? check_request(r, io) : 0;
     if (rc != 0)
         return rc;

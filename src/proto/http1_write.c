@@ -251,7 +251,8 @@ int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t 
     struct iok_span method = iok_token_span(&args[0]), target = iok_token_span(&args[1]);
     const struct iok_url *url = io->url;
     bool signs = url->has_user && !given.authorization;
-    bool says_length = !given.length && (n > 2 ? args[2].type != IOK_NULL || wants_length(method) : wants_length(method));
+    bool says_length =
+        !given.length && (n > 2 ? args[2].type != IOK_NULL || wants_length(method) : wants_length(method));
     size_t host = url->n_hosts > 0 ? url->hosts[0].name.n : 0;
     size_t most = method.n + target.n + given.bytes + host + 128;
     most += signs ? IOK_BASE64_BYTES(url->user.n + url->password.n + 1) : 0;
@@ -268,8 +269,8 @@ int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t 
     at = put_text(at, "\r\n");
     iok_out_commit(io->out, (size_t)(at - start));
     iok_out_refer(io->out, body);
-    *tag = (iok_span_eq(method, iok_span_of("HEAD")) ? HTTP1_REQUEST_HEAD : 0) |
-           (given.close ? HTTP1_REQUEST_CLOSE : 0);
+    *tag =
+        (iok_span_eq(method, iok_span_of("HEAD")) ? HTTP1_REQUEST_HEAD : 0) | (given.close ? HTTP1_REQUEST_CLOSE : 0);
     return io->out->error != 0 ? no_memory(io) : 0;
 }
 
@@ -328,13 +329,14 @@ struct answer {
     struct iok_span reason;
     struct given given;
     struct iok_span body;
-    bool has_body;                  /* not null */
+    bool has_body;                   /* not null */
     const struct iok_token *trailer; /* names and values in turn */
     size_t n_trailer, trailer_bytes;
 };
 
 /* The array of fields at reply[*at], whose tokens must all be there. */
-static bool take_array(const struct iok_token *reply, size_t n, size_t *at, const struct iok_token **fields, size_t *count)
+static bool take_array(const struct iok_token *reply, size_t n, size_t *at, const struct iok_token **fields,
+                       size_t *count)
 {
     if (*at >= n || reply[*at].type != IOK_ARRAY || reply[*at].len > n - *at - 1)
         return false;
@@ -372,7 +374,8 @@ static int take_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     if (a->status < 200 || a->status > 999)
         return iok_io_fail(io, IOK_EINVAL, "an answer's status is from 200 to 999");
     if (!http1_value_is_clean(a->reason) || a->reason.n > HTTP1_NAME_BYTES_MAX)
-        return iok_io_fail(io, IOK_EINVAL, "a reason with a line break, or of more than %u bytes", HTTP1_NAME_BYTES_MAX);
+        return iok_io_fail(io, IOK_EINVAL, "a reason with a line break, or of more than %u bytes",
+                           HTTP1_NAME_BYTES_MAX);
     return take_trailer(io, a);
 }
 
@@ -423,7 +426,8 @@ int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t 
         return iok_io_fail(io, IOK_EUNSAFE, "a tunnel (CONNECT) is not possible here: answer with an error");
     bool bare = describes || a.status == 204; /* RFC 9112, 6.3: no body, whatever the program gave */
     bool chunked = !frame->old && a.status != 204 && (a.given.chunked || (a.n_trailer > 0 && !a.given.length));
-    bool says_length = !chunked && a.status != 204 && !a.given.length && (!describes || (a.has_body && a.status != 304));
+    bool says_length =
+        !chunked && a.status != 204 && !a.given.length && (!describes || (a.has_body && a.status != 304));
     frame->close |= a.given.close;
     uint8_t *start = iok_out_reserve(io->out, a.given.bytes + a.reason.n + 160);
     if (start == NULL)

@@ -336,8 +336,8 @@ static void do_answer(struct run *run)
 /* True if the line is not for a peer that does everything right. */
 static bool skip_in_round(struct run *run, const char *verb)
 {
-    static const char *const others[] = {"cancel",    "ping", "reset", "eof",  "error",
-                                         "swallowed", "pong", "push", "ready", "closing", "oneway"};
+    static const char *const others[] = {"cancel", "ping", "reset", "eof",     "error", "swallowed",
+                                         "pong",   "push", "ready", "closing", "oneway"};
     if (strcmp(verb, "url") == 0 || strcmp(verb, "server") == 0 || strcmp(verb, "limit") == 0)
         return false;
     for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
@@ -620,25 +620,14 @@ static const struct {
     const char *verb;
     void (*run)(struct run *run);
 } verbs[] = {
-    {"url", do_url},
-    {"recv", do_recv},
-    {"call", do_call},
-    {"parts", do_parts},
-    {"body", do_body},
-    {"piece", do_piece},
-    {"finish", do_finish},
-    {"break", do_break},
-    {"sent", expect_sent},
-    {"class", expect_class},
-    {"describe", expect_describe},
-    {"check", expect_check},
-    {"server", do_server},
-    {"request", expect_request},
+    {"url", do_url},         {"recv", do_recv},       {"call", do_call},
+    {"sent", expect_sent},   {"class", expect_class}, {"describe", expect_describe},
+    {"check", expect_check}, {"server", do_server},   {"request", expect_request},
     {"answer", do_answer},
 };
 
-static const char *const events[] = {"reply",     "reject", "again", "push", "part",    "go",
-                                     "swallowed", "pong",   "ready", "role", "closing", "not"};
+static const char *const events[] = {"reply", "reject", "again", "push",    "swallowed",
+                                     "pong",  "ready",  "role",  "closing", "not"};
 
 static bool run_expectation(struct run *run, const char *verb)
 {
