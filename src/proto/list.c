@@ -7,11 +7,7 @@ extern const struct iok_proto iok_proto_postgres;
 extern const struct iok_proto iok_proto_redis;
 
 const struct iok_proto *const iok_protos[] = {
-    &iok_proto_redis,
-    &iok_proto_postgres,
-    &iok_proto_http1,
-    &iok_proto_line,
-    NULL,
+    &iok_proto_redis, &iok_proto_postgres, &iok_proto_http1, &iok_proto_line, NULL,
 };
 
 static bool names_hold(const char *const *names, struct iok_span scheme)

@@ -23,6 +23,7 @@ function read(server, bytes) {
   parser[HTTPParser.kOnBody | 0] = body => { current.body += Buffer.from(body).toString('hex'); };
   parser[HTTPParser.kOnMessageComplete | 0] = () => {
     fields = [];
+    target = '';
     if (server || current.status >= 200) messages.push(current);
     current = null;
   };
