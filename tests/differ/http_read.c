@@ -15,7 +15,7 @@ static void read_case(bool server, struct iok_span bytes)
     bool tls;
     kit_host_open(&host, iok_proto_find(iok_span_of("http"), &tls), "http://h", 1u << 20);
     for (int i = 0; i < 3 && !server; i++)
-        kit_host_call(&host, get, 2);
+        kit_host_call(&host, get, 2, 0);
     kit_host_recv(&host, bytes);
     kit_host_eof(&host);
     if (host.events.n > 0)

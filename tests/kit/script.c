@@ -620,14 +620,15 @@ static const struct {
     const char *verb;
     void (*run)(struct run *run);
 } verbs[] = {
-    {"url", do_url},         {"recv", do_recv},       {"call", do_call},
-    {"sent", expect_sent},   {"class", expect_class}, {"describe", expect_describe},
-    {"check", expect_check}, {"server", do_server},   {"request", expect_request},
-    {"answer", do_answer},
+    {"url", do_url},         {"server", do_server},         {"recv", do_recv},
+    {"call", do_call},       {"parts", do_parts},           {"body", do_body},
+    {"piece", do_piece},     {"finish", do_finish},         {"break", do_break},
+    {"answer", do_answer},   {"request", expect_request},   {"sent", expect_sent},
+    {"class", expect_class}, {"describe", expect_describe}, {"check", expect_check},
 };
 
-static const char *const events[] = {"reply", "reject", "again", "push",    "swallowed",
-                                     "pong",  "ready",  "role",  "closing", "not"};
+static const char *const events[] = {"reply",     "reject", "again", "push", "part",    "go",
+                                     "swallowed", "pong",   "ready", "role", "closing", "not"};
 
 static bool run_expectation(struct run *run, const char *verb)
 {
