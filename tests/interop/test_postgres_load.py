@@ -113,7 +113,9 @@ def test_fewer_connections_than_wanted() -> None:
                 assert values == list(range(TASKS))
                 while "too many" not in db.stats()["last_failure"]:
                     await asyncio.sleep(0.01)
-                while db.stats()["connections"] != 2:  # the server may free a refused one's place late
+                while (
+                    db.stats()["connections"] != 2
+                ):  # the server may free a refused one's place late
                     await asyncio.sleep(0.01)
 
         asyncio.run(asyncio.wait_for(main(), 60))

@@ -286,6 +286,43 @@ static void test_patch_and_rewind(void **state)
     finish(&f);
 }
 
+static void test_open_ended(void **state)
+{
+    static uint8_t piece[3000];
+    struct fixture f;
+
+    (void)state;
+    begin(&f, 10000);
+    iok_tape_open_ended(&f.tape, IOK_BYTES);
+    for (int i = 0; i < 3; i++) {
+        memset(piece, 'a' + i, sizeof(piece));
+        iok_tape_fill_all(&f.tape, iok_span(piece, sizeof(piece)));
+    }
+    iok_tape_shut(&f.tape);
+    iok_tape_i64(&f.tape, 7); /* there is room again behind it */
+    assert_int_equal(iok_tape_error(&f.tape), 0);
+    assert_int_equal(f.tape.n_tokens, 2);
+    assert_int_equal(f.tape.tokens[0].len, 9000);
+    assert_int_equal(f.tape.held_bytes, 9000 + 2 * sizeof(struct iok_token));
+    assert_int_equal(f.tape.tokens[0].p[2999], 'a');
+    assert_int_equal(f.tape.tokens[0].p[3000], 'b');
+    assert_int_equal(f.tape.tokens[0].p[8999], 'c');
+    iok_tape_open_ended(&f.tape, IOK_BYTES);
+    iok_tape_fill_all(&f.tape, iok_span(piece, 1000));
+    assert_int_equal(iok_tape_error(&f.tape), IOK_ELIMIT);
+    iok_tape_shut(&f.tape);
+    finish(&f);
+
+    begin(&f, 10000);
+    f.tape.discard = true;
+    iok_tape_open_ended(&f.tape, IOK_BYTES);
+    iok_tape_fill_all(&f.tape, iok_span(piece, sizeof(piece)));
+    iok_tape_shut(&f.tape);
+    assert_int_equal(f.tape.n_tokens, 0);
+    assert_int_equal(iok_tape_error(&f.tape), 0);
+    finish(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_hold),
         cmocka_unit_test(test_skip),
         cmocka_unit_test(test_patch_and_rewind),
+        cmocka_unit_test(test_open_ended),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
