@@ -681,10 +681,19 @@ void iok_conn_free(struct iok_conn *conn)
     iok_service_drop(service);
 }
 
+/* Nothing else tells whether the server is alive, and other calls have other connections. */
+static void close_given_up(struct iok_conn *conn, struct iok_call *call)
+{
+    struct iok_error err;
+
+    iok_flight_at(conn, call->seq)->call = NULL;
+    iok_err(&err, 0, "its request was given up");
+    iok_conn_close(conn, &err);
+}
+
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
 {
     struct iok_flight *flight;
-    struct iok_error err;
     uint64_t start;
 
     call->conn = NULL;
@@ -697,13 +706,12 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
     conn->n_left++;
     conn->service->n_inflight--;
     iok_service_want_pump(conn->service);
-    flight = iok_flight_at(conn, call->seq);
-    flight->call = NULL;
-    if (is_single(conn)) { /* nothing else tells whether the server is alive; other calls have other connections */
-        iok_err(&err, 0, "its request was given up");
-        iok_conn_close(conn, &err);
+    if (is_single(conn)) {
+        close_given_up(conn, call);
         return;
     }
+    flight = iok_flight_at(conn, call->seq);
+    flight->call = NULL;
     if (conn->io.tape == &call->reply) { /* in the middle of its reply: the rest is read and dropped */
         iok_tape_deinit(&conn->scrap);
         iok_tape_init(&conn->scrap, NULL, 0, NULL, 0, conn->io.max_reply, NULL);
@@ -717,6 +725,8 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
     }
     start = call->seq == conn->head_seq ? conn->out.taken : conn->flights[(call->seq - 1) & (conn->n_slots - 1)].end;
     if (iok_out_own(&conn->out, start, flight->end) != 0) {
+        struct iok_error err;
+
         iok_err(&err, IOK_ENOMEM, "out of memory for the unsent rest of a cancelled call");
         iok_conn_close(conn, &err);
     }
