@@ -17,7 +17,7 @@ from collections.abc import Callable
 import h11
 import httptools
 
-PROGRAM = pathlib.Path(__file__).parents[2] / "build" / "c" / "bench" / "codec_http1"
+PROGRAM = pathlib.Path(__file__).parents[2] / "build" / "c" / "tests" / "http_time"
 REQUEST = (
     b"GET /wp-content/uploads/2026/03/hello-kitty.jpg HTTP/1.1\r\n"
     b"Host: www.kittyhell.example\r\n"

@@ -1,4 +1,4 @@
-/* http1.c - what reading costs: requests of a line and ten fields, through the server's role of our codec, to a tape.
+/* http_time.c - what reading costs, for bench/codec: requests of a line and ten fields, through the server's role of our codec, to a tape.
  *
  * Prints nanoseconds for one, the least of the rounds, and instructions, where the machine counts them; else -1. */
 #include <linux/perf_event.h>
