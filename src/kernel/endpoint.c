@@ -573,13 +573,17 @@ static void close_useless(struct iok_service *service)
     }
 }
 
+static bool is_by_need(const struct iok_service *service)
+{
+    return (service->proto->flags & IOK_PROTO_SINGLE) != 0;
+}
+
 /* How many connections for shared calls there should be. */
 static uint64_t count_wanted(const struct iok_service *service)
 {
-    bool by_need = (service->proto->flags & IOK_PROTO_SINGLE) != 0;
     uint64_t max = service->config.connections, needed = service->n_pending;
 
-    if (!by_need) {
+    if (!is_by_need(service)) {
         return max;
     }
     if (needed == 0 && iok_count_get(&service->connects) == 0) {
@@ -595,7 +599,8 @@ void iok_service_fill(struct iok_service *service)
     uint32_t shared, leases;
 
     if (service->closed || service->core->stopping ||
-        (service->settled && iok_list_empty(&service->lease_wait) && iok_list_empty(&service->queue))) {
+        (service->settled && iok_list_empty(&service->lease_wait) &&
+         (!is_by_need(service) || iok_list_empty(&service->queue)))) {
         return;
     }
     service->settled = true;
