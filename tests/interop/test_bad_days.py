@@ -24,7 +24,7 @@ SOON = 0.3
         ("", "empty"),
         ("localhost:6379", "no scheme|unknown scheme"),
         ("redis:", "no scheme"),
-        ("http://localhost", "unknown scheme 'http': known are redis"),
+        ("gopher://localhost", "unknown scheme 'gopher': known are redis"),
         ("redis://", "no host"),
         ("redis://h:99999", "bad port: expected a number"),
         ("redis://h:port", "bad port: expected a number"),
