@@ -5,7 +5,10 @@
 #include "../base/mem.h"
 #include "kernel.h"
 
-#define IOK_PUSH_BYTES_MIN 16u /* RESP3's least, ">3 $7 message $1 c $0", has 31 with its line ends; MONITOR's 40 */
+/* The smallest message that is pushed: PostgreSQL's NotificationResponse has a type (1), a length (4), a process (4), a
+ * channel of a letter and its NUL (2), and the NUL of no payload (1). RESP3's least, ">3 $7 message $1 c $0", has 31 with
+ * its line ends, MONITOR's 40. A peer that sends smaller ones, which no server does, loses its connection. */
+#define IOK_PUSH_BYTES_MIN 12u
 #define IOK_SCRATCH_BYTES (256u * 1024)  /* one read: as much as a socket buffer usually holds */
 #define IOK_OUT_HIGH_BYTES (256u * 1024) /* unsent bytes above which calls rather wait in the queue, still NEVER_SENT */
 #define IOK_REST_MAX_BYTES (IOK_SCRATCH_BYTES / 2) /* what feed may leave: a line of 64 KiB and room */

@@ -199,10 +199,12 @@ static int end_push(struct iok_conn *conn)
         return conn->push_lost ? iok_io_fail(&conn->io, IOK_ENOMEM, "out of memory for a pushed message") : 0;
     }
     error = iok_tape_error(&message->tape);
-    if (error == 0 && takes_parts(conn->stream) && iok_ring_room(&conn->stream->stream->ring) == 0) {
-        error = IOK_ELIMIT; /* none may be missing; a codec makes them large enough */
+    if (error == 0 && conn->stream != NULL && iok_ring_room(&conn->stream->stream->ring) == 0) {
+        iok_message_free(message); /* none may be missing without a word */
+        return iok_io_fail(&conn->io, IOK_ELIMIT, "more messages at once than a stream holds (%u)",
+                           2 * IOK_STREAM_MESSAGES_MAX);
     }
-    if (conn->stream == NULL || error != 0 || iok_ring_room(&conn->stream->stream->ring) == 0) {
+    if (conn->stream == NULL || error != 0) {
         iok_message_free(message);
         return error == 0 ? 0
                           : iok_io_fail(&conn->io, error,

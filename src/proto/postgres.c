@@ -10,7 +10,8 @@
  *     ParseComplete ParameterDescription RowDescription  BindComplete DataRow... CommandComplete  ReadyForQuery
  *     |------------- not of a known statement ---------|
  *
- * As a tape: array 4 [names, types, rows, tag], or attributes with the fields of an error, and the error. The tag is null
+ * As a tape: array 4 [names, types, rows, tag] (of a statement that is only described its parameters' types instead of
+ * rows), or attributes with the fields of an error, and the error. The tag is null
  * if a cursor has more rows.
  *
  * Invariants: feed leaves at most a message's head or a value's length unused; a row's values go to the tape as they
@@ -219,6 +220,17 @@ static int begin_reply(struct pg *pg, struct iok_io *io)
     return 0;
 }
 
+/* Of a statement that is only described: its parameters' types stand where rows would. */
+static void put_described(struct pg *pg, struct iok_io *io)
+{
+    put_head(pg, io);
+    for (uint32_t i = 0; i < pg->shape->n_params; i++)
+        iok_tape_i64(io->tape, pg->shape->params[i]);
+    iok_tape_patch(io->tape, pg->rows_at, pg->shape->n_params);
+    iok_tape_copy(io->tape, IOK_TEXT, 0, iok_span_of("DESCRIBE"));
+    pg->bound = pg->completed = true;
+}
+
 static int on_description(struct pg *pg, struct iok_io *io, struct iok_span body)
 {
     int rc = 0;
@@ -236,6 +248,8 @@ static int on_description(struct pg *pg, struct iok_io *io, struct iok_span body
     pg->described = true;
     if (rc == 0 && pg->kind == PG_FIRST && statement_of(pg)->state == PG_PARSING)
         statement_of(pg)->state = PG_KNOWN;
+    if (rc == 0 && pg->kind == PG_DESCRIBE)
+        put_described(pg, io);
     return rc;
 }
 
@@ -751,7 +765,7 @@ static int pg_encode(void *state, struct iok_io *io, const struct iok_token *arg
         parts ? pg_copy_encode(&pg->copy, io, sql) : pg_encode_request(&pg->cache, &pg->cursors, io, args, n, flight);
     if (parts)
         flight->tag = PG_TAG(PG_COPY, PG_NO_CURSOR, PG_NO_SLOT);
-    if (rc == 0)
+    if (rc == 0 && !pg_describes(args, n))
         pg->effects |= (uint8_t)pg_sql_effect(sql);
     return rc;
 }

@@ -276,6 +276,9 @@ enum pg_effect {
 
 /* The SQL text: the first argument, or what follows an array that says more about the request. n 0 if there is none. */
 struct iok_span pg_sql_of(const struct iok_token *args, size_t n);
+/* Whether the request only asks what a statement takes and gives: an array of the text "describe" is before its SQL. */
+bool pg_describes(const struct iok_token *args, size_t n);
+#define PG_DESCRIBE_TOKENS 2u /* that array and that text */
 /* enum pg_effect bits. */
 unsigned pg_sql_effect(struct iok_span sql);
 bool pg_sql_is_copy(struct iok_span sql);
@@ -349,6 +352,7 @@ enum pg_kind {
     PG_MORE,  /* further rows of a cursor */
     PG_CLOSE, /* a cursor is closed */
     PG_COPY,
+    PG_DESCRIBE, /* parsed only, to tell what it takes and gives */
 };
 #define PG_TAG(kind, cursor, slot) ((uint32_t)(kind) << 28 | (uint32_t)(cursor) << 16 | ((slot)&0xffffu))
 #define PG_TAG_KIND(tag) ((uint8_t)((tag) >> 28))

@@ -4,6 +4,7 @@
  *     known                                   Bind  Execute  Sync
  *     once               Parse "" Describe "" Bind  Execute  Sync      no room, or the same text is being parsed
  *     more                                          Execute  Sync      of a cursor; or it is closed: Close Sync
+ *     describe           Parse "" Describe ""                Sync      what it takes and gives; it does not run
  *
  * So a request costs one round trip whether it is new or not, and one that fails touches no other: the server skips
  * up to the Sync. A parameter goes as text, which the server reads as it would read a literal in quotes; in binary
@@ -49,7 +50,7 @@ struct request {
     uint32_t slot;
     struct pg_statement *statement; /* NULL if once */
     char name[NAME_BYTES_MAX];
-    bool has_cursor;
+    bool has_cursor, describes;
     struct iok_span cursor; /* its name */
     uint32_t rows;          /* at most so many; 0: all, or of a cursor without SQL: close it */
     uint32_t cursor_id;
@@ -141,7 +142,8 @@ static int look_at_cursor(struct request *r, const struct iok_token *args, size_
     bool right = args->len == 3 && n >= CURSOR_TOKENS && args[1].type == IOK_TEXT && args[2].type == IOK_TEXT &&
                  args[3].type == IOK_I64 && iok_span_eq(iok_token_span(&args[1]), iok_span_of("cursor"));
     if (!right)
-        return iok_io_fail(r->io, IOK_ETYPE, "an array before the SQL text is: \"cursor\", its name, a number of rows");
+        return iok_io_fail(r->io, IOK_ETYPE,
+                           "an array before the SQL text is: \"cursor\", its name, a number of rows; or \"describe\"");
     r->has_cursor = true;
     r->cursor = iok_token_span(&args[2]);
     if (r->cursor.n == 0 || r->cursor.n > PG_CURSOR_NAME_MAX || memchr(r->cursor.p, '\0', r->cursor.n) != NULL)
@@ -154,7 +156,13 @@ static int look_at_cursor(struct request *r, const struct iok_token *args, size_
 
 static int look(struct request *r, const struct iok_token *args, size_t n)
 {
-    if (n > 0 && args->type == IOK_ARRAY) {
+    r->describes = pg_describes(args, n);
+    if (r->describes) {
+        args += PG_DESCRIBE_TOKENS;
+        n -= PG_DESCRIBE_TOKENS;
+        if (n > 1)
+            return iok_io_fail(r->io, IOK_EINVAL, "a statement is described without parameters");
+    } else if (n > 0 && args->type == IOK_ARRAY) {
         int rc = look_at_cursor(r, args, n);
         if (rc < 0)
             return rc;
@@ -179,6 +187,11 @@ static int look(struct request *r, const struct iok_token *args, size_t n)
 static int choose_statement(struct request *r, struct pg_cache *cache)
 {
     int error = 0;
+    if (r->describes) {
+        r->kind = PG_DESCRIBE;
+        r->slot = PG_NO_SLOT;
+        return 0;
+    }
     r->kind = PG_ONCE;
     r->slot = r->far_octets ? PG_NO_SLOT : pg_cache_find(cache, r->sql, r->octets);
     if (r->slot != PG_NO_SLOT && cache->slots[r->slot].state == PG_PARSING) {
@@ -450,11 +463,12 @@ static int put_request(struct request *r)
     r->start = at = iok_out_reserve(r->io->out, FRAME_BYTES_MAX + r->sql.n + r->bytes - r->beside + 2 * columns);
     if (at == NULL)
         return iok_io_fail(r->io, IOK_ENOMEM, "out of memory for a request");
-    if (r->kind == PG_ONCE || r->kind == PG_FIRST)
+    if (r->kind == PG_ONCE || r->kind == PG_FIRST || r->kind == PG_DESCRIBE)
         at = put_parse(at, r);
-    if (r->kind != PG_MORE && r->kind != PG_CLOSE)
+    if (r->kind == PG_ONCE || r->kind == PG_FIRST || r->kind == PG_BOUND)
         at = put_bind(at, r);
-    at = r->kind == PG_CLOSE ? put_close(at, r) : put_execute(at, r);
+    if (r->kind != PG_DESCRIBE)
+        at = r->kind == PG_CLOSE ? put_close(at, r) : put_execute(at, r);
     at = begin(at, 'S', &length);
     finish(at, length);
     commit(r, (size_t)(at - r->start));
@@ -489,7 +503,7 @@ int pg_encode_request(struct pg_cache *cache, struct pg_cursors *cursors, struct
 {
     struct request r = {.io = io};
     int rc = look(&r, args, n);
-    if (rc == 0 && (pg_sql_effect(r.sql) & PG_EFFECT_STATEMENTS) != 0)
+    if (rc == 0 && !r.describes && (pg_sql_effect(r.sql) & PG_EFFECT_STATEMENTS) != 0)
         pg_cache_retire_all(cache);
     if (rc == 0 && r.has_cursor)
         rc = choose_cursor(&r, cursors);

@@ -192,6 +192,12 @@ struct iok_span pg_sql_of(const struct iok_token *args, size_t n)
     return text ? iok_token_span(&args[at]) : iok_span(NULL, 0);
 }
 
+bool pg_describes(const struct iok_token *args, size_t n)
+{
+    return n >= PG_DESCRIBE_TOKENS && args->type == IOK_ARRAY && args->len == 1 && args[1].type == IOK_TEXT &&
+           iok_span_eq(iok_token_span(&args[1]), iok_span_of("describe"));
+}
+
 bool pg_sql_is_copy(struct iok_span sql)
 {
     struct iok_span rest;
@@ -212,6 +218,8 @@ void pg_classify(const struct iok_token *args, size_t n, struct iok_class *out)
     const struct statement *statement = find(pg_sql_of(args, n), &rest);
     /* Any statement may call a function that leaves something behind in its session. */
     *out = (struct iok_class){.flags = IOK_CLASS_DIRTY};
+    if (pg_describes(args, n))
+        return; /* whatever it is, it does not run */
     if (n > 0 && args->type == IOK_ARRAY) {
         out->flags |= IOK_CLASS_NEEDS_LEASE;
         out->why = cursor_why;

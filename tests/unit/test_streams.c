@@ -12,6 +12,7 @@
 #include "simnet.h"
 
 #define REDIS "redis://10.0.0.1:7000?protocol=2"
+#define POSTGRES "postgresql://me@10.0.0.1/db?sslmode=disable&connections=1"
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static uint64_t stat_of(const struct iok_count *count)
@@ -302,6 +303,126 @@ static void test_confirmations_are_not_dropped(void **state)
     world_free(w);
 }
 
+#define NOTIFICATION_BYTES 12u /* the smallest: a channel of one letter, no payload */
+
+/* The n smallest notifications of PostgreSQL, numbered from 0 by their process. */
+static char *notifications(unsigned n)
+{
+    char *all = calloc(n, NOTIFICATION_BYTES);
+
+    assert_non_null(all);
+    for (unsigned i = 0; i < n; i++) {
+        const char one[NOTIFICATION_BYTES] = {'A', 0, 0, 0, 11, 0, 0, (char)(i >> 8), (char)i, 'c', 0, 0};
+
+        memcpy(all + (size_t)i * NOTIFICATION_BYTES, one, sizeof(one));
+    }
+    return all;
+}
+
+static void listen_to_postgres(struct listening *l)
+{
+    static const char signed_in[] = "R\0\0\0\10\0\0\0\0Z\0\0\0\5I";
+    static const char listens[] = "1\0\0\0\4t\0\0\0\6\0\0n\0\0\0\0042\0\0\0\4C\0\0\0\13LISTEN\0Z\0\0\0\5I";
+
+    l->w = world_new(POSTGRES);
+    l->lease = iok_lease_new(l->w->port, l->w->service, NULL);
+    sim_arrive_bytes(world_connect(l->w), signed_in, sizeof(signed_in) - 1);
+    world_run(l->w);
+    l->call = world_submit(l->w, "LISTEN c", -1, l->lease);
+    world_run(l->w);
+    l->link = world_connect(l->w);
+    sim_arrive_bytes(l->link, signed_in, sizeof(signed_in) - 1);
+    world_run(l->w);
+    sim_arrive_bytes(l->link, listens, sizeof(listens) - 1);
+    world_run(l->w);
+    world_pending(l->w, l->call);
+}
+
+/* The process of the next notification; -1 if there is none. */
+static int64_t take_notification(struct listening *l)
+{
+    const struct iok_token *tokens;
+    int64_t number;
+    size_t n;
+
+    world_take(l->w);
+    tokens = iok_call_message(l->call, &n);
+    if (tokens != NULL && tokens->type != IOK_PUSH) { /* the answer to LISTEN */
+        iok_call_next(l->call);
+        tokens = iok_call_message(l->call, &n);
+    }
+    if (tokens == NULL) {
+        return -1;
+    }
+    assert_int_equal(n, 5);
+    number = tokens[4].i;
+    iok_call_next(l->call);
+    world_run(l->w);
+    return number;
+}
+
+/* However small they are, one read never brings more than there is room for. */
+static void test_flood_of_the_smallest(void **state)
+{
+    const unsigned total = 6000;
+    const size_t all_bytes = (size_t)total * NOTIFICATION_BYTES;
+    char *all = notifications(total);
+    struct listening l;
+    unsigned taken = 0;
+    size_t done = 0;
+
+    (void)state;
+    listen_to_postgres(&l);
+    while (taken < total) {
+        while (l.link->reading && done < all_bytes) {
+            size_t n;
+            uint8_t *at = l.link->events->read_space(l.link->owner, &n);
+
+            assert_non_null(at);
+            n = n < all_bytes - done ? n : all_bytes - done;
+            memcpy(at, all + done, n);
+            done += n;
+            l.link->events->arrived(l.link->owner, n);
+            world_run(l.w);
+        }
+        assert_int_equal(take_notification(&l), taken++);
+    }
+    assert_int_equal(take_notification(&l), -1);
+    assert_int_equal(stat_of(&l.w->service->dropped), 0);
+    free(all);
+    iok_abandon(l.call);
+    stop_listening(&l);
+}
+
+/* Those that came within a reply are delivered behind it at once: more than there is room for end the stream. */
+static void test_more_at_once_than_room(void **state)
+{
+    static const char begins[] = "1\0\0\0\4";
+    static const char ends[] = "t\0\0\0\6\0\0n\0\0\0\0042\0\0\0\4I\0\0\0\4Z\0\0\0\5I";
+    const unsigned total = 5000, room = 2 * IOK_STREAM_MESSAGES_MAX;
+    char *all = notifications(total);
+    struct listening l;
+    struct iok_call *call;
+
+    (void)state;
+    listen_to_postgres(&l);
+    assert_int_equal(take_notification(&l), -1);
+    call = world_submit(l.w, "SELECT 1", -1, l.lease);
+    world_run(l.w);
+    sim_arrive_bytes(l.link, begins, sizeof(begins) - 1);
+    sim_arrive_bytes(l.link, all, (size_t)total * NOTIFICATION_BYTES);
+    sim_arrive_bytes(l.link, ends, sizeof(ends) - 1);
+    world_run(l.w);
+    assert_true(l.link->closed_by_us);
+    for (unsigned i = 0; i < room; i++) {
+        assert_int_equal(take_notification(&l), i);
+    }
+    world_expect(l.w, l.call, IOK_MAYBE_EXECUTED, IOK_ELIMIT, NULL);
+    free(all);
+    iok_abandon(call);
+    stop_listening(&l);
+}
+
 /* Without memory for a message the stream ends, rather than go on with a hole. */
 static void test_no_memory_for_a_message(void **state)
 {
@@ -363,6 +484,8 @@ int main(void)
         cmocka_unit_test(test_stream_drops_by_bytes),
         cmocka_unit_test(test_lost_while_dropping),
         cmocka_unit_test(test_confirmations_are_not_dropped),
+        cmocka_unit_test(test_flood_of_the_smallest),
+        cmocka_unit_test(test_more_at_once_than_room),
         cmocka_unit_test(test_no_memory_for_a_message),
         cmocka_unit_test(test_stream_cancelled_while_held_back),
     };

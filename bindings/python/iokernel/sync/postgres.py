@@ -12,6 +12,7 @@ from iokernel.postgres import (
     Isolation,
     Record,
 )
+from iokernel.postgres_prepared import Column, Parameter, describe
 from iokernel.postgres_steps import (
     Steps,
     TransactionSteps,
@@ -19,9 +20,10 @@ from iokernel.postgres_steps import (
     innermost,
     run_transaction,
 )
+from iokernel.postgres_streams import BATCH_ROWS
 from iokernel.postgres_types import ALL, BY_NAME, BY_OID, Decoders, learn, set_decoder
 from iokernel.sync.client import Client, Lease
-from iokernel.sync.postgres_streams import Listener, PostgresStreams
+from iokernel.sync.postgres_streams import Cursor, Listener, PostgresStreams
 
 T = TypeVar("T")
 
@@ -43,6 +45,9 @@ class PostgresQueries:
     __slots__ = ()
 
     if TYPE_CHECKING:
+
+        def _places(self) -> tuple[Postgres | None, PostgresLease | None]:
+            """Whose it is: a client's or a lease's; the other one is None."""
 
         def call(
             self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
@@ -89,6 +94,16 @@ class PostgresQueries:
         """Give the replies; a failed one's exception stands in its place."""
         return self.call_many(commands, timeout=timeout)
 
+    def prepare(self, sql: str, *, timeout: float | None = None) -> Prepared:
+        """Let the server check a statement, and tell what it takes and gives; it does not run.
+
+        What is wrong with it is raised here. ``timeout`` is for each of the two questions.
+        """
+        client, lease = self._places()
+        on = client or lease
+        assert on is not None
+        return Prepared(on, sql, *finish(describe(on, sql, timeout)))
+
     def executemany(
         self, sql: str, rows: Iterable[Sequence[Any]], *, timeout: float | None = None
     ) -> None:
@@ -100,6 +115,67 @@ class PostgresQueries:
         run in their order.
         """
         finish(execute_many(self, sql, rows, timeout))
+
+
+class Prepared:
+    """A statement that was checked by the server: what it takes and gives, and ways to run it.
+
+    It runs where it was prepared: on the client, or on the lease. Each connection that it comes to
+    prepares it for itself, as it does with any statement, so it needs no closing, and outlives a
+    lost connection.
+    """
+
+    __slots__ = ("_on", "columns", "parameters", "sql")
+
+    def __init__(
+        self,
+        on: Postgres | PostgresLease,
+        sql: str,
+        parameters: tuple[Parameter, ...],
+        columns: tuple[Column, ...],
+    ) -> None:
+        self._on = on
+        self.sql = sql
+        self.parameters = parameters
+        self.columns = columns
+
+    def fetch(
+        self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> list[Record]:
+        """Give all rows."""
+        return self._on.fetch(self.sql, *args, timeout=timeout, repeatable=repeatable)
+
+    def fetchrow(
+        self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> Record | None:
+        """Give the first row; None if there is none."""
+        return self._on.fetchrow(self.sql, *args, timeout=timeout, repeatable=repeatable)
+
+    def fetchval(
+        self,
+        *args: Any,
+        column: int = 0,
+        timeout: float | None = None,
+        repeatable: bool | None = None,
+    ) -> Any:
+        """Give one value of the first row; None if there is no row."""
+        return self._on.fetchval(
+            self.sql, *args, column=column, timeout=timeout, repeatable=repeatable
+        )
+
+    def execute(
+        self, *args: Any, timeout: float | None = None, repeatable: bool | None = None
+    ) -> str:
+        """Run it and give its command tag."""
+        return self._on.execute(self.sql, *args, timeout=timeout, repeatable=repeatable)
+
+    def executemany(self, rows: Iterable[Sequence[Any]], *, timeout: float | None = None) -> None:
+        """Run it for each row of parameters, as executemany() of the client does."""
+        self._on.executemany(self.sql, rows, timeout=timeout)
+
+    def cursor(self, *args: Any, batch: int = BATCH_ROWS) -> Cursor:
+        """Iterate over rows in batches; on a lease within a transaction."""
+        return self._on.cursor(self.sql, *args, batch=batch)
 
 
 class PostgresTransaction(TransactionSteps):
