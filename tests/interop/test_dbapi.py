@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from iokernel.dbapi import placeholders, postgresql
 from iokernel.sync import Postgres
-from kit.postgres import PostgresServer
+from kit.postgres import PASSWORD, PostgresServer
 
 
 @pytest.fixture
@@ -240,3 +240,41 @@ def test_threads_share_a_connection(connection: postgresql.Connection) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_options_by_name(shared_postgres: PostgresServer) -> None:
+    name = "so & so"
+    with postgresql.connect(
+        host="127.0.0.1",
+        port=shared_postgres.port,
+        user="app",
+        password=PASSWORD,
+        database="app",
+        application_name=name,
+        sslmode=None,
+    ) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT current_setting('application_name'), current_database()")
+        assert cursor.fetchone() == (name, "app")
+        with pytest.raises(postgresql.InterfaceError, match="client"):
+            postgresql.connect(Postgres(shared_postgres.unix_url, mode="sync"), user="app")
+    with postgresql.connect(f"{shared_postgres.unix_url}?leases=3", dbname="template1") as other:
+        cursor = other.cursor()
+        cursor.execute("SELECT current_database()")
+        assert cursor.fetchone() == ("template1",)
+    with pytest.raises(postgresql.InterfaceError, match="twice|once|given"):
+        postgresql.connect(f"{shared_postgres.unix_url}?dbname=postgres", dbname="template1")
+    with pytest.raises(postgresql.InterfaceError, match="nonsense"):
+        postgresql.connect("postgresql://localhost", nonsense=1)
+
+
+def test_no_password_is_shown(shared_postgres: PostgresServer) -> None:
+    with pytest.raises(postgresql.OperationalError) as caught:
+        postgresql.connect(
+            host="127.0.0.1",
+            port=shared_postgres.port,
+            user="nobody_here",
+            password="s3cret",
+            wait=5,
+        )
+    assert "s3cret" not in str(caught.value)

@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from iokernel import _core, errors
 from iokernel.dbapi.exceptions import (
@@ -144,12 +144,31 @@ def _client_of(url: str) -> Postgres:
         return client
 
 
-def connect(service: str | _core.Client, *, wait: float = 30.0) -> Connection:
+def _with_options(url: str, options: dict[str, object]) -> str:
+    """Give the URL with these options, too; those that are None are left out."""
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    if "database" in given:
+        given["dbname"] = given.pop("database")
+    if not given:
+        return url
+    return url + ("&" if "?" in url else "?") + urlencode(given, quote_via=quote)
+
+
+def connect(
+    service: str | _core.Client = "postgresql://", *, wait: float = 30.0, **options: object
+) -> Connection:
     """Give a connection to the service of a URL (docs/urls.md), or of a client of iokernel.
+
+    Options may also be given by name, such as ``host``, ``port``, ``user``, ``password`` and
+    ``dbname`` (or ``database``); one that the URL has already is an error.
 
     It waits so many seconds until one is free (``leases=`` in the URL is the limit). Statements
     have the deadline that ``timeout=`` in the URL says, and without that none.
     """
+    if isinstance(service, str):
+        service = _with_options(service, options)
+    elif options:
+        raise InterfaceError("options go with a URL, not with a client that is there already")
     try:
         if isinstance(service, str):
             client = _client_of(service)
