@@ -50,7 +50,7 @@ def required() -> list[str]:
 def is_missing(name: str) -> bool:
     """Tell whether a package is absent from this environment."""
     try:
-        distribution(name)
+        distribution(name.partition("[")[0])
     except PackageNotFoundError:
         return True
     return False

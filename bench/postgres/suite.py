@@ -70,8 +70,8 @@ class Bench(Rounds):
             return self.server.skipped["pgbouncer"]
         try:
             importlib.import_module(name.partition("_")[0])
-        except ImportError as error:
-            return str(error)
+        except Exception as error:  # absent, or its parts do not fit together
+            return f"{type(error).__name__}: {error}"
         return None
 
     def measure(self, scenario: str, peer: str) -> dict[str, Any]:
