@@ -277,8 +277,10 @@ LOOP = """
         calls = [client.incr("n") for _ in range(100)]
         if os.fork() == 0:
             return calls
-        assert sorted(await asyncio.gather(*calls)) == list(range(1, 101))
-        assert os.wait()[1] == 0
+        got = set(await asyncio.gather(*calls))
+        assert len(got) == 100 and max(got) <= 102, got  # the child's two may come between
+        status = os.wait()[1]
+        assert status == 0, status
         mine = await client.client_id()
         assert client.stats()["connects"] == 1
         return await client.get("n"), mine
@@ -318,6 +320,7 @@ LOOP = """
                 coroutine.send(None)
             except StopIteration:
                 os._exit(0)
+            sys.stderr.write("it waits on the old loop\\n")
             os._exit(1)
         print(result[0].decode())
 
@@ -327,8 +330,13 @@ LOOP = """
 
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 def test_fork_inside_a_loop(redis_server: RedisServer, kind: str) -> None:
-    source = f"\n    from {kind} import new_event_loop\n" + LOOP
-    assert run(source, redis_server.url) == "102\n"
+    # uvloop's libuv may batch epoll_ctl in an io_uring, whose memory parent and child share: after a fork its own
+    # assertion about it can fail (uv__epoll_ctl_flush), with or without iokernel.
+    source = f"""
+    os.environ["UV_USE_IO_URING"] = "0"
+    from {kind} import new_event_loop
+"""
+    assert run(source + LOOP, redis_server.url) == "102\n"
 
 
 def test_replies_of_the_parent_can_be_cancelled_in_the_child(redis_server: RedisServer) -> None:
