@@ -157,7 +157,7 @@ struct iok_kernel;
 
 /* How the hand-off between a waiting thread and the kernel thread works; see docs/performance.md. */
 enum iok_handoff {
-    IOK_HANDOFF_AUTO = 0, /* LEAD, spinning, when all calls under way are the waiter's; else WAKE */
+    IOK_HANDOFF_AUTO = 0, /* LEAD, spinning, when all calls under way are the waiter's and at most 256; else WAKE */
     IOK_HANDOFF_WAKE,     /* descriptors only */
     IOK_HANDOFF_SPIN,     /* spin before sleeping */
     IOK_HANDOFF_LEAD,     /* the waiter runs the loop; no spinning */
