@@ -19,7 +19,7 @@ import time
 
 ROOT = pathlib.Path(__file__).parent.parent
 PLANTED = ROOT / "tests/sim/planted"
-SEEDS = 100_000
+SEEDS = 1_000_000
 TREE = ("include", "src", "tests", "tools", "meson.build", "meson_options.txt")
 
 
