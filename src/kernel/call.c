@@ -5,7 +5,9 @@
 #include "../base/mem.h"
 #include "kernel.h"
 
-#define IOK_RING_EVERY 32u /* completions before a sleeping port is woken early, to work in parallel */
+/* Completions before a sleeping port is woken early, to work in parallel. One that is woken for few catches up with the
+ * kernel, and then the two pull the same cache lines to and fro. */
+#define IOK_RING_EVERY 256u
 
 static void to_port(struct iok_core *core, struct iok_port *port, uintptr_t entry)
 {
