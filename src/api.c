@@ -63,6 +63,7 @@ struct iok_port *iok_port_new(struct iok_kernel *kernel, struct iok_error *err)
     port->calls_max = kernel->port_calls_max;
     port->bytes_max = port->bytes_left = kernel->port_bytes_max;
     port->due_ns = UINT64_MAX;
+    port->clock.trusted = kernel->clock_trusted;
     iok_count_ref(&kernel->refs);
     iok_port_inbox_push(&kernel->core.inbox, &port->link);
     iok_kick(port);
@@ -313,10 +314,23 @@ void iok_port_free_doomed(struct iok_port *port)
     }
 }
 
+/* As iok_now_ns, and cheaper for a port that is busy. */
+static uint64_t port_now(struct iok_port *port)
+{
+    uint64_t before = iok_clock_ticks();
+    uint64_t now = iok_clock_at(&port->clock, before);
+
+    if (now == 0) {
+        now = iok_now_ns();
+        iok_clock_looked(&port->clock, before, now, iok_clock_ticks());
+    }
+    return now;
+}
+
 static void picked_up(struct iok_call *call)
 {
     struct iok_service *service = call->service;
-    uint64_t now = iok_now_ns();
+    uint64_t now = port_now(call->port);
 
     call->app |= IOK_APP_ENDED;
     call->stamps.picked_up = now;
@@ -614,7 +628,7 @@ int iok_submit(struct iok_call *call)
         (call->args.n_tokens == 0 && (call->flags & (IOK_CALL_READY | IOK_CALL_PART)) == 0)) {
         return IOK_EINVAL;
     }
-    call->stamps.submitted = iok_now_ns();
+    call->stamps.submitted = port_now(port);
     if ((call->app & IOK_APP_FAILED) != 0) { /* an earlier attempt */
         call->app &= ~(uint32_t)IOK_APP_FAILED;
         iok_tape_deinit(&call->reply);

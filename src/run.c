@@ -241,6 +241,7 @@ struct iok_kernel *iok_kernel_new(const struct iok_options *options, struct iok_
     kernel->port_bytes_max = chosen.port_bytes_max == 0 ? IOK_PORT_BYTES : chosen.port_bytes_max;
     kernel->handoff = chosen.handoff;
     kernel->may_spin = usable_cpus() > 1;
+    kernel->clock_trusted = iok_clock_is_trusted();
     (void)snprintf(kernel->name, sizeof(kernel->name), "%s", chosen.name != NULL ? chosen.name : "iokernel");
     if (chosen.chaos != NULL && chosen.chaos[0] != '\0') {
         kernel->chaos_options = iok_strndup(chosen.chaos, strlen(chosen.chaos));

@@ -11,6 +11,7 @@
 
 #include <iokernel.h>
 
+#include "../base/clock.h"
 #include "../base/hist.h"
 #include "../base/list.h"
 #include "../net/net.h"
@@ -41,6 +42,7 @@ struct iok_port {
     bool left;                     /* freed in a child before its kernel was settled, which does it then: src/fork.c */
     uint32_t n_calls, n_leases, n_free;
     uint64_t quick_ns; /* how long waits of this port last, a moving average */
+    struct iok_clock clock;
     /* its bounds: calls that were handed over and are not freed yet, and the bytes of their arguments */
     uint32_t n_counted, calls_max, n_parked;
     uint64_t bytes_left, bytes_max;

@@ -37,6 +37,37 @@ def test_is_an_asyncio_task(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_until_complete(main())
 
 
+def test_who_is_current_in_a_drain(
+    loop: asyncio.AbstractEventLoop, shared_redis: RedisServer
+) -> None:
+    """Of tasks resumed one behind the other, of both kinds, each is the current one; between and behind them none is."""
+
+    async def main() -> None:
+        async with connect(shared_redis.url) as client:
+            await client.ready()
+            before = client.stats()["ended"]["done"]
+            right: list[bool] = []
+
+            async def work() -> None:
+                mine = asyncio.current_task()
+                await client.ping()
+                right.append(asyncio.current_task() is mine)
+
+            def make(n: int) -> asyncio.Task[None]:
+                return asyncio.create_task(work()) if n % 3 else asyncio.Task(work())
+
+            tasks = [make(n) for n in range(60)]
+            await asyncio.sleep(0)  # all are sent
+            until(lambda: client.stats()["ended"]["done"] == before + 60)  # the loop stands still
+            none: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            tasks[0].add_done_callback(lambda _: none.set_result(asyncio.current_task() is None))
+            await asyncio.gather(*tasks)
+            assert right == [True] * 60
+            assert await none
+
+    loop.run_until_complete(main())
+
+
 def test_resumed_within_the_drain(
     loop: asyncio.AbstractEventLoop, shared_redis: RedisServer
 ) -> None:

@@ -87,7 +87,7 @@ PyObject *caller_failed(struct py_caller *caller, struct py_port *port)
         return NULL;
     }
     fail_raise(exception);
-    reply_end(reply, NULL, false);
+    reply_end(reply, NULL, NULL);
     return (PyObject *)reply;
 }
 
@@ -162,7 +162,7 @@ PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct i
     iok_call_set_user(call, reply);
     if (UNLIKELY(caller_submit(caller, call) < 0)) {
         reply->call = NULL;
-        reply_end(reply, NULL, false);
+        reply_end(reply, NULL, NULL);
         return (PyObject *)reply;
     }
     reply_start(reply);

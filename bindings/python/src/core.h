@@ -82,6 +82,7 @@ struct py_port {
     uint32_t
         generation; /* another than the core's: the parent's; a thread's port goes on in the child at its next use */
     bool draining;
+    bool lingers;             /* the task that was resumed last still counts as the loop's current one */
     bool roams;               /* of one lease alone, and whichever thread uses that owns it meanwhile */
     bool busy;                /* one that roams: its owner waits, without the interpreter's lock */
     struct py_reply *pending; /* references: replies whose calls are under way */
@@ -264,11 +265,11 @@ extern PyTypeObject reply_type;
 struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, struct value_want want);
 /* Puts it among the port's pending ones, which keeps it alive until it ends. */
 void reply_start(struct py_reply *reply);
-/* Ends it with a value, or if that is NULL with the current exception. inline_task: a waiting task may be resumed at
- * once. 0, or -1 with KeyboardInterrupt or SystemExit raised by that task. */
-int reply_end(struct py_reply *reply, PyObject *value, bool inline_task);
+/* Ends it with a value, or if that is NULL with the current exception. drain: of the port in whose drain a waiting task may
+ * be resumed at once; NULL: by the loop. 0, or -1 with KeyboardInterrupt or SystemExit raised by that task. */
+int reply_end(struct py_reply *reply, PyObject *value, struct py_port *drain);
 /* The call has ended: converts and frees it, then as reply_end. */
-int reply_complete(struct py_reply *reply, struct iok_call *call, bool inline_task);
+int reply_complete(struct py_reply *reply, struct iok_call *call, struct py_port *drain);
 /* Keeps or schedules a callback; context is taken over. 0 or -1. */
 int reply_add(struct py_reply *reply, PyObject *callback, PyObject *context);
 /* What tp_iternext returns where am_send gave how and result: a value travels in StopIteration. */
@@ -296,7 +297,10 @@ int query_init(PyObject *module);
 
 /* The reply that the task awaits has ended: runs the task's next step, at once or by the loop. 0, or -1 with an
  * exception for the loop. */
-int task_wake(PyObject *task, struct py_reply *reply, bool inline_task);
+int task_wake(PyObject *task, struct py_reply *reply, struct py_port *drain);
+/* Between the tasks that a drain resumes the last stays the loop's current one, as the next soon takes its place. This
+ * ends that, before anything else may look. Leaves the current exception as it is. */
+void task_settle(struct py_port *drain);
 /* _core.task_type(): the class, made at its first use, as it is a subclass of asyncio's. */
 PyObject *task_get_type(PyObject *module, PyObject *unused);
 
@@ -307,7 +311,7 @@ PyObject *command_make(PyObject *module, PyObject *args, PyObject *kwargs);
 
 extern PyTypeObject stream_type;
 /* A call of a stream has news. 0 or -1 as reply_end. */
-int stream_news(PyObject *stream, struct iok_call *call, bool inline_task);
+int stream_news(PyObject *stream, struct iok_call *call, struct py_port *drain);
 /* The reply that waited for a message was cancelled or died. */
 void stream_forget(PyObject *stream, const struct py_reply *reply);
 int stream_init_type(PyObject *module);

@@ -433,13 +433,13 @@ static bool port_may_resume(const struct py_port *self)
     return task == Py_None;
 }
 
-static int port_deliver(struct iok_call *call, bool resume)
+static int port_deliver(struct iok_call *call, struct py_port *drain)
 {
     PyObject *user = iok_call_user(call);
     if (LIKELY(Py_IS_TYPE(user, &reply_type))) {
-        return reply_complete((struct py_reply *)user, call, resume);
+        return reply_complete((struct py_reply *)user, call, drain);
     }
-    return stream_news(user, call, resume);
+    return stream_news(user, call, drain);
 }
 
 static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -450,7 +450,7 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     port_reap(self);
     bool nested = self->draining;
-    bool resume = !nested && port_may_resume(self);
+    struct py_port *drain = !nested && port_may_resume(self) ? self : NULL;
     int result = 0;
     Py_INCREF(self); /* a resumed task may close the loop */
     self->draining = true;
@@ -462,12 +462,13 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
         if (call == NULL) {
             break;
         }
-        result = port_deliver(call, resume);
+        result = port_deliver(call, drain);
         if (UNLIKELY(self->port == NULL ||
                      self->generation != core.generation)) { /* a task closed the loop, or forked */
             break;
         }
     }
+    task_settle(self);
     if (self->port != NULL && self->generation == core.generation) {
         iok_drain_end(self->port);
     }

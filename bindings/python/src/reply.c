@@ -260,12 +260,12 @@ static int reply_tell_rest(struct py_reply *self)
     return result;
 }
 
-static int reply_tell(struct py_reply *self, bool inline_task)
+static int reply_tell(struct py_reply *self, struct py_port *drain)
 {
     PyObject *task = self->task;
     if (LIKELY(task != NULL)) {
         self->task = NULL;
-        int woken = task_wake(task, self, inline_task) < 0 ? reply_trouble(self) : 0;
+        int woken = task_wake(task, self, drain) < 0 ? reply_trouble(self) : 0;
         Py_DECREF(task);
         if (UNLIKELY(woken < 0)) {
             return -1;
@@ -279,7 +279,8 @@ static int reply_tell(struct py_reply *self, bool inline_task)
     self->callback = NULL;
     self->context = NULL;
     int result = 0;
-    if (inline_task && self->callbacks == NULL) {
+    if (drain != NULL && self->callbacks == NULL) {
+        task_settle(drain);
         result = reply_resume(self, callback, context);
     }
     if (result == 0 && reply_call_soon(self, callback, context) < 0) {
@@ -293,7 +294,7 @@ static int reply_tell(struct py_reply *self, bool inline_task)
     return result < 0 ? -1 : 0;
 }
 
-int reply_end(struct py_reply *self, PyObject *value, bool inline_task)
+int reply_end(struct py_reply *self, PyObject *value, struct py_port *drain)
 {
     if (LIKELY(value != NULL)) {
         self->state = REPLY_RESULT;
@@ -305,19 +306,22 @@ int reply_end(struct py_reply *self, PyObject *value, bool inline_task)
     }
     bool held = reply_unlink(self);
     reply_leave(self);
-    int result = reply_tell(self, inline_task);
+    int result = reply_tell(self, drain);
     if (held) {
         Py_DECREF(self);
     }
     return result;
 }
 
-int reply_complete(struct py_reply *self, struct iok_call *call, bool inline_task)
+int reply_complete(struct py_reply *self, struct iok_call *call, struct py_port *drain)
 {
+    if (UNLIKELY(self->want.decoders != NULL && drain != NULL)) {
+        task_settle(drain);
+    }
     PyObject *value = value_of_call(call, self->want);
     iok_call_stamps(call, &self->stamps);
     iok_call_free(call);
-    return reply_end(self, value, inline_task);
+    return reply_end(self, value, drain);
 }
 
 void reply_orphan(struct py_reply *self)

@@ -63,7 +63,7 @@ void stream_forget(PyObject *op, const struct py_reply *reply)
     }
 }
 
-int stream_news(PyObject *op, struct iok_call *Py_UNUSED(call), bool inline_task)
+int stream_news(PyObject *op, struct iok_call *Py_UNUSED(call), struct py_port *drain)
 {
     struct py_stream *self = (struct py_stream *)op;
     struct py_reply *waiter = self->waiter;
@@ -76,7 +76,7 @@ int stream_news(PyObject *op, struct iok_call *Py_UNUSED(call), bool inline_task
     }
     Py_INCREF(waiter);
     self->waiter = NULL;
-    int result = reply_end(waiter, value, inline_task);
+    int result = reply_end(waiter, value, drain);
     Py_DECREF(waiter);
     return result;
 }
@@ -105,7 +105,7 @@ static PyObject *stream_next_asyncio(struct py_stream *self)
     }
     PyObject *value = stream_take(self);
     if (value != NULL || PyErr_Occurred()) {
-        reply_end(reply, value, false);
+        reply_end(reply, value, NULL);
         return (PyObject *)reply;
     }
     self->waiter = reply;
@@ -211,7 +211,7 @@ static PyObject *stream_send_part(struct py_stream *self, struct iok_call *part)
     iok_call_set_user(part, reply);
     if (caller_submit(caller, part) < 0) {
         reply->call = NULL;
-        reply_end(reply, NULL, false);
+        reply_end(reply, NULL, NULL);
         return (PyObject *)reply;
     }
     reply_start(reply);
@@ -341,7 +341,7 @@ static PyObject *stream_close(PyObject *op, PyObject *Py_UNUSED(unused))
     self->waiter = NULL;
     Py_INCREF(waiter);
     fail_code(IOK_ECLOSED, "the stream was closed", self->caller->service);
-    int told = reply_end(waiter, NULL, false);
+    int told = reply_end(waiter, NULL, NULL);
     Py_DECREF(waiter);
     if (told < 0) {
         return NULL;

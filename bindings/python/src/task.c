@@ -43,8 +43,12 @@ static int task_error_soon(const struct task *self, PyObject *type, const char *
     return done;
 }
 
-static int task_enter(PyObject *op, const struct task *self)
+static int task_enter(PyObject *op, const struct task *self, struct py_port *drain)
 {
+    if (LIKELY(drain != NULL && drain->lingers)) {
+        drain->lingers = false;
+        return PyDict_SetItem(core.current_tasks, self->loop, op);
+    }
     if (UNLIKELY(core.current_tasks == NULL)) {
         PyObject *done = PyObject_CallFunctionObjArgs(from.enter_task, self->loop, op, NULL);
         Py_XDECREF(done);
@@ -65,8 +69,12 @@ static int task_enter(PyObject *op, const struct task *self)
 }
 
 /* Undoes task_enter; leaves the current exception as it is. */
-static void task_leave(PyObject *op, const struct task *self)
+static void task_leave(PyObject *op, const struct task *self, struct py_port *drain)
 {
+    if (LIKELY(drain != NULL && core.current_tasks != NULL)) {
+        drain->lingers = true;
+        return;
+    }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     if (UNLIKELY(core.current_tasks == NULL)) {
@@ -76,6 +84,19 @@ static void task_leave(PyObject *op, const struct task *self)
         (void)PyDict_DelItem(core.current_tasks, self->loop);
     }
     PyErr_Clear(); /* the coroutine ended a task that was not its own: there is nobody to tell */
+    PyErr_Restore(type, value, traceback);
+}
+
+void task_settle(struct py_port *drain)
+{
+    if (!drain->lingers) {
+        return;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    drain->lingers = false;
+    (void)PyDict_DelItem(core.current_tasks, drain->loop);
+    PyErr_Clear(); /* as in task_leave */
     PyErr_Restore(type, value, traceback);
 }
 
@@ -268,7 +289,7 @@ static PySendResult task_throw(const struct task *self, PyObject *error, PyObjec
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
-int task_run(PyObject *op, PyObject *error)
+int task_run(PyObject *op, PyObject *error, struct py_port *drain)
 {
     struct task *self = task_of(op);
     PyObject *result = NULL;
@@ -287,13 +308,13 @@ int task_run(PyObject *op, PyObject *error)
         }
     }
     Py_CLEAR(self->waiter);
-    if (UNLIKELY(task_enter(op, self) < 0)) {
+    if (UNLIKELY(task_enter(op, self, drain) < 0)) {
         Py_XDECREF(error);
         return -1;
     }
     PySendResult how =
         LIKELY(error == NULL) ? PyIter_Send(self->coro, Py_None, &result) : task_throw(self, error, &result);
-    task_leave(op, self);
+    task_leave(op, self, drain);
     Py_XDECREF(error);
     int done = how == PYGEN_NEXT     ? task_await(op, self, result)
                : how == PYGEN_RETURN ? task_end_value(op, self, result)
@@ -313,7 +334,7 @@ PyObject *task_step(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
         Py_XDECREF(value);
     }
     Py_INCREF(op);
-    int done = task_run(op, error);
+    int done = task_run(op, error, NULL);
     Py_DECREF(op);
     if (done < 0) {
         return NULL;
@@ -321,20 +342,20 @@ PyObject *task_step(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_NONE;
 }
 
-int task_wake(PyObject *op, struct py_reply *reply, bool inline_task)
+int task_wake(PyObject *op, struct py_reply *reply, struct py_port *drain)
 {
     struct task *self = task_of(op);
     if (UNLIKELY(self->done)) {
         return 0;
     }
-    if (UNLIKELY(!inline_task)) {
+    if (UNLIKELY(drain == NULL)) {
         return task_soon(self, (PyObject *)reply);
     }
     if (UNLIKELY(PyContext_Enter(self->context) < 0)) { /* entered already, further down the stack */
         PyErr_Clear();
         return task_soon(self, (PyObject *)reply);
     }
-    int done = task_run(op, NULL);
+    int done = task_run(op, NULL, drain);
     PyObject *type, *value, *traceback;
     if (LIKELY(done == 0)) {
         return PyContext_Exit(self->context);

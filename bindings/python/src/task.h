@@ -36,8 +36,8 @@ static inline struct task *task_of(PyObject *op)
 /* Has the loop call _step(argument), or _step(). 0 or -1. */
 int task_soon(const struct task *self, PyObject *argument);
 /* Runs the coroutine, in its context, to where it waits or ends. error is thrown in; NULL: none; taken over. 0, or -1
- * with an exception for the loop. */
-int task_run(PyObject *op, PyObject *error);
+ * with an exception for the loop. drain: as of task_wake. */
+int task_run(PyObject *op, PyObject *error, struct py_port *drain);
 /* _step(), _step(future that it waited for), _step(exception to throw). The loop calls it in the task's context. */
 PyObject *task_step(PyObject *op, PyObject *const *args, Py_ssize_t nargs);
 /* A new CancelledError, or the one that ended the coroutine. */

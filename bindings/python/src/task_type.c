@@ -26,7 +26,7 @@ static int task_start_eagerly(PyObject *op, struct task *self)
     }
     int done = PyContext_Enter(self->context);
     if (done == 0) {
-        done = task_run(op, NULL);
+        done = task_run(op, NULL, NULL);
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
         (void)PyContext_Exit(self->context);
