@@ -12,8 +12,9 @@
 #define PUT_BYTES_MAX 20000u
 #define PROBE_MS 30000
 
-static const char *const names[VERBS] = {"READY", "GET",   "INCR",  "SET",  "PUT",     "EVAL",      "FLY", "BAD",
-                                         "BLPOP", "WATCH", "MULTI", "EXEC", "DISCARD", "SUBSCRIBE", "LINE"};
+static const char *const names[VERBS] = {"READY",   "GET",       "INCR",  "SET",   "PUT",   "EVAL",
+                                         "FLY",     "BAD",       "BLPOP", "WATCH", "MULTI", "EXEC",
+                                         "DISCARD", "SUBSCRIBE", "LINE",  "FETCH", "HEAD",  "POST"};
 
 const char *verb_name(enum verb verb)
 {
@@ -95,7 +96,7 @@ static void add_options(struct service *service)
     if (chance(150)) {
         add(service, "max_reply=%u", 1024 + (unsigned)any(4000));
     }
-    if (!service->line && chance(300)) {
+    if (service->speaks == SPEAKS_REDIS && chance(300)) {
         add(service, "protocol=%u", 2 + (unsigned)any(2));
     }
 }
@@ -107,13 +108,15 @@ static void open_service(void)
     struct iok_error err = {.text = ""};
     char host[24];
 
-    *service = (struct service){.line = chance(150), .named = chance(400)};
-    if (service->line) {
-        service->named = false;
-        (void)snprintf(service->url, sizeof(service->url), "line://10.0.0.%u:7000", SERVERS);
+    *service = (struct service){.speaks = chance(150) ? SPEAKS_LINE : chance(200) ? SPEAKS_HTTP : SPEAKS_REDIS};
+    service->named = service->speaks == SPEAKS_REDIS && chance(400);
+    if (service->speaks != SPEAKS_REDIS) {
+        (void)snprintf(service->url, sizeof(service->url), "%s://10.0.0.%u%s",
+                       service->speaks == SPEAKS_LINE ? "line" : "http", REDIS_SERVERS + (unsigned)service->speaks,
+                       service->speaks == SPEAKS_LINE ? ":7000" : "");
     } else {
         (void)snprintf(host, sizeof(host), service->named ? "name%u" : "10.0.0.%u",
-                       service->named ? (unsigned)any(NAMES) : 1 + (unsigned)any(SERVERS - 1));
+                       service->named ? (unsigned)any(NAMES) : 1 + (unsigned)any(REDIS_SERVERS));
         (void)snprintf(service->url, sizeof(service->url), "redis://%s%s", chance(200) ? "user:secret@" : "", host);
     }
     add_options(service);
@@ -217,6 +220,20 @@ static void put_blob(struct record *record)
     iok_call_ref(record->call, blob->bytes, n, released, blob);
 }
 
+static void put_http(struct record *record)
+{
+    char target[16];
+
+    (void)snprintf(target, sizeof(target), "/k%u", record->id);
+    put_text(record->call, record->verb == VERB_HEAD ? "HEAD" : record->verb == VERB_POST ? "POST" : "GET");
+    put_text(record->call, target);
+    if (record->verb == VERB_POST) {
+        put_blob(record);
+    } else if (record->verb == VERB_BAD) {
+        iok_call_array(record->call, 0);
+    }
+}
+
 /* The arguments. Returns how long the server may block, in ms; -1: for ever. */
 static int64_t put_arguments(struct record *record)
 {
@@ -233,6 +250,10 @@ static int64_t put_arguments(struct record *record)
     }
     if (record->verb == VERB_LINE) {
         put_text(call, key);
+        return 0;
+    }
+    if (record->verb >= VERB_FETCH || scene.services[record->service].speaks == SPEAKS_HTTP) {
+        put_http(record);
         return 0;
     }
     put_text(call, record->verb == VERB_PUT ? "SET" : record->verb == VERB_BAD ? "GET" : names[record->verb]);
@@ -293,7 +314,8 @@ static struct record *submit(enum verb verb, unsigned port, unsigned which, unsi
                               .late = scene.kernel->core.stopping,
                               .probe = scene.well && !scene.kernel->core.stopping,
                               .submitted = scene.now};
-    record->repeatable = verb == VERB_GET || verb == VERB_SET || verb == VERB_LINE;
+    record->repeatable =
+        verb == VERB_GET || verb == VERB_SET || verb == VERB_LINE || verb == VERB_FETCH || verb == VERB_HEAD;
     iok_call_repeatable(call, verb == VERB_SET);
     iok_call_set_user(call, record);
     set_deadline(record, put_arguments(record));
@@ -326,8 +348,11 @@ static enum verb any_verb(const struct service *service)
                   {VERB_BLPOP, 40}, {VERB_FLY, 30},   {VERB_READY, 30}, {VERB_BAD, 20}, {VERB_WATCH, 10}};
     unsigned at = (unsigned)any(1000);
 
-    if (service->line) {
+    if (service->speaks == SPEAKS_LINE) {
         return at < 40 ? VERB_READY : at < 60 ? VERB_BAD : VERB_LINE;
+    }
+    if (service->speaks == SPEAKS_HTTP) {
+        return at < 30 ? VERB_READY : at < 50 ? VERB_BAD : at < 150 ? VERB_HEAD : at < 500 ? VERB_POST : VERB_FETCH;
     }
     for (unsigned i = 0;; i++) {
         if (at < shares[i].permille) {
@@ -367,7 +392,7 @@ static void cancel(struct record *record, bool abandon)
         record->abandoned = true;
         record->call = NULL;
         scene.services[record->service].abandoned++;
-        scene.services[record->service].untaken += !record->late && truth_untaken(call);
+        scene.services[record->service].untaken += !record->late && (record->left || truth_untaken(call));
         unlist(record);
         iok_abandon(call);
     } else {
@@ -417,7 +442,7 @@ static void new_lease(bool streams)
     struct lease *lease = &scene.leases[which];
     struct iok_error err;
 
-    if (which == LEASES_MAX || scene.services[service].line || scene.n_records >= scene.calls_max) {
+    if (which == LEASES_MAX || scene.services[service].speaks != SPEAKS_REDIS || scene.n_records >= scene.calls_max) {
         return;
     }
     *lease = (struct lease){.service = (uint8_t)service, .port = (uint8_t)port, .streams = streams};
@@ -610,6 +635,8 @@ void program_give_up(void)
 /* A call to each service, which must succeed, as all is well. */
 void program_probe(void)
 {
+    static const enum verb probes[] = {
+        [SPEAKS_REDIS] = VERB_INCR, [SPEAKS_LINE] = VERB_LINE, [SPEAKS_HTTP] = VERB_FETCH};
     unsigned port = any_port();
 
     for (unsigned i = 0; i < scene.n_services; i++) {
@@ -618,7 +645,7 @@ void program_probe(void)
         if (service->closed) {
             continue;
         }
-        (void)submit(service->line ? VERB_LINE : VERB_INCR, port, i, LEASES_MAX);
+        (void)submit(probes[service->speaks], port, i, LEASES_MAX);
     }
 }
 

@@ -153,10 +153,18 @@ static bool step(uint64_t until)
 
 /* ---- a seed from its beginning to its end ---- */
 
+/* The core knows of every link that is broken, and has others in their place. A connection of HTTP that is idle may be
+ * closed. */
 static bool connected(void)
 {
+    for (uint32_t i = 0; i < scene.n_links; i++) {
+        if (scene.links[i].state == LINK_BROKEN) {
+            return false;
+        }
+    }
     for (uint32_t i = 0; i < scene.n_services; i++) {
-        if (!scene.services[i].closed && iok_count_get(&scene.services[i].handle->ready_conns) == 0) {
+        if (!scene.services[i].closed && scene.services[i].speaks != SPEAKS_HTTP &&
+            iok_count_get(&scene.services[i].handle->ready_conns) == 0) {
             return false;
         }
     }
@@ -212,6 +220,9 @@ static void stop(void)
     }
     say("the kernel stops");
     iok_core_stop(&scene.kernel->core);
+    for (uint32_t i = 0; i < scene.n_live; i++) {
+        scene.records[scene.live[i]].left = truth_untaken(scene.records[scene.live[i]].call);
+    }
     if (!orderly) {
         program_late();
     }

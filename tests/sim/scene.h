@@ -20,7 +20,8 @@
 #define CALLS_MAX 400u
 #define LINKS_MAX 4096u /* a service that makes more in a minute does not pause between attempts */
 #define QUERIES_MAX 4096u
-#define SERVERS 5u /* the last speaks line */
+#define SERVERS 6u /* the last but one speaks line, the last HTTP, the others Redis */
+#define REDIS_SERVERS (SERVERS - 2)
 #define NAMES 2u
 #define SERVICES_MAX 6u
 #define PORTS_MAX 8u
@@ -42,7 +43,10 @@ enum verb {
     VERB_EXEC,
     VERB_DISCARD,
     VERB_SUBSCRIBE,
-    VERB_LINE, /* the line protocol's: repeatable */
+    VERB_LINE,  /* the line protocol's: repeatable */
+    VERB_FETCH, /* this and the next two: HTTP's GET and HEAD, repeatable, and POST, with a body */
+    VERB_HEAD,
+    VERB_POST,
     VERBS,
 };
 
@@ -56,6 +60,7 @@ struct record {
     bool repeatable, cancelled, abandoned, ended;
     bool told;          /* an error reply by which the server says that it did not run it was sent */
     bool late;          /* submitted after the kernel had stopped */
+    bool left;          /* waited for room on its port when the kernel stopped, which so never took it */
     bool probe;         /* submitted when all is well: must be done */
     uint64_t submitted; /* ns */
     uint64_t deadline;  /* 0: none */
@@ -68,9 +73,11 @@ struct record {
     int code;
 };
 
+enum speech { SPEAKS_REDIS, SPEAKS_LINE, SPEAKS_HTTP };
+
 struct server {
     struct iok_address address;
-    bool line;
+    enum speech speaks;
     bool up;     /* somebody listens */
     bool hangs;  /* attempts to connect are not answered */
     bool silent; /* stopped: nothing is read */
@@ -101,6 +108,9 @@ struct session {
     uint32_t holder;            /* whose requests came last: 1 + a lease, 1000 + a call with its own, 0: nobody's */
     bool shared;                /* requests without a lease came */
     uint32_t newest[PORTS_MAX]; /* the latest call of each port */
+    uint32_t asked;             /* the request of HTTP that is not answered yet; 0: none */
+    uint64_t answer_at;         /* or, if there is none, when the connection is closed as idle; 0: not */
+    bool last;                  /* the answer said that no other follows */
 };
 
 enum link_state { LINK_TRYING, LINK_OPEN, LINK_BROKEN, LINK_GONE };
@@ -139,7 +149,8 @@ struct name {
 struct service {
     struct iok_service *handle;
     char url[320];
-    bool line, named, closed;
+    enum speech speaks;
+    bool named, closed;
     uint32_t submitted, abandoned, ended[5];
     uint32_t late;                /* of the submitted: after the kernel's end */
     uint32_t untaken;             /* that ended while they waited for room on their port */
@@ -251,8 +262,15 @@ void server_init(void);
 void server_accept(struct iok_link *link);
 void server_read(struct iok_link *link); /* bytes have arrived */
 void server_time(struct iok_link *link); /* a time has come that it had set */
-void server_fate(void);                  /* something happens to one of them, or to a link, or to a name */
+/* The call that a request names, "k17": strictly; 0: that is no name. */
+uint32_t server_call_of(struct iok_span key);
+void server_fate(void); /* something happens to one of them, or to a link, or to a name */
 void server_calm(void);
+
+/* ---- web.c: a server of HTTP ---- */
+/* Takes a whole request: its size; 0: more is to come, or it is busy. */
+size_t web_read(struct iok_link *link, struct iok_span in);
+void web_time(struct iok_link *link);
 
 /* ---- program.c: the program ---- */
 void program_init(void);

@@ -1,4 +1,4 @@
-/* server.c - the servers of the simulation: RESP 2 and 3 as far as the program needs them, and line.
+/* server.c - the servers of the simulation: RESP 2 and 3 as far as the program needs them, and line; web.c has HTTP.
  *
  * What they are for is the truth: each request of a call names it (its key is k and the call's number), and a server
  * tells truth.c of each that it runs. Each answer names the call, too. They are not Redis: nothing is stored, and MULTI
@@ -299,7 +299,7 @@ static bool take_number(struct iok_span *in, uint8_t mark, uint32_t *value)
     return true;
 }
 
-static uint32_t call_of(struct iok_span key)
+uint32_t server_call_of(struct iok_span key)
 {
     uint32_t id = 0;
 
@@ -335,7 +335,7 @@ static size_t parse(struct iok_span in, struct request *request)
         rest = iok_span_skip(rest, (size_t)len + 2);
     }
     if (request->n > 1) {
-        request->id = call_of(request->args[is(request, "EVAL") ? 3 : 1]);
+        request->id = server_call_of(request->args[is(request, "EVAL") ? 3 : 1]);
     }
     if (request->id != 0 && is(request, "SET")) {
         check_value(request);
@@ -355,7 +355,7 @@ static size_t read_line(struct iok_link *link, struct iok_span in)
         answer(link, "\n");
         return 1;
     }
-    id = call_of(iok_span(in.p, (size_t)(end - in.p)));
+    id = server_call_of(iok_span(in.p, (size_t)(end - in.p)));
     must(id != 0, "server got a line that nobody sent");
     truth_arrived(link, id);
     truth_executed(id);
@@ -372,8 +372,10 @@ void server_read(struct iok_link *link)
         struct request request;
         size_t used;
 
-        if (link->server->line) {
+        if (link->server->speaks == SPEAKS_LINE) {
             used = read_line(link, in);
+        } else if (link->server->speaks == SPEAKS_HTTP) {
+            used = web_read(link, in);
         } else {
             used = parse(in, &request);
             if (used > 0) {
@@ -390,7 +392,7 @@ void server_read(struct iok_link *link)
 void server_accept(struct iok_link *link)
 {
     link->session = (struct session){.protocol = 2};
-    if (link->server->full && !link->server->line) {
+    if (link->server->full && link->server->speaks == SPEAKS_REDIS) {
         answer(link, "-ERR max number of clients reached\r\n");
         wire_end(link);
     }
@@ -428,7 +430,9 @@ void server_time(struct iok_link *link)
         scene_at(scene.now + 100 * SCENE_MS, EVENT_SERVER, link->id, 0);
         return;
     }
-    if (session->blocked != 0 && scene.now >= session->blocked_until) {
+    if (link->server->speaks == SPEAKS_HTTP) {
+        web_time(link);
+    } else if (session->blocked != 0 && scene.now >= session->blocked_until) {
         uint32_t id = session->blocked;
 
         session->blocked = 0;
@@ -478,7 +482,8 @@ static void resume(struct server *server)
 
 static void garbage(struct iok_link *link)
 {
-    if (!link->server->line) { /* a line of anything would be an answer */
+    if (link->server->speaks != SPEAKS_LINE &&
+        !link->session.last) { /* there it would be an answer, or a part of one */
         say("link %u: the server sends nonsense", link->id);
         answer(link, "\x15\x03\x03%u", 1u);
     }
@@ -574,14 +579,19 @@ void server_fate(void)
 
 void server_init(void)
 {
+    static const uint16_t ports[] = {[SPEAKS_REDIS] = 6379, [SPEAKS_LINE] = 7000, [SPEAKS_HTTP] = 80};
     char ip[16];
 
     for (unsigned i = 0; i < SERVERS; i++) {
         struct server *server = &scene.servers[i];
 
-        *server = (struct server){.up = true, .line = i == SERVERS - 1, .old = dice_chance(&scene.wire, 150)};
+        *server = (struct server){.up = true,
+                                  .speaks = i < REDIS_SERVERS    ? SPEAKS_REDIS
+                                            : i == REDIS_SERVERS ? SPEAKS_LINE
+                                                                 : SPEAKS_HTTP,
+                                  .old = dice_chance(&scene.wire, 150)};
         (void)snprintf(ip, sizeof(ip), "10.0.0.%u", i + 1);
-        must(iok_address_literal(ip, server->line ? 7000 : 6379, &server->address), "no address");
+        must(iok_address_literal(ip, ports[server->speaks], &server->address), "no address");
         if (dice_chance(&scene.wire, 300)) {
             server->slow = dice_spread(&scene.wire, 1000, 20 * SCENE_MS);
         }

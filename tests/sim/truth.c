@@ -102,6 +102,31 @@ static bool is_exec(const struct record *record, const struct iok_token *reply, 
     return true;
 }
 
+/* The answer of web.c: the field x-call names the call, and so does the body, if it may have one. */
+static bool is_http(const struct record *record, const struct iok_token *reply, size_t n)
+{
+    bool named = false;
+    const struct iok_token *body;
+
+    if (n < 5 || reply->type != IOK_ARRAY || reply->len != 5 || reply[1].type != IOK_I64 ||
+        reply[3].type != IOK_ARRAY || n < 4 + (size_t)reply[3].len + 2) {
+        return false;
+    }
+    for (uint32_t i = 0; i + 1 < reply[3].len; i += 2) {
+        if (iok_span_eq(iok_token_span(&reply[4 + i]), iok_span_of("x-call"))) {
+            struct iok_token value = reply[5 + i];
+
+            value.type = IOK_TEXT;
+            named = is_text(&value, IOK_TEXT, "k", record->id);
+        }
+    }
+    body = &reply[4 + reply[3].len];
+    if (record->verb == VERB_HEAD || reply[1].i == 204 || reply[1].i == 304) {
+        return named && body->len == 0;
+    }
+    return named && is_text(body, IOK_BYTES, "v", record->id);
+}
+
 /* Whether this is an answer to this call, and to no other. */
 static bool fits(const struct record *record, const struct iok_token *reply, size_t n)
 {
@@ -126,6 +151,10 @@ static bool fits(const struct record *record, const struct iok_token *reply, siz
     case VERB_EVAL:
     case VERB_LINE:
         return n == 1 && is_text(reply, IOK_BYTES, "v", id);
+    case VERB_FETCH:
+    case VERB_HEAD:
+    case VERB_POST:
+        return is_http(record, reply, n);
     case VERB_EXEC:
         return is_exec(record, reply, n);
     case VERB_BLPOP:
@@ -262,7 +291,8 @@ static void check_silence(const struct iok_conn *conn)
     const struct iok_service_config *config = &conn->service->config;
     uint64_t most = 2 * (config->ping + config->ping_timeout + 2 * SCENE_TICK);
 
-    must(conn->state != IOK_CONN_READY || conn->for_leases || config->ping == 0 || scene.now - conn->arrived_at <= most,
+    must(conn->state != IOK_CONN_READY || conn->for_leases || config->ping == 0 || conn->service->proto->ping == NULL ||
+             scene.now - conn->arrived_at <= most,
          "a server is silent for %.6g ms, and not given up", (double)(scene.now - conn->arrived_at) / 1e6);
 }
 
