@@ -237,9 +237,9 @@ static bool reclaim(struct iok_port *port)
         break;
     case IOK_SQ_OPEN:
     case IOK_SQ_CLOSE:
+    case IOK_SQ_CREDIT:
         iok_service_drop(iok_entry_object(entry));
         break;
-    case IOK_SQ_CREDIT:
     case IOK_SQ_DETACH:
     case IOK_SQ_DUE:
         break;
@@ -784,6 +784,7 @@ const struct iok_token *iok_call_message(struct iok_call *call, size_t *n)
 void iok_call_next(struct iok_call *call)
 {
     struct iok_stream *stream = call->stream;
+    bool pushed;
 
     if (call->message == NULL) {
         return;
@@ -793,9 +794,11 @@ void iok_call_next(struct iok_call *call)
     call->message = NULL;
     /* The exchange is a fence too: either it sees the kernel's stall, or the kernel sees the room. */
     if (iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 &&
-        iok_stream_bytes(stream) <= stream->bytes_max / 2 && call->lease != NULL && !call->lease->released &&
-        iok_count_exchange(&stream->stalled, 0) != 0) {
-        (void)iok_ring_push(&call->port->link.sq, iok_entry(call->lease, IOK_SQ_CREDIT));
+        iok_stream_bytes(stream) <= stream->bytes_max / 2 && iok_count_exchange(&stream->stalled, 0) != 0) {
+        iok_count_ref(&call->service->refs); /* the message's own */
+        pushed = iok_ring_push(&call->port->link.sq, iok_entry(call->service, IOK_SQ_CREDIT));
+        assert(pushed); /* see port.h */
+        (void)pushed;
         iok_kick(call->port);
     }
 }

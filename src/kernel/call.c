@@ -87,7 +87,8 @@ static int check_parts(const struct iok_call *call, struct iok_error *err)
     if ((call->flags & IOK_CALL_BODY) != 0 && proto->body == NULL) {
         return iok_err(err, IOK_EUNSAFE, "a request of %s has no body", proto->name);
     }
-    if ((call->flags & (IOK_CALL_PARTS | IOK_CALL_BODY)) != 0 && call->lease == NULL) {
+    if ((call->flags & (IOK_CALL_PARTS | IOK_CALL_BODY)) != 0 && call->lease == NULL &&
+        (proto->flags & IOK_PROTO_SINGLE) == 0) {
         return iok_err(err, IOK_EUNSAFE, "a request with a body, or a reply in parts, needs a lease");
     }
     return 0;
@@ -259,6 +260,9 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
     struct iok_error err;
     double seconds = (double)(call->deadline_ns - call->stamps.submitted) / 1e9;
 
+    if (iok_body_waited(call)) {
+        return;
+    }
     if ((call->flags & IOK_CALL_PART) != 0) {
         iok_err(&err, IOK_ETIMEOUT, "a part of the body was not sent within %.3g s", seconds);
     } else if (call->state == IOK_CALL_QUEUED && !iok_service_is_up(service)) {

@@ -167,15 +167,10 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
     case IOK_SQ_CANCEL:
         cancel(core, port, object);
         return true;
-    case IOK_SQ_CREDIT: {
-        struct iok_lease *lease = object;
-
-        if (lease->conn != NULL) {
-            iok_flight_tell_dropped(lease->conn);
-            iok_conn_resume(lease->conn);
-        }
+    case IOK_SQ_CREDIT:
+        iok_service_credit(object);
+        iok_service_drop(object); /* the message's own reference */
         return true;
-    }
     case IOK_SQ_RELEASE:
         release(core, port, object);
         return true;

@@ -311,6 +311,8 @@ void iok_service_want_pump(struct iok_service *service);
 void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front);
 /* Counts a call among those that the service holds; or says why it has no room for it. */
 int iok_service_admit(struct iok_service *service, struct iok_call *call, struct iok_error *err);
+/* A stream has room again. Which one is not said, as its call may have ended meanwhile. */
+void iok_service_credit(struct iok_service *service);
 /* It ended, or is a stream by now. Harmless when it was not admitted. */
 void iok_service_dismiss(struct iok_service *service, struct iok_call *call);
 
@@ -377,7 +379,8 @@ extern const struct iok_host iok_conn_host;
 struct iok_flight *iok_flight_push(struct iok_conn *conn);
 struct iok_flight *iok_flight_at(struct iok_conn *conn, uint64_t seq);
 void iok_flight_drop_last(struct iok_conn *conn);
-/* Pushes of the connection go to this call from now on, and once it is accepted it stays. 0 or IOK_ENOMEM. */
+/* Pushes of the connection, or parts of the call's reply, go to this call from now on, and once it is accepted it stays.
+ * 0 or IOK_ENOMEM. */
 int iok_flight_stream(struct iok_conn *conn, struct iok_call *call);
 /* The program has taken half of what stood in the stream: tells it what was dropped meanwhile. */
 void iok_flight_tell_dropped(struct iok_conn *conn);
@@ -389,6 +392,10 @@ void iok_flight_end_stream(struct iok_conn *conn);
 void iok_body_take(struct iok_core *core, struct iok_call *part);
 /* The peer wants the body of this flight. 0, or an error that closes the connection, with io->err. */
 int iok_body_go(struct iok_conn *conn, uint64_t seq);
+/* The request was encoded: its body may be wanted without a word of the peer. The same return. */
+int iok_body_begin(struct iok_conn *conn, struct iok_call *call);
+/* The call's timer fired: true if it was only to wait for such a word, and has waited long enough. */
+bool iok_body_waited(struct iok_call *call);
 /* Bytes were handed over: parts that are out have ended. */
 void iok_body_sent(struct iok_conn *conn);
 /* The call goes away while its connection lives on: the peer is told that no more will come. The same return. */

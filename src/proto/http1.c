@@ -7,6 +7,9 @@
  *
  *     array 5:  i64 status   bytes reason   array 2n: bytes name, bytes value ...   bytes body   array: its trailer
  *
+ * In parts it is array 3: status, reason, fields; then any number of bytes; and the trailer's array as the reply proper.
+ * A body that follows in parts goes in chunks, unless the fields have a Content-Length.
+ *
  * A server's request is array 6: method, target, i64 minor version, fields, body, trailer; its answer is as a reply.
  * Names of fields are in small letters.
  *
@@ -18,6 +21,7 @@
 
 struct http1_client {
     struct http1_reader reader;
+    struct http1_body body; /* of the request that has no reply yet */
 };
 
 static int client_open(void *state, struct iok_io *io)
@@ -35,13 +39,30 @@ static void client_close(void *state)
 static int client_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n,
                          struct iok_flight *flight)
 {
-    (void)state;
-    return http1_write_request(io, args, n, &flight->tag);
+    struct http1_client *c = state;
+    struct http1_request_frame frame = {.body = (flight->host & IOK_FLIGHT_BODY) != 0};
+    int rc = http1_write_request(io, args, n, &frame);
+    if (rc != 0)
+        return rc;
+    c->body = frame.follows;
+    flight->tag = frame.tag;
+    if (frame.body)
+        flight->host |= frame.expects ? IOK_FLIGHT_SOON : IOK_FLIGHT_GO;
+    return 0;
 }
 
+static int client_body(void *state, struct iok_io *io, uint64_t seq, struct iok_span bytes, enum iok_body what)
+{
+    struct http1_client *c = state;
+    (void)seq; /* there is but one */
+    return http1_write_piece(io, &c->body, bytes, what == IOK_BODY_END);
+}
+
+/* A reply that came before the request was whole: the server may still wait for the rest, and takes what follows for it. */
 static int end_reply(struct http1_client *c, struct iok_io *io)
 {
-    bool last = !http1_persists(&c->reader);
+    bool last = !http1_persists(&c->reader) || c->body.open;
+    c->body.open = false;
     http1_next(&c->reader);
     if (last) {
         c->reader.stage = HTTP1_DEAF;
@@ -85,7 +106,7 @@ static int client_eof(void *state, struct iok_io *io)
         if (rc != 0)
             return rc;
     }
-    if (io->tape != NULL)
+    if (c->reader.stage != HTTP1_START && c->reader.stage != HTTP1_DEAF)
         return iok_io_fail(io, IOK_ERESET, "the server closed the connection in the midst of a reply");
     if (io->host->flight(io, IOK_SEQ_HEAD) != NULL)
         return iok_io_fail(io, IOK_ERESET, "the server closed the connection without a reply");
@@ -286,6 +307,7 @@ const struct iok_proto iok_proto_http1 = {
     .check = client_check,
     .open = client_open,
     .encode = client_encode,
+    .body = client_body,
     .feed = client_feed,
     .eof = client_eof,
     .close = client_close,

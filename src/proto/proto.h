@@ -54,6 +54,8 @@ enum iok_flight_flags {
     IOK_FLIGHT_ANSWERED = 2, /* the host's own */
     IOK_FLIGHT_PARTS = 4,    /* it takes the answer in parts: begin_part */
     IOK_FLIGHT_BODY = 8,     /* the request has a body, which follows by the slot body */
+    IOK_FLIGHT_GO = 16,      /* set by encode: and the peer wants it at once, without a go */
+    IOK_FLIGHT_SOON = 32,    /* set by encode: the same, in a second; cleared by whoever comes first, host or codec */
 };
 
 /* What a call of the slot body brings. */
@@ -204,7 +206,8 @@ struct iok_proto {
     int (*encode)(void *state, struct iok_io *io, const struct iok_token *args, size_t n, struct iok_flight *flight);
     /* Optional: appends a piece of the body of flight seq, from host->go on, in order, up to END or FAIL. By reference it
      * may stand in io->out until it is sent. A peer that has answered already wants no more: then it is dropped. Any
-     * error closes the connection. */
+     * error closes the connection; IOK_EINVAL says that the body is not as the request announced it. FAIL never comes
+     * to a protocol that is SINGLE: the host closes the connection instead. */
     int (*body)(void *state, struct iok_io *io, uint64_t seq, struct iok_span bytes, enum iok_body what);
     /* Takes bytes in, begins and ends messages. Returns how many bytes were used, at most in.n: the host presents the
      * rest again with more behind it, so only what is short and bounded may be left. Negative: error. */
