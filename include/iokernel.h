@@ -366,13 +366,15 @@ IOK_API int iok_wait_message(struct iok_call *call, int64_t timeout_ms);
  *
  * The call may end before its body does, as the server has found an error in it: parts end as NEVER_SENT then. A part
  * that is cancelled, or reaches its deadline, breaks the body off, as iok_part_fail does, since a body has no holes.
- * To cancel the call breaks off its body, too. In each case the server is told, and the connection can be used again.
+ * To cancel the call breaks off its body, too. In each case the server is told, and the connection can be used again; or
+ * where the protocol has no word for it (HTTP), the connection is closed, and the call ends with that error.
  *
  * Deadlines: that of the call counts until the server wants the body, and again from its end; that of a part (the same
  * time, if none is set) until its bytes are taken; in a reply in parts that of the call counts from each part. The time that
  * the program takes does not count.
  *
- * Both need a lease, and a request that the protocol has it for: COPY of PostgreSQL. */
+ * Both need a request that the protocol has it for: COPY of PostgreSQL, which needs a lease, too, and any of HTTP, which
+ * does not: a connection of HTTP has one request at a time. */
 IOK_API void iok_call_parts(struct iok_call *call);
 IOK_API void iok_call_body(struct iok_call *call);
 /* A part of a submitted call's body; NULL as iok_call_new, or IOK_EINVAL. It is submitted, waited for, cancelled and freed

@@ -21,7 +21,7 @@
 #define HTTP1_CHUNK_LINE_BYTES_MAX 4096u /* one chunk header with its extensions, which nobody uses */
 #define HTTP1_EXTENSION_BYTES_MAX 65536u /* of all chunk extensions of one body */
 #define HTTP1_INTERIM_MAX 100u           /* 1xx replies before the final one */
-#define HTTP1_PART_BYTES 65536u          /* of a body that is taken in parts: a few of them for each read of a connection */
+#define HTTP1_PART_BYTES 65536u          /* of a body in parts: a few of them for each read of a connection */
 #define HTTP1_PENDING_MAX 256u           /* requests of one connection without an answer */
 
 /* What is known of a character. */
@@ -88,7 +88,7 @@ struct http1_reader {
     bool has_length, chunked, close, keep_alive, expects, has_host;
     bool head, connect; /* the request's method; of a reply, that which it answers */
     bool blank_line;    /* one before the request line was passed over */
-    bool parts;         /* the reply is taken in parts: its head, pieces of its body, and then the trailer as the reply */
+    bool parts;         /* the reply is taken in parts: head, pieces of the body, and the trailer as the reply */
     uint8_t minor;
     uint16_t status; /* of the reply; of a request that cannot be read, what to answer */
     uint16_t n_interim;
@@ -133,8 +133,8 @@ struct http1_answer_frame {
 
 /* A body that follows in pieces. */
 struct http1_body {
-    bool open;     /* there is more to come */
-    bool chunked;  /* it goes in chunks; else it has a length, of which so much is left: */
+    bool open;    /* there is more to come */
+    bool chunked; /* it goes in chunks; else it has a length, of which so much is left: */
     uint64_t left;
 };
 
