@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernel/serve.h"
 #include "run.h"
 
 #define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: about 2.5 MB */
@@ -207,6 +208,14 @@ void iok_call_set_error(struct iok_call *call, const struct iok_error *err)
     iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
 }
 
+static void reclaim_call(struct iok_port *port, struct iok_call *call, const struct iok_error *why)
+{
+    iok_call_set_error(call, why);
+    call->outcome = IOK_NEVER_SENT;
+    call->state = IOK_CALL_ENDED;
+    (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
+}
+
 /* The kernel is gone, and with it the other side of the rings: what it did not take ends here. */
 static bool reclaim(struct iok_port *port)
 {
@@ -224,12 +233,13 @@ static bool reclaim(struct iok_port *port)
     }
     switch (iok_entry_verb(entry)) {
     case IOK_SQ_SUBMIT:
-        call = iok_entry_object(entry);
-        iok_call_set_error(call, &err);
-        call->outcome = IOK_NEVER_SENT;
-        (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
+        reclaim_call(port, iok_entry_object(entry), &err);
         break;
     case IOK_SQ_CANCEL:
+        call = iok_entry_object(entry);
+        if ((call->flags & IOK_CALL_SERVE) != 0 && call->state != IOK_CALL_ENDED) { /* the program had it */
+            reclaim_call(port, call, &err);
+        }
         (void)iok_ring_push(&port->link.cq, iok_entry(iok_entry_object(entry), IOK_CQ_CANCELLED));
         break;
     case IOK_SQ_RELEASE:
@@ -239,6 +249,9 @@ static bool reclaim(struct iok_port *port)
     case IOK_SQ_CLOSE:
     case IOK_SQ_CREDIT:
         iok_service_drop(iok_entry_object(entry));
+        break;
+    case IOK_SQ_DRAIN:
+        iok_listener_drop(iok_entry_object(entry));
         break;
     case IOK_SQ_DETACH:
     case IOK_SQ_DUE:
@@ -273,7 +286,9 @@ static void really_free(struct iok_call *call)
     }
     iok_tape_deinit(&call->args);
     iok_tape_deinit(&call->reply);
-    iok_service_drop(call->service);
+    if (call->service != NULL) {
+        iok_service_drop(call->service);
+    }
     iok_list_remove(&call->all);
     port->n_calls--;
     if (whole != NULL && --whole->n_parts == 0 && (whole->app & IOK_APP_KEPT) != 0) {
@@ -281,7 +296,10 @@ static void really_free(struct iok_call *call)
     }
     if ((call->app & IOK_APP_COUNTED) != 0) {
         port->n_counted--;
-        port->bytes_left += call->args.held_bytes;
+        port->bytes_left += call->serve != NULL ? 0 : call->args.held_bytes;
+    }
+    if (call->serve != NULL) {
+        iok_serve_free(call);
     }
     if (port->n_free < IOK_FREE_CALLS_MAX) {
         port->n_free++;
@@ -332,9 +350,9 @@ static void picked_up(struct iok_call *call)
     struct iok_service *service = call->service;
     uint64_t now = port_now(call->port);
 
-    call->app |= IOK_APP_ENDED;
+    call->app = (call->app & ~(uint32_t)IOK_APP_HAND) | IOK_APP_ENDED;
     call->stamps.picked_up = now;
-    if (call->stamps.complete != 0 && now > call->stamps.complete) {
+    if (service != NULL && call->stamps.complete != 0 && now > call->stamps.complete) {
         iok_hist_add_shared(&service->hist_pickup, now - call->stamps.complete);
         iok_hist_add_shared(&service->hist_total, now - call->stamps.submitted);
     }
@@ -377,7 +395,15 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
             free_abandoned(call);
         }
         break;
+    case IOK_CQ_REQUEST:
+        iok_serve_picked_up(call, port_now(port));
+        *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
+        break;
     case IOK_CQ_NEWS:
+        if ((call->flags & IOK_CALL_SERVE) != 0) {
+            *news = iok_serve_news(call) && (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) == 0 ? call : NULL;
+            break;
+        }
         call->app |= IOK_APP_STREAM;
         (void)iok_count_exchange(&call->stream->news_posted, 0);
         *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
@@ -425,7 +451,7 @@ struct iok_call *iok_poll(struct iok_port *port)
 
 /* ---- calls ---- */
 
-struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
+struct iok_call *iok_call_make(struct iok_port *port, struct iok_error *err)
 {
     struct iok_node *node;
     struct iok_call *call;
@@ -442,7 +468,8 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
         return NULL;
     }
     call->port = port;
-    call->service = service;
+    call->service = NULL;
+    call->serve = NULL;
     call->lease = NULL;
     call->user = NULL;
     call->timeout_ms = 0;
@@ -451,11 +478,21 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
     call->n_parts = 0;
     call->flags = 0;
     call->app = 0;
-    iok_count_ref(&service->refs);
     iok_tape_init(&call->args, call->arg_tokens, IOK_CALL_ARG_TOKENS, call->arg_bytes, IOK_CALL_ARG_BYTES, SIZE_MAX,
                   &port->owner->core.arguments);
     iok_list_push(&port->calls, &call->all);
     port->n_calls++;
+    return call;
+}
+
+struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
+{
+    struct iok_call *call = iok_call_make(port, err);
+
+    if (call != NULL) {
+        call->service = service;
+        iok_count_ref(&service->refs);
+    }
     return call;
 }
 
@@ -596,6 +633,13 @@ void *iok_call_user(const struct iok_call *call)
     return call->user;
 }
 
+void iok_submitted(struct iok_port *port)
+{
+    if (++port->link.unkicked >= IOK_BURST_CALLS || !iok_port_is_bursting(&port->link)) {
+        iok_kick(port);
+    }
+}
+
 bool iok_hand_over(struct iok_call *call)
 {
     struct iok_port *port = call->port;
@@ -606,9 +650,7 @@ bool iok_hand_over(struct iok_call *call)
     call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
     port->n_counted++;
     port->bytes_left -= call->args.held_bytes;
-    if (++port->link.unkicked >= IOK_BURST_CALLS || !iok_port_is_bursting(&port->link)) {
-        iok_kick(port);
-    }
+    iok_submitted(port);
     return true;
 }
 
@@ -623,6 +665,9 @@ int iok_submit(struct iok_call *call)
     }
     if (iok_tape_error(&call->args) != 0) {
         return iok_tape_error(&call->args);
+    }
+    if ((call->flags & IOK_CALL_SERVE) != 0) {
+        return iok_serve_submit(call);
     }
     if ((call->app & IOK_APP_SUBMITTED) != 0 || (call->lease != NULL && call->lease->released) ||
         (call->args.n_tokens == 0 && (call->flags & (IOK_CALL_READY | IOK_CALL_PART)) == 0)) {
@@ -692,6 +737,9 @@ void iok_call_free(struct iok_call *call)
         return; /* see fork.c */
     }
     if (held) { /* the kernel still has it */
+        if ((call->flags & IOK_CALL_SERVE) != 0) { /* which would not end by itself */
+            iok_cancel(call);
+        }
         call->app |= IOK_APP_ABANDONED;
         if (iok_node_linked(&call->pending)) {
             iok_list_remove(&call->pending);
@@ -713,6 +761,10 @@ const struct iok_token *iok_call_reply(const struct iok_call *call, size_t *n)
 {
     bool there = (call->app & IOK_APP_ENDED) != 0 && call->error_code == 0 && call->reply.n_tokens != 0;
 
+    if ((call->app & IOK_APP_HAND) != 0) {
+        *n = call->serve->request->tape.n_tokens;
+        return call->serve->request->tape.tokens;
+    }
     *n = there ? call->reply.n_tokens : 0;
     return there ? call->reply.tokens : NULL;
 }
@@ -737,7 +789,7 @@ const char *iok_call_endpoint(const struct iok_call *call)
 
     switch (call->peer.family) {
     case AF_UNIX:
-        return call->service->endpoints[call->peer.port].host;
+        return call->service != NULL ? call->service->endpoints[call->peer.port].host : "";
     case AF_INET:
         address.v4.sin_port = htons(call->peer.port);
         memcpy(&address.v4.sin_addr, call->peer.ip, 4);

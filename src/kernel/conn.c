@@ -538,21 +538,6 @@ static void stamp_sent(struct iok_conn *conn, uint64_t now)
     }
 }
 
-/* Cuts the pieces off after max bytes; gives how many are left, and their size. */
-static int limit(struct iovec *vec, int n, size_t max, size_t *size)
-{
-    *size = 0;
-    for (int i = 0; i < n; i++) {
-        if (vec[i].iov_len >= max - *size) {
-            vec[i].iov_len = max - *size;
-            *size = max;
-            return i + 1;
-        }
-        *size += vec[i].iov_len;
-    }
-    return n;
-}
-
 void iok_conn_flush(struct iok_conn *conn)
 {
     struct iok_service *service = conn->service;
@@ -572,7 +557,7 @@ void iok_conn_flush(struct iok_conn *conn)
             iok_conn_dirty(conn); /* goes on in the next turn */
             break;
         }
-        n = limit(vec, n, left, &size);
+        n = iok_out_limit(vec, n, left, &size);
         left -= size;
         sent = core->net->ops->send(conn->link, vec, n);
         if (sent < 0) {

@@ -243,13 +243,15 @@ static ptrdiff_t server_feed(void *state, struct iok_io *io, struct iok_span in)
         used += (size_t)n;
         if (event == HTTP1_COMPLETE)
             rc = end_request(s, io);
+        if (event == HTTP1_HEAD && io->host->head != NULL)
+            io->host->head(io);
         if (event == HTTP1_HEAD && s->reader.expects && s->reader.minor > 0) { /* RFC 9110, 10.1.1 */
             s->continues = true;
             rc = write_due(s, io);
         }
         if (rc != 0)
             return rc;
-        if (event == HTTP1_MORE)
+        if (event == HTTP1_MORE || (event == HTTP1_COMPLETE && io->single))
             break;
     }
     return (ptrdiff_t)used;
@@ -262,7 +264,7 @@ static int server_answer(void *state, struct iok_io *io, const struct iok_token 
     struct http1_answer_frame frame = {.head = (pending & PENDING_HEAD) != 0,
                                        .connect = (pending & PENDING_CONNECT) != 0,
                                        .old = (pending & PENDING_OLD) != 0,
-                                       .close = (pending & PENDING_LAST) != 0};
+                                       .close = (pending & PENDING_LAST) != 0 || io->last};
     if (s->n_pending == 0)
         return iok_io_fail(io, IOK_EINVAL, "there is no request to answer");
     int rc = http1_write_answer(io, reply, n, &frame);
@@ -281,6 +283,27 @@ static int server_answer(void *state, struct iok_io *io, const struct iok_token 
     return write_due(s, io);
 }
 
+/* RFC 9110, 15.5.9, 15.6.1 and 15.6.4. */
+static int server_refuse(void *state, struct iok_io *io, int why)
+{
+    struct http1_server *s = state;
+    int status = why == IOK_ETIMEOUT ? 408 : why == IOK_EOVERLOAD || why == IOK_ECLOSED ? 503 : 500;
+    const struct iok_token answer[] = {
+        {.type = IOK_ARRAY, .len = 4},
+        {.type = IOK_I64, .i = status},
+        {.type = IOK_NULL},
+        {.type = IOK_ARRAY, .len = status == 503 ? 2 : 0},
+        {.type = IOK_TEXT, .len = 11, .p = (const uint8_t *)"retry-after"},
+        {.type = IOK_TEXT, .len = 1, .p = (const uint8_t *)"1"},
+        {.type = IOK_NULL},
+    };
+    const struct iok_token plain[] = {answer[0], answer[1], answer[2], answer[3], answer[6]};
+    if (s->n_pending > 0)
+        return status == 503 ? server_answer(state, io, answer, 7) : server_answer(state, io, plain, 5);
+    s->reader.status = (uint16_t)status;
+    return refuse(s, io, IOK_EPROTO);
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static const struct iok_proto_server http1_server = {
@@ -288,6 +311,7 @@ static const struct iok_proto_server http1_server = {
     .open = server_open,
     .feed = server_feed,
     .answer = server_answer,
+    .refuse = server_refuse,
     .close = client_close,
 };
 

@@ -17,7 +17,7 @@ struct given {
     const struct iok_token *fields; /* names and values in turn */
     size_t n;
     size_t bytes; /* on the wire */
-    bool host, authorization, length, chunked, close;
+    bool host, authorization, length, chunked, close, date;
     uint64_t length_value;
 };
 
@@ -83,6 +83,7 @@ static int note_given(struct iok_io *io, struct given *given, struct iok_span na
         given->chunked = true;
     }
     given->authorization |= iok_span_eq_nocase(name, "authorization");
+    given->date |= iok_span_eq_nocase(name, "date");
     return 0;
 }
 
@@ -486,12 +487,14 @@ int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     bool says_length =
         !chunked && a.status != 204 && !a.given.length && (!describes || (a.has_body && a.status != 304));
     frame->close |= a.given.close;
-    uint8_t *start = iok_out_reserve(io->out, a.given.bytes + a.reason.n + 160);
+    uint8_t *start = iok_out_reserve(io->out, a.given.bytes + a.reason.n + io->date.n + 176);
     if (start == NULL)
         return no_memory(io);
     uint8_t *at = put_text(put_number(put_text(start, "HTTP/1.1 "), (uint64_t)a.status), " ");
     at = put_text(put(at, a.reason), "\r\n");
     at = put_fields(at, a.given.fields, a.given.n, a.status == 204 ? 3 : 2);
+    if (io->date.n > 0 && !a.given.date) /* RFC 9110, 6.6.1 */
+        at = put_field(at, iok_span_of("date"), io->date);
     if (says_length)
         at = put_text(put_number(put_text(at, "content-length: "), a.body.n), "\r\n");
     at = chunked ? put_text(at, "transfer-encoding: chunked\r\n") : at;

@@ -24,12 +24,14 @@ enum iok_verb {
     IOK_SQ_CLOSE,      /* service: stop it */
     IOK_SQ_DETACH,     /* port: forget it; the flag detached is set */
     IOK_SQ_DUE,        /* port: say when a time has come that stands in it */
+    IOK_SQ_DRAIN,      /* listener: close it */
     /* to the application */
     IOK_CQ_ENDED = 0, /* call: has ended */
     IOK_CQ_NEWS,      /* call: its stream has messages */
     IOK_CQ_CANCELLED, /* call: the cancel request was seen, the kernel holds no pointer to the call any more */
     IOK_CQ_RELEASED,  /* lease: the kernel holds no pointer to it any more */
     IOK_CQ_DUE,       /* port: that time has come */
+    IOK_CQ_REQUEST,   /* serving call: it has a request */
 };
 #define IOK_VERB_MASK ((uintptr_t)15) /* objects are aligned to 16 bytes at least */
 /* A call has at most 3 entries under way to the kernel (one is a credit of the call that had its place before) and 3
