@@ -43,7 +43,7 @@ static bool serve(struct iok_call *call)
 
     switch (iok_serve_state(call)) {
     case IOK_SERVE_REQUEST:
-    case IOK_SERVE_LEFT: /* the client has said all, and may still read */
+    case IOK_SERVE_LEFT:                       /* the client has said all, and may still read */
         if (iok_call_error(call, &err) != 0) { /* the answer before could not be sent; this one always can */
             fprintf(stderr, "%s\n", err.text);
         }

@@ -419,18 +419,18 @@ IOK_API void iok_listener_unref(struct iok_listener *listener);
 IOK_API void iok_listener_ref(struct iok_listener *listener);
 
 struct iok_listener_stats {
-    uint64_t accepted;    /* connections ever */
-    uint64_t requests;    /* read to their end */
-    uint64_t answers[5];  /* by the program, by the first digit of their status: 1xx to 5xx */
-    uint64_t shed;        /* requests answered by 503, as no call was free */
-    uint64_t refused;     /* these, and requests that could not be read, or were given up */
-    uint64_t gone;        /* requests whose clients went away while the program had them */
-    uint64_t timeouts;    /* connections whose clients were too slow */
-    uint64_t starved;     /* times that accepting stopped for want of descriptors */
+    uint64_t accepted;   /* connections ever */
+    uint64_t requests;   /* read to their end */
+    uint64_t answers[5]; /* by the program, by the first digit of their status: 1xx to 5xx */
+    uint64_t shed;       /* requests answered by 503, as no call was free */
+    uint64_t refused;    /* these, and requests that could not be read, or were given up */
+    uint64_t gone;       /* requests whose clients went away while the program had them */
+    uint64_t timeouts;   /* connections whose clients were too slow */
+    uint64_t starved;    /* times that accepting stopped for want of descriptors */
     uint64_t bytes_in, bytes_out;
-    uint32_t connections; /* now */
-    uint32_t inflight;    /* requests that programs have now */
-    uint32_t queued;      /* requests that wait for a call now */
+    uint32_t connections;    /* now */
+    uint32_t inflight;       /* requests that programs have now */
+    uint32_t queued;         /* requests that wait for a call now */
     struct iok_phase wait;   /* request is whole -> given to a call */
     struct iok_phase pickup; /* given -> picked up by the program */
     struct iok_phase answer; /* given -> answered */
@@ -447,9 +447,9 @@ enum iok_serve_state {
     IOK_SERVE_NEW = 0, /* not submitted */
     IOK_SERVE_WAITING, /* for a request; its answer may still be on its way */
     IOK_SERVE_REQUEST, /* it has one. After an answer that was refused it has the same once more: iok_call_error says why */
-    IOK_SERVE_LEFT,    /* the same, and the client sends no more. It may have gone, or wait for the answer */
-    IOK_SERVE_GONE,    /* the client is gone: iok_submit, with or without an answer, makes it wait for the next request */
-    IOK_SERVE_CLOSED,  /* it has ended: iok_call_error says why */
+    IOK_SERVE_LEFT, /* the same, and the client sends no more. It may have gone, or wait for the answer */
+    IOK_SERVE_GONE, /* the client is gone: iok_submit, with or without an answer, makes it wait for the next request */
+    IOK_SERVE_CLOSED, /* it has ended: iok_call_error says why */
 };
 /* As of now; LEFT and GONE may show before iok_poll brings the news. */
 IOK_API enum iok_serve_state iok_serve_state(const struct iok_call *call);

@@ -396,6 +396,9 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         }
         break;
     case IOK_CQ_REQUEST:
+        if ((call->app & IOK_APP_CANCEL) != 0) { /* it is the kernel's to decide what becomes of it */
+            break;
+        }
         iok_serve_picked_up(call, port_now(port));
         *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
         break;
@@ -714,6 +717,9 @@ void iok_cancel(struct iok_call *call)
         return;
     }
     call->app |= IOK_APP_CANCEL;
+    if ((call->flags & IOK_CALL_SERVE) != 0) {
+        call->serve->unseen = (call->app & IOK_APP_HAND) == 0;
+    }
     pushed = iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_CANCEL));
     assert(pushed); /* see port.h */
     (void)pushed;
@@ -736,7 +742,7 @@ void iok_call_free(struct iok_call *call)
     if (call->port->lost) {
         return; /* see fork.c */
     }
-    if (held) { /* the kernel still has it */
+    if (held) {                                    /* the kernel still has it */
         if ((call->flags & IOK_CALL_SERVE) != 0) { /* which would not end by itself */
             iok_cancel(call);
         }

@@ -28,8 +28,10 @@ static int read_address(const struct iok_listener *listener, struct iok_address 
     host = host[0] == '\0' || iok_span_eq(iok_span_of(host), iok_span_of("localhost")) ? "127.0.0.1" : host;
     return iok_address_literal(host, port, address)
                ? 0
-               : iok_err(err, IOK_EURL, "cannot listen on '%s': expected an IP address, such as 0.0.0.0 for all, or "
-                                        "localhost", host);
+               : iok_err(err, IOK_EURL,
+                         "cannot listen on '%s': expected an IP address, such as 0.0.0.0 for all, or "
+                         "localhost",
+                         host);
 }
 
 /* "0660" */
@@ -269,8 +271,9 @@ int iok_serve_submit(struct iok_call *call)
         return IOK_EINVAL;
     }
     if ((first && port->n_counted >= port->calls_max) || call->args.held_bytes > port->bytes_left) {
-        iok_err(&err, IOK_EOVERLOAD, first ? "%u calls are alive on this port (port_calls_max)"
-                                           : "the answers of this port have too many bytes (port_bytes_max), with %u calls",
+        iok_err(&err, IOK_EOVERLOAD,
+                first ? "%u calls are alive on this port (port_calls_max)"
+                      : "the answers of this port have too many bytes (port_bytes_max), with %u calls",
                 port->n_counted);
         set_error(call, &err);
         return IOK_EOVERLOAD;

@@ -146,7 +146,7 @@ struct iok_call {
     alignas(IOK_CACHE_LINE) uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
 
     struct iok_serve *serve; /* of a serving call, which has no service; else NULL */
-    char peer_text[64]; /* the application's: "[ipv6%scope]:port", made when asked for */
+    char peer_text[64];      /* the application's: "[ipv6%scope]:port", made when asked for */
 };
 
 /* Makes the kernel's part of a call new: when the kernel takes it, or where it fails without the kernel. */

@@ -14,23 +14,27 @@
 #include "../base/mem.h"
 #include "serve.h"
 
-#define IOK_READ_BYTES (32u * 1024)  /* one read: a head and a small body; more would have to be kept if it was sent ahead */
-#define IOK_BODY_BYTES (64u * 1024)  /* one read within a body */
-#define IOK_AHEAD_BYTES_MAX 16384u   /* read ahead, behind the request that is served; then reading pauses */
-#define IOK_REST_BYTES_MAX 65536u    /* what feed may leave: a line, and room */
-#define IOK_REST_KEEP 4096u          /* an empty buffer above this is given back */
-#define IOK_VECS 16                  /* pieces handed over at once */
+#define IOK_READ_BYTES                                                                                                 \
+    (32u * 1024) /* one read: a head and a small body; more would have to be kept if it was sent ahead */
+#define IOK_BODY_BYTES (64u * 1024)    /* one read within a body */
+#define IOK_AHEAD_BYTES_MAX 16384u     /* read ahead, behind the request that is served; then reading pauses */
+#define IOK_REST_BYTES_MAX 65536u      /* what feed may leave: a line, and room */
+#define IOK_REST_KEEP 4096u            /* an empty buffer above this is given back */
+#define IOK_VECS 16                    /* pieces handed over at once */
 #define IOK_FLUSH_BYTES_MAX (1u << 20) /* sent in one turn: the others wait */
-#define IOK_OWN_BYTES_MAX 65536u     /* of an answer that a slow client leaves unsent: copied, so that the call can go on */
-#define IOK_LINGER_NS (2 * IOK_NS_S) /* for a client to read an answer, and stop sending, before the connection is reset */
+#define IOK_OWN_BYTES_MAX 65536u /* of an answer that a slow client leaves unsent: copied, so that the call can go on */
+#define IOK_LINGER_NS                                                                                                  \
+    (2 * IOK_NS_S) /* for a client to read an answer, and stop sending, before the connection is reset */
 
 static const uint8_t allowed[] = {
     /* from: a bit for each state that may follow */
     [IOK_GUEST_OPENING] = 1 << IOK_GUEST_IDLE | 1 << IOK_GUEST_CLOSED,
     [IOK_GUEST_IDLE] = 1 << IOK_GUEST_READING | 1 << IOK_GUEST_CLOSED,
-    [IOK_GUEST_READING] = 1 << IOK_GUEST_QUEUED | 1 << IOK_GUEST_SERVED | 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_READING] =
+        1 << IOK_GUEST_QUEUED | 1 << IOK_GUEST_SERVED | 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
     [IOK_GUEST_QUEUED] = 1 << IOK_GUEST_SERVED | 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
-    [IOK_GUEST_SERVED] = 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_SERVED] =
+        1 << IOK_GUEST_SERVED | 1 << IOK_GUEST_QUEUED | 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
     [IOK_GUEST_ANSWERING] = 1 << IOK_GUEST_IDLE | 1 << IOK_GUEST_LEAVING | 1 << IOK_GUEST_CLOSED,
     [IOK_GUEST_LEAVING] = 1 << IOK_GUEST_CLOSED,
     [IOK_GUEST_CLOSED] = 0,

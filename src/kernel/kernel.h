@@ -79,15 +79,15 @@ struct iok_core {
     struct iok_list pumps;   /* services whose queues may move */
     uint32_t unrung;         /* completions since to_ring was last served */
     struct iok_list listeners, dead_guests;
-    struct iok_list unsent;                       /* guests with more to send than one turn allows */
-    struct iok_list spare_requests;               /* for what is read next */
+    struct iok_list unsent;         /* guests with more to send than one turn allows */
+    struct iok_list spare_requests; /* for what is read next */
     uint32_t n_spare_requests;
-    struct iok_out_spare spare_output;            /* likewise for what is sent */
-    struct iok_tape discard;                      /* of requests for which there is no memory */
-    char date[IOK_DATE_BYTES];                    /* of date_at: "Sun, 06 Nov 1994 08:49:37 GMT" */
-    uint64_t date_until;                          /* when it is over, monotonic ns */
-    uint8_t *scratch;        /* where reads go */
-    bool napping;            /* a burst is under way: asleep no longer than IOK_NAP_NS */
+    struct iok_out_spare spare_output; /* likewise for what is sent */
+    struct iok_tape discard;           /* of requests for which there is no memory */
+    char date[IOK_DATE_BYTES];         /* of date_at: "Sun, 06 Nov 1994 08:49:37 GMT" */
+    uint64_t date_until;               /* when it is over, monotonic ns */
+    uint8_t *scratch;                  /* where reads go */
+    bool napping;                      /* a burst is under way: asleep no longer than IOK_NAP_NS */
     bool stopping;
     const struct iok_error *forked; /* while iok_core_settle runs: with what calls end */
     struct iok_account replies, arguments, output;

@@ -15,8 +15,8 @@
 #include "../base/mem.h"
 #include "serve.h"
 
-#define IOK_CONNECTIONS_MAX 1000000u      /* more descriptors than a process has */
-#define IOK_RETRY_NS (100 * IOK_NS_MS)    /* until accepting is tried again, for want of descriptors */
+#define IOK_CONNECTIONS_MAX 1000000u   /* more descriptors than a process has */
+#define IOK_RETRY_NS (100 * IOK_NS_MS) /* until accepting is tried again, for want of descriptors */
 #define IOK_DAY_NS (86400 * IOK_NS_S)
 
 static const uint8_t allowed[] = {
@@ -39,10 +39,23 @@ static void set_state(struct iok_listener *listener, enum iok_listener_state sta
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
-static const char *const option_names[] = {
-    "backlog",        "reuse_port",   "mode",          "fd",          "max_connections", "max_requests", "max_request",
-    "header_timeout", "body_timeout", "write_timeout", "handshake_timeout", "idle",      "queue",        "queue_timeout",
-    "tls_cert",       "tls_key",      NULL};
+static const char *const option_names[] = {"backlog",
+                                           "reuse_port",
+                                           "mode",
+                                           "fd",
+                                           "max_connections",
+                                           "max_requests",
+                                           "max_request",
+                                           "header_timeout",
+                                           "body_timeout",
+                                           "write_timeout",
+                                           "handshake_timeout",
+                                           "idle",
+                                           "queue",
+                                           "queue_timeout",
+                                           "tls_cert",
+                                           "tls_key",
+                                           NULL};
 
 static int check_keys(const struct iok_url *url, struct iok_error *err)
 {
@@ -56,8 +69,8 @@ static int check_keys(const struct iok_url *url, struct iok_error *err)
         }
         if (option_names[known] == NULL) {
             return nearest != NULL
-                       ? iok_err(err, IOK_EOPTION, "unknown option '%.*s' of a listener: did you mean '%s'?", (int)key.n,
-                                 (const char *)key.p, nearest)
+                       ? iok_err(err, IOK_EOPTION, "unknown option '%.*s' of a listener: did you mean '%s'?",
+                                 (int)key.n, (const char *)key.p, nearest)
                        : iok_err(err, IOK_EOPTION, "unknown option '%.*s' of a listener (docs/urls.md lists them)",
                                  (int)key.n, (const char *)key.p);
         }
@@ -71,9 +84,12 @@ static int read_times(struct iok_listener_config *config, const struct iok_url *
         const char *name;
         uint64_t *at;
     } times[] = {
-        {"header_timeout", &config->header_timeout}, {"body_timeout", &config->body_timeout},
-        {"write_timeout", &config->write_timeout},   {"handshake_timeout", &config->handshake_timeout},
-        {"idle", &config->idle},                     {"queue_timeout", &config->queue_timeout},
+        {"header_timeout", &config->header_timeout},
+        {"body_timeout", &config->body_timeout},
+        {"write_timeout", &config->write_timeout},
+        {"handshake_timeout", &config->handshake_timeout},
+        {"idle", &config->idle},
+        {"queue_timeout", &config->queue_timeout},
     };
     int rc = 0;
 
@@ -123,8 +139,9 @@ static int read_url(struct iok_listener *listener, struct iok_error *err)
                        (const char *)url->scheme.p);
     }
     if (url->has_user || (!url->unix_socket && url->path.n > 0) || url->n_hosts > 1) {
-        return iok_err(err, IOK_EURL, "an address to listen on is one host and port, as http://127.0.0.1:8000, or "
-                                      "http+unix:/path");
+        return iok_err(err, IOK_EURL,
+                       "an address to listen on is one host and port, as http://127.0.0.1:8000, or "
+                       "http+unix:/path");
     }
     return read_config(listener, err);
 }
@@ -227,8 +244,7 @@ void iok_listener_start(struct iok_core *core, struct iok_listener *listener)
     iok_count_ref(&listener->refs);
     iok_list_push(&core->listeners, &listener->node);
     listener->accepting = true;
-    listener->door =
-        core->net->ops->listen(core->net, listener->fd, listener->tls, &door_events, listener, &err);
+    listener->door = core->net->ops->listen(core->net, listener->fd, listener->tls, &door_events, listener, &err);
     if (listener->door == NULL) {
         iok_listener_stop(listener, &err);
     }
@@ -293,11 +309,10 @@ static void give(struct iok_listener *listener, struct iok_station *station, str
     iok_serve_give(guest, iok_container(node, struct iok_call, node));
 }
 
-void iok_listener_dispatch(struct iok_listener *listener, struct iok_guest *guest)
+void iok_listener_dispatch_again(struct iok_listener *listener, struct iok_guest *guest)
 {
     struct iok_station *station = choose(listener);
 
-    iok_count_own_add(&listener->requests, 1);
     if (station != NULL) {
         give(listener, station, guest);
     } else if (listener->n_queued < listener->config.queue && iok_listener_state(listener) == IOK_LISTENER_OPEN) {
@@ -306,6 +321,12 @@ void iok_listener_dispatch(struct iok_listener *listener, struct iok_guest *gues
         iok_count_own_add(&listener->shed, 1);
         iok_guest_refuse(guest, IOK_EOVERLOAD);
     }
+}
+
+void iok_listener_dispatch(struct iok_listener *listener, struct iok_guest *guest)
+{
+    iok_count_own_add(&listener->requests, 1);
+    iok_listener_dispatch_again(listener, guest);
 }
 
 void iok_listener_serve(struct iok_listener *listener, struct iok_call *call)

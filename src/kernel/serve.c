@@ -86,7 +86,8 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
     iok_list_remove(&call->node);
     call->state = IOK_CALL_SENT;
     call->peer = guest->peer;
-    call->stamps = (struct iok_stamps){.taken = guest->began_at, .first_byte = guest->arrived_at, .complete = core->now};
+    call->stamps =
+        (struct iok_stamps){.taken = guest->began_at, .first_byte = guest->arrived_at, .complete = core->now};
     serve->guest = guest;
     serve->request = guest->request;
     serve->encrypted = guest->io.encrypted;
@@ -138,7 +139,8 @@ static bool may_wait(const struct iok_core *core, const struct iok_listener *lis
 {
     enum iok_listener_state state = iok_listener_state(listener);
 
-    return !core->stopping && (state == IOK_LISTENER_OPEN || (state == IOK_LISTENER_DRAINING && listener->n_guests > 0));
+    return !core->stopping &&
+           (state == IOK_LISTENER_OPEN || (state == IOK_LISTENER_DRAINING && listener->n_guests > 0));
 }
 
 /* It waits for the next request, or ends with its listener. */
@@ -249,11 +251,30 @@ void iok_serve_take(struct iok_core *core, struct iok_call *call)
     rest(core, call);
 }
 
+/* What becomes of the guest whose request, or answer, the call had. */
+static void take_from(struct iok_call *call, struct iok_guest *guest)
+{
+    struct iok_serve *serve = call->serve;
+    struct iok_error why;
+
+    guest->call = NULL;
+    if (guest->state == IOK_GUEST_SERVED && serve->unseen) {
+        guest->request = serve->request;
+        serve->request = NULL;
+        iok_listener_dispatch_again(guest->listener, guest);
+    } else if (guest->state == IOK_GUEST_SERVED) {
+        iok_guest_refuse(guest, IOK_ECANCELLED);
+    } else if (iok_out_own(&guest->out, guest->out.taken, guest->out.appended) != 0) {
+        iok_err(&why, IOK_ENOMEM, "out of memory for the unsent rest of an answer");
+        iok_guest_close(guest, &why);
+    }
+    iok_guest_go_on(guest);
+}
+
 void iok_serve_cut(struct iok_core *core, struct iok_call *call, const struct iok_error *err)
 {
     struct iok_serve *serve = call->serve;
     struct iok_guest *guest = serve->guest;
-    struct iok_error why;
 
     if (call->state == IOK_CALL_ENDED) {
         return;
@@ -262,15 +283,11 @@ void iok_serve_cut(struct iok_core *core, struct iok_call *call, const struct io
         unlend(core, call);
     }
     serve->guest = NULL;
+    if (iok_node_linked(&call->node)) { /* no more requests for it */
+        iok_list_remove(&call->node);
+    }
     if (guest != NULL) {
-        guest->call = NULL;
-        if (guest->state == IOK_GUEST_SERVED) {
-            iok_guest_refuse(guest, IOK_ECANCELLED);
-        } else if (iok_out_own(&guest->out, guest->out.taken, guest->out.appended) != 0) {
-            iok_err(&why, IOK_ENOMEM, "out of memory for the unsent rest of an answer");
-            iok_guest_close(guest, &why);
-        }
-        iok_guest_go_on(guest);
+        take_from(call, guest);
     }
     iok_serve_end(core, call, err);
 }

@@ -36,10 +36,11 @@ struct iok_serve {
     struct iok_listener *listener;
     uint64_t charged; /* bytes of its answer that its port was charged with */
     uint64_t have;    /* the serial number of the request that it was given last */
+    bool unseen;      /* of one that was cancelled: a request on its way to it was not taken, and will not be */
     /* the core's */
     alignas(IOK_CACHE_LINE) struct iok_station *station; /* since it was first submitted */
-    struct iok_guest *guest; /* whose request it has; NULL: none, or that guest is gone */
-    bool lent;               /* the program has it */
+    struct iok_guest *guest;                             /* whose request it has; NULL: none, or that guest is gone */
+    bool lent;                                           /* the program has it */
     /* written before it is given to the program */
     uint64_t serial; /* of the request */
     struct iok_request *request;
@@ -132,23 +133,23 @@ struct iok_guest {
     struct iok_node wait; /* in the listener's queue */
     struct iok_node more; /* in core->unsent */
     enum iok_guest_state state;
-    bool blocked;     /* send accepted less than all */
-    bool paused;      /* enough was read ahead */
-    bool ended;       /* the client sends no more */
-    bool closing;     /* ends behind what is to be sent */
-    bool cut_short;   /* not all that the client sends was read, or will be */
-    bool whole;       /* a request was read to its end, just now */
-    bool in_body;     /* the head of the request that is being read was read */
+    bool blocked;   /* send accepted less than all */
+    bool paused;    /* enough was read ahead */
+    bool ended;     /* the client sends no more */
+    bool closing;   /* ends behind what is to be sent */
+    bool cut_short; /* not all that the client sends was read, or will be */
+    bool whole;     /* a request was read to its end, just now */
+    bool in_body;   /* the head of the request that is being read was read */
     uint64_t n_requests;
-    uint64_t since;   /* when it came to its state, or made progress in it */
+    uint64_t since;                /* when it came to its state, or made progress in it */
     uint64_t began_at, arrived_at; /* when the request's first byte came, and the last byte of all */
-    struct iok_timer timer; /* at or before the time at which something is due: looked at when it fires */
-    struct iok_call *call;  /* SERVED: which has its request. ANSWERING: whose memory goes out; else NULL */
-    struct iok_request *request; /* being read, or waiting for a call */
+    struct iok_timer timer;        /* at or before the time at which something is due: looked at when it fires */
+    struct iok_call *call;         /* SERVED: which has its request. ANSWERING: whose memory goes out; else NULL */
+    struct iok_request *request;   /* being read, or waiting for a call */
     struct iok_peer peer;
     struct iok_io io;
     struct iok_out out;
-    uint8_t *rest; /* bytes that were read ahead, or that feed left */
+    uint8_t *rest;                    /* bytes that were read ahead, or that feed left */
     size_t n_rest, cap_rest, n_front; /* n_front: of these, how many stand in scratch */
     void *codec;                      /* proto->server->state_size bytes */
 };
@@ -165,8 +166,9 @@ void iok_listener_stop(struct iok_listener *listener, const struct iok_error *wh
 void iok_listener_timer(struct iok_listener *listener);
 /* A guest is there, or is gone: whether more are to be accepted, and whether a drain is over. */
 void iok_listener_look(struct iok_listener *listener);
-/* A whole request of a guest: to a call, or into the queue, or refused. */
+/* A whole request of a guest: to a call, or into the queue, or refused. Again: the same by a request that came back. */
 void iok_listener_dispatch(struct iok_listener *listener, struct iok_guest *guest);
+void iok_listener_dispatch_again(struct iok_listener *listener, struct iok_guest *guest);
 /* A call waits: for the request that waits longest, if there is one. */
 void iok_listener_serve(struct iok_listener *listener, struct iok_call *call);
 /* The station of a port; NULL: out of memory. */

@@ -168,7 +168,8 @@ static void link_watch(struct iok_link *link)
 {
     int events = 0;
 
-    if (link->state == LINK_ASKING || link->state == LINK_HANDSHAKE || (link->state == LINK_OPEN && link->reading && !link->ended)) {
+    if (link->state == LINK_ASKING || link->state == LINK_HANDSHAKE ||
+        (link->state == LINK_OPEN && link->reading && !link->ended)) {
         events |= UV_READABLE;
     }
     if (link->send_fell_short || (link->tls != NULL && iok_tls_stream_peek(link->tls).n > 0)) {
@@ -245,7 +246,8 @@ static void link_on_writable(struct iok_link *link)
 
 static bool may_deliver(const struct iok_link *link)
 {
-    return link->reading && !link->ended && (link->state == LINK_OPEN || (link->state == LINK_FAILED && link->draining));
+    return link->reading && !link->ended &&
+           (link->state == LINK_OPEN || (link->state == LINK_FAILED && link->draining));
 }
 
 /* The core's memory for the next bytes, or NULL when they cannot be delivered now. */

@@ -70,7 +70,7 @@ struct iok_sock {
     uv_poll_t poll;
     struct iok_uv *net;
     int fd;
-    int watched; /* UV_READABLE, UV_WRITABLE or both; 0: nothing */
+    int watched;  /* UV_READABLE, UV_WRITABLE or both; 0: nothing */
     bool keep_fd; /* it is somebody else's */
     /* Events of watched are ready. failed: an error is pending, and reading and writing will say which; the watch has
      * ended and must be set anew. */
