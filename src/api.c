@@ -1,5 +1,5 @@
-/* api.c - the program's side of the public API: ports, calls and leases; services are in api_service.c. What runs the
- * core is in run.c. */
+/* api.c - the program's side of the public API: ports and calls; services and leases are in api_service.c, serving in
+ * api_serve.c. What runs the core is in run.c. */
 #include <assert.h>
 #include <sched.h>
 #include <stdio.h>
@@ -859,49 +859,4 @@ void iok_call_next(struct iok_call *call)
         (void)pushed;
         iok_kick(call->port);
     }
-}
-
-/* ---- leases ---- */
-
-struct iok_lease *iok_lease_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
-{
-    struct iok_lease *lease;
-    uint32_t leases_max;
-
-    if (iok_port_check(port, err) != 0) {
-        return NULL;
-    }
-    leases_max = port->calls_max < 2 ? 1 : port->calls_max / 2;
-    if (port->n_leases >= leases_max) {
-        iok_err(err, IOK_EOVERLOAD, "%u leases are alive on this port (half of port_calls_max=%u)", port->n_leases,
-                port->calls_max);
-        return NULL;
-    }
-    lease = iok_malloc(sizeof(*lease));
-    if (lease == NULL) {
-        iok_err(err, IOK_ENOMEM, "out of memory for a lease");
-        return NULL;
-    }
-    iok_lease_init(lease, port, service);
-    iok_count_ref(&service->refs);
-    iok_list_push(&port->leases, &lease->app_node);
-    port->n_leases++;
-    return lease;
-}
-
-void iok_lease_free(struct iok_lease *lease)
-{
-    bool pushed;
-
-    if (lease->released || lease->port->lost) {
-        return;
-    }
-    lease->released = true;
-    if (lease->port->n_parked != 0) {
-        iok_parked_release(lease);
-    }
-    pushed = iok_ring_push(&lease->port->link.sq, iok_entry(lease, IOK_SQ_RELEASE));
-    assert(pushed); /* see port.h */
-    (void)pushed;
-    iok_kick(lease->port);
 }
