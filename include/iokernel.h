@@ -366,13 +366,15 @@ IOK_API int iok_wait_message(struct iok_call *call, int64_t timeout_ms);
  *
  * The call may end before its body does, as the server has found an error in it: parts end as NEVER_SENT then. A part
  * that is cancelled, or reaches its deadline, breaks the body off, as iok_part_fail does, since a body has no holes.
- * To cancel the call breaks off its body, too. In each case the server is told, and the connection can be used again.
+ * To cancel the call breaks off its body, too. In each case the server is told, and the connection can be used again; or
+ * where the protocol has no word for it (HTTP), the connection is closed, and the call ends with that error.
  *
  * Deadlines: that of the call counts until the server wants the body, and again from its end; that of a part (the same
  * time, if none is set) until its bytes are taken; in a reply in parts that of the call counts from each part. The time that
  * the program takes does not count.
  *
- * Both need a lease, and a request that the protocol has it for: COPY of PostgreSQL. */
+ * Both need a request that the protocol has it for: COPY of PostgreSQL, which needs a lease, too, and any of HTTP, which
+ * does not: a connection of HTTP has one request at a time. */
 IOK_API void iok_call_parts(struct iok_call *call);
 IOK_API void iok_call_body(struct iok_call *call);
 /* A part of a submitted call's body; NULL as iok_call_new, or IOK_EINVAL. It is submitted, waited for, cancelled and freed
@@ -382,6 +384,78 @@ IOK_API struct iok_call *iok_part_new(struct iok_call *call, struct iok_error *e
 IOK_API void iok_part_end(struct iok_call *part);
 /* Instead of bytes: the body is broken off; why is a text for the server's error and its log. */
 IOK_API void iok_part_fail(struct iok_call *part, const char *why);
+
+/* ---- serving ------------------------------------------------------------------------------------------------ */
+
+/* The server's side, for HTTP. The kernel thread accepts connections, reads requests and sends answers; the program makes
+ * serving calls, each a credit for one request at a time:
+ *
+ *     struct iok_listener *l = iok_listener_new(p, "http://127.0.0.1:8000", &err);
+ *     struct iok_call *c = iok_serve_new(p, l, &err);
+ *     iok_submit(c);                                    it takes a request
+ *     ... iok_poll gives c; iok_serve_state(c) is IOK_SERVE_REQUEST, and iok_call_reply(c, &n) the request ...
+ *     iok_call_array(c, 4); iok_call_i64(c, 200); ...   the answer
+ *     iok_submit(c);                                    it is sent, and c takes the next request
+ *
+ * A request is ARRAY 6: method, target, minor version of HTTP/1, fields (ARRAY: name in small letters, value, ...), body,
+ * trailer (as fields). An answer is ARRAY 4 or 5: status, reason or null, fields, body or null, and perhaps a trailer. What
+ * is wrong with it is made right or refused: see docs/protocols/http.md. iok_call_endpoint is the client's address.
+ *
+ * Several ports may serve a listener: a request goes to the one with fewest requests in hand. As long as no call waits,
+ * requests wait in the listener (queue=), and are answered by 503 beyond that. */
+struct iok_listener;
+
+/* Binds and listens at once; docs/urls.md has the addresses and options. Connections are accepted from the first serving
+ * call on; until then a child of fork() inherits it. NULL with *err: IOK_EURL, IOK_EOPTION, IOK_ECONNECT ... */
+IOK_API struct iok_listener *iok_listener_new(struct iok_port *port, const char *url, struct iok_error *err);
+/* "http://127.0.0.1:8000": where it listens, with the real port. Lives as long as the listener. */
+IOK_API const char *iok_listener_name(const struct iok_listener *listener);
+/* Accepts no more. Connections that are idle end; requests under way are answered, with "connection: close", and after
+ * grace_ms the rest is broken off. Then its calls end as IOK_NEVER_SENT with IOK_ECLOSED. Asynchronous, any port; may be
+ * called again with another time. */
+IOK_API void iok_listener_close(struct iok_listener *listener, struct iok_port *port, int64_t grace_ms);
+/* Drops the program's reference; iok_listener_new counts as one, and each serving call holds one. */
+IOK_API void iok_listener_unref(struct iok_listener *listener);
+IOK_API void iok_listener_ref(struct iok_listener *listener);
+
+struct iok_listener_stats {
+    uint64_t accepted;   /* connections ever */
+    uint64_t requests;   /* read to their end */
+    uint64_t answers[5]; /* by the program, by the first digit of their status: 1xx to 5xx */
+    uint64_t shed;       /* requests answered by 503, as no call was free */
+    uint64_t refused;    /* these, and requests that could not be read, or were given up */
+    uint64_t gone;       /* requests whose clients went away while the program had them */
+    uint64_t timeouts;   /* connections whose clients were too slow */
+    uint64_t starved;    /* times that accepting stopped for want of descriptors */
+    uint64_t bytes_in, bytes_out;
+    uint32_t connections;    /* now */
+    uint32_t inflight;       /* requests that programs have now */
+    uint32_t queued;         /* requests that wait for a call now */
+    struct iok_phase wait;   /* request is whole -> given to a call */
+    struct iok_phase pickup; /* given -> picked up by the program */
+    struct iok_phase answer; /* given -> answered */
+    char last_failure[240];  /* why the last connection ended that did not end well; "" if none ever did */
+};
+/* Any thread. */
+IOK_API void iok_listener_stats(struct iok_listener *listener, struct iok_listener_stats *out);
+
+/* A call that serves the listener; NULL: IOK_ENOMEM, IOK_ETHREAD, IOK_EFORKED. To be submitted for its first request; freed
+ * or abandoned at any time: a request that it has is answered by 500 then. iok_cancel ends it, and it arrives once more. */
+IOK_API struct iok_call *iok_serve_new(struct iok_port *port, struct iok_listener *listener, struct iok_error *err);
+
+enum iok_serve_state {
+    IOK_SERVE_NEW = 0, /* not submitted */
+    IOK_SERVE_WAITING, /* for a request; its answer may still be on its way */
+    IOK_SERVE_REQUEST, /* it has one. After an answer that was refused it has the same once more: iok_call_error says why */
+    IOK_SERVE_LEFT, /* the same, and the client sends no more. It may have gone, or wait for the answer */
+    IOK_SERVE_GONE, /* the client is gone: iok_submit, with or without an answer, makes it wait for the next request */
+    IOK_SERVE_CLOSED, /* it has ended: iok_call_error says why */
+};
+/* As of now; LEFT and GONE may show before iok_poll brings the news. */
+IOK_API enum iok_serve_state iok_serve_state(const struct iok_call *call);
+/* Whether the request came by TLS. */
+IOK_API bool iok_serve_is_encrypted(const struct iok_call *call);
+IOK_API struct iok_listener *iok_serve_listener(const struct iok_call *call);
 
 /* ---- leases ------------------------------------------------------------------------------------------------- */
 

@@ -1,11 +1,12 @@
-/* api.c - the program's side of the public API: ports, calls and leases; services are in api_service.c. What runs the
- * core is in run.c. */
+/* api.c - the program's side of the public API: ports and calls; services and leases are in api_service.c, serving in
+ * api_serve.c. What runs the core is in run.c. */
 #include <assert.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernel/serve.h"
 #include "run.h"
 
 #define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: about 2.5 MB */
@@ -207,6 +208,14 @@ void iok_call_set_error(struct iok_call *call, const struct iok_error *err)
     iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
 }
 
+static void reclaim_call(struct iok_port *port, struct iok_call *call, const struct iok_error *why)
+{
+    iok_call_set_error(call, why);
+    call->outcome = IOK_NEVER_SENT;
+    call->state = IOK_CALL_ENDED;
+    (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
+}
+
 /* The kernel is gone, and with it the other side of the rings: what it did not take ends here. */
 static bool reclaim(struct iok_port *port)
 {
@@ -224,12 +233,13 @@ static bool reclaim(struct iok_port *port)
     }
     switch (iok_entry_verb(entry)) {
     case IOK_SQ_SUBMIT:
-        call = iok_entry_object(entry);
-        iok_call_set_error(call, &err);
-        call->outcome = IOK_NEVER_SENT;
-        (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
+        reclaim_call(port, iok_entry_object(entry), &err);
         break;
     case IOK_SQ_CANCEL:
+        call = iok_entry_object(entry);
+        if ((call->flags & IOK_CALL_SERVE) != 0 && call->state != IOK_CALL_ENDED) { /* the program had it */
+            reclaim_call(port, call, &err);
+        }
         (void)iok_ring_push(&port->link.cq, iok_entry(iok_entry_object(entry), IOK_CQ_CANCELLED));
         break;
     case IOK_SQ_RELEASE:
@@ -237,9 +247,12 @@ static bool reclaim(struct iok_port *port)
         break;
     case IOK_SQ_OPEN:
     case IOK_SQ_CLOSE:
+    case IOK_SQ_CREDIT:
         iok_service_drop(iok_entry_object(entry));
         break;
-    case IOK_SQ_CREDIT:
+    case IOK_SQ_DRAIN:
+        iok_listener_drop(iok_entry_object(entry));
+        break;
     case IOK_SQ_DETACH:
     case IOK_SQ_DUE:
         break;
@@ -273,7 +286,9 @@ static void really_free(struct iok_call *call)
     }
     iok_tape_deinit(&call->args);
     iok_tape_deinit(&call->reply);
-    iok_service_drop(call->service);
+    if (call->service != NULL) {
+        iok_service_drop(call->service);
+    }
     iok_list_remove(&call->all);
     port->n_calls--;
     if (whole != NULL && --whole->n_parts == 0 && (whole->app & IOK_APP_KEPT) != 0) {
@@ -281,7 +296,10 @@ static void really_free(struct iok_call *call)
     }
     if ((call->app & IOK_APP_COUNTED) != 0) {
         port->n_counted--;
-        port->bytes_left += call->args.held_bytes;
+        port->bytes_left += call->serve != NULL ? 0 : call->args.held_bytes;
+    }
+    if (call->serve != NULL) {
+        iok_serve_free(call);
     }
     if (port->n_free < IOK_FREE_CALLS_MAX) {
         port->n_free++;
@@ -332,9 +350,9 @@ static void picked_up(struct iok_call *call)
     struct iok_service *service = call->service;
     uint64_t now = port_now(call->port);
 
-    call->app |= IOK_APP_ENDED;
+    call->app = (call->app & ~(uint32_t)IOK_APP_HAND) | IOK_APP_ENDED;
     call->stamps.picked_up = now;
-    if (call->stamps.complete != 0 && now > call->stamps.complete) {
+    if (service != NULL && call->stamps.complete != 0 && now > call->stamps.complete) {
         iok_hist_add_shared(&service->hist_pickup, now - call->stamps.complete);
         iok_hist_add_shared(&service->hist_total, now - call->stamps.submitted);
     }
@@ -377,7 +395,18 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
             free_abandoned(call);
         }
         break;
+    case IOK_CQ_REQUEST:
+        if ((call->app & IOK_APP_CANCEL) != 0) { /* it is the kernel's to decide what becomes of it */
+            break;
+        }
+        iok_serve_picked_up(call, port_now(port));
+        *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
+        break;
     case IOK_CQ_NEWS:
+        if ((call->flags & IOK_CALL_SERVE) != 0) {
+            *news = iok_serve_news(call) && (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) == 0 ? call : NULL;
+            break;
+        }
         call->app |= IOK_APP_STREAM;
         (void)iok_count_exchange(&call->stream->news_posted, 0);
         *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
@@ -425,7 +454,7 @@ struct iok_call *iok_poll(struct iok_port *port)
 
 /* ---- calls ---- */
 
-struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
+struct iok_call *iok_call_make(struct iok_port *port, struct iok_error *err)
 {
     struct iok_node *node;
     struct iok_call *call;
@@ -442,7 +471,8 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
         return NULL;
     }
     call->port = port;
-    call->service = service;
+    call->service = NULL;
+    call->serve = NULL;
     call->lease = NULL;
     call->user = NULL;
     call->timeout_ms = 0;
@@ -451,11 +481,21 @@ struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service
     call->n_parts = 0;
     call->flags = 0;
     call->app = 0;
-    iok_count_ref(&service->refs);
     iok_tape_init(&call->args, call->arg_tokens, IOK_CALL_ARG_TOKENS, call->arg_bytes, IOK_CALL_ARG_BYTES, SIZE_MAX,
                   &port->owner->core.arguments);
     iok_list_push(&port->calls, &call->all);
     port->n_calls++;
+    return call;
+}
+
+struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
+{
+    struct iok_call *call = iok_call_make(port, err);
+
+    if (call != NULL) {
+        call->service = service;
+        iok_count_ref(&service->refs);
+    }
     return call;
 }
 
@@ -596,6 +636,13 @@ void *iok_call_user(const struct iok_call *call)
     return call->user;
 }
 
+void iok_submitted(struct iok_port *port)
+{
+    if (++port->link.unkicked >= IOK_BURST_CALLS || !iok_port_is_bursting(&port->link)) {
+        iok_kick(port);
+    }
+}
+
 bool iok_hand_over(struct iok_call *call)
 {
     struct iok_port *port = call->port;
@@ -606,9 +653,7 @@ bool iok_hand_over(struct iok_call *call)
     call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
     port->n_counted++;
     port->bytes_left -= call->args.held_bytes;
-    if (++port->link.unkicked >= IOK_BURST_CALLS || !iok_port_is_bursting(&port->link)) {
-        iok_kick(port);
-    }
+    iok_submitted(port);
     return true;
 }
 
@@ -623,6 +668,9 @@ int iok_submit(struct iok_call *call)
     }
     if (iok_tape_error(&call->args) != 0) {
         return iok_tape_error(&call->args);
+    }
+    if ((call->flags & IOK_CALL_SERVE) != 0) {
+        return iok_serve_submit(call);
     }
     if ((call->app & IOK_APP_SUBMITTED) != 0 || (call->lease != NULL && call->lease->released) ||
         (call->args.n_tokens == 0 && (call->flags & (IOK_CALL_READY | IOK_CALL_PART)) == 0)) {
@@ -669,6 +717,9 @@ void iok_cancel(struct iok_call *call)
         return;
     }
     call->app |= IOK_APP_CANCEL;
+    if ((call->flags & IOK_CALL_SERVE) != 0) {
+        call->serve->unseen = (call->app & IOK_APP_HAND) == 0;
+    }
     pushed = iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_CANCEL));
     assert(pushed); /* see port.h */
     (void)pushed;
@@ -691,7 +742,10 @@ void iok_call_free(struct iok_call *call)
     if (call->port->lost) {
         return; /* see fork.c */
     }
-    if (held) { /* the kernel still has it */
+    if (held) {                                    /* the kernel still has it */
+        if ((call->flags & IOK_CALL_SERVE) != 0) { /* which would not end by itself */
+            iok_cancel(call);
+        }
         call->app |= IOK_APP_ABANDONED;
         if (iok_node_linked(&call->pending)) {
             iok_list_remove(&call->pending);
@@ -713,6 +767,10 @@ const struct iok_token *iok_call_reply(const struct iok_call *call, size_t *n)
 {
     bool there = (call->app & IOK_APP_ENDED) != 0 && call->error_code == 0 && call->reply.n_tokens != 0;
 
+    if ((call->app & IOK_APP_HAND) != 0) {
+        *n = call->serve->request->tape.n_tokens;
+        return call->serve->request->tape.tokens;
+    }
     *n = there ? call->reply.n_tokens : 0;
     return there ? call->reply.tokens : NULL;
 }
@@ -737,7 +795,7 @@ const char *iok_call_endpoint(const struct iok_call *call)
 
     switch (call->peer.family) {
     case AF_UNIX:
-        return call->service->endpoints[call->peer.port].host;
+        return call->service != NULL ? call->service->endpoints[call->peer.port].host : "";
     case AF_INET:
         address.v4.sin_port = htons(call->peer.port);
         memcpy(&address.v4.sin_addr, call->peer.ip, 4);
@@ -784,6 +842,7 @@ const struct iok_token *iok_call_message(struct iok_call *call, size_t *n)
 void iok_call_next(struct iok_call *call)
 {
     struct iok_stream *stream = call->stream;
+    bool pushed;
 
     if (call->message == NULL) {
         return;
@@ -793,54 +852,11 @@ void iok_call_next(struct iok_call *call)
     call->message = NULL;
     /* The exchange is a fence too: either it sees the kernel's stall, or the kernel sees the room. */
     if (iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 &&
-        iok_stream_bytes(stream) <= stream->bytes_max / 2 && call->lease != NULL && !call->lease->released &&
-        iok_count_exchange(&stream->stalled, 0) != 0) {
-        (void)iok_ring_push(&call->port->link.sq, iok_entry(call->lease, IOK_SQ_CREDIT));
+        iok_stream_bytes(stream) <= stream->bytes_max / 2 && iok_count_exchange(&stream->stalled, 0) != 0) {
+        iok_count_ref(&call->service->refs); /* the message's own */
+        pushed = iok_ring_push(&call->port->link.sq, iok_entry(call->service, IOK_SQ_CREDIT));
+        assert(pushed); /* see port.h */
+        (void)pushed;
         iok_kick(call->port);
     }
-}
-
-/* ---- leases ---- */
-
-struct iok_lease *iok_lease_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
-{
-    struct iok_lease *lease;
-    uint32_t leases_max;
-
-    if (iok_port_check(port, err) != 0) {
-        return NULL;
-    }
-    leases_max = port->calls_max < 2 ? 1 : port->calls_max / 2;
-    if (port->n_leases >= leases_max) {
-        iok_err(err, IOK_EOVERLOAD, "%u leases are alive on this port (half of port_calls_max=%u)", port->n_leases,
-                port->calls_max);
-        return NULL;
-    }
-    lease = iok_malloc(sizeof(*lease));
-    if (lease == NULL) {
-        iok_err(err, IOK_ENOMEM, "out of memory for a lease");
-        return NULL;
-    }
-    iok_lease_init(lease, port, service);
-    iok_count_ref(&service->refs);
-    iok_list_push(&port->leases, &lease->app_node);
-    port->n_leases++;
-    return lease;
-}
-
-void iok_lease_free(struct iok_lease *lease)
-{
-    bool pushed;
-
-    if (lease->released || lease->port->lost) {
-        return;
-    }
-    lease->released = true;
-    if (lease->port->n_parked != 0) {
-        iok_parked_release(lease);
-    }
-    pushed = iok_ring_push(&lease->port->link.sq, iok_entry(lease, IOK_SQ_RELEASE));
-    assert(pushed); /* see port.h */
-    (void)pushed;
-    iok_kick(lease->port);
 }

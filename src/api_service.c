@@ -1,6 +1,8 @@
-/* api_service.c - the program's side of the public API: services. */
+/* api_service.c - the program's side of the public API: services and leases. */
+#include <assert.h>
 #include <sched.h>
 
+#include "base/mem.h"
 #include "run.h"
 
 /* Takes the service over; NULL with *err, and it is gone. */
@@ -103,4 +105,49 @@ void iok_service_stats(struct iok_service *service, struct iok_service_stats *ou
     iok_hist_read(&service->hist_pickup, &out->pickup);
     iok_hist_read(&service->hist_total, &out->total);
     iok_note_read(&service->last_failure, out->last_failure);
+}
+
+/* ---- leases ---- */
+
+struct iok_lease *iok_lease_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
+{
+    struct iok_lease *lease;
+    uint32_t leases_max;
+
+    if (iok_port_check(port, err) != 0) {
+        return NULL;
+    }
+    leases_max = port->calls_max < 2 ? 1 : port->calls_max / 2;
+    if (port->n_leases >= leases_max) {
+        iok_err(err, IOK_EOVERLOAD, "%u leases are alive on this port (half of port_calls_max=%u)", port->n_leases,
+                port->calls_max);
+        return NULL;
+    }
+    lease = iok_malloc(sizeof(*lease));
+    if (lease == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for a lease");
+        return NULL;
+    }
+    iok_lease_init(lease, port, service);
+    iok_count_ref(&service->refs);
+    iok_list_push(&port->leases, &lease->app_node);
+    port->n_leases++;
+    return lease;
+}
+
+void iok_lease_free(struct iok_lease *lease)
+{
+    bool pushed;
+
+    if (lease->released || lease->port->lost) {
+        return;
+    }
+    lease->released = true;
+    if (lease->port->n_parked != 0) {
+        iok_parked_release(lease);
+    }
+    pushed = iok_ring_push(&lease->port->link.sq, iok_entry(lease, IOK_SQ_RELEASE));
+    assert(pushed); /* see port.h */
+    (void)pushed;
+    iok_kick(lease->port);
 }

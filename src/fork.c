@@ -87,6 +87,7 @@ static void after_fork_child(void)
             kernel->settled = false;
             if (!kernel->torn) {
                 iok_uv_forget(kernel->net);
+                iok_core_leave_listeners(core);
                 iok_wake_deinit(&core->wake);
                 (void)iok_wake_disarm(&core->wake);
             }

@@ -330,7 +330,7 @@ static bool reached(struct goal *goal)
 
     do {
         if (goal->call == NULL ? !iok_list_empty(&port->news)
-                               : (goal->call->app & IOK_APP_ENDED) != 0 ||
+                               : (goal->call->app & (IOK_APP_ENDED | IOK_APP_HAND)) != 0 ||
                                      (goal->message && iok_call_message(goal->call, &n) != NULL)) {
             return true;
         }

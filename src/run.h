@@ -20,7 +20,7 @@ struct iok_kernel {
     uint32_t port_calls_max;
     uint64_t port_bytes_max;
     enum iok_handoff handoff;
-    bool may_spin;       /* a second CPU is there */
+    bool may_spin;      /* a second CPU is there */
     bool clock_trusted; /* iok_clock_is_trusted */
     char name[16];
 
@@ -57,6 +57,19 @@ void iok_port_owe(struct iok_port *port);
 bool iok_hand_over(struct iok_call *call);
 /* Fills in why a call failed on the program's side. */
 void iok_call_set_error(struct iok_call *call, const struct iok_error *err);
+
+/* A call without a service; NULL as iok_call_new. */
+struct iok_call *iok_call_make(struct iok_port *port, struct iok_error *err);
+/* Something was pushed to the kernel: tells it, if it has to know by now. */
+void iok_submitted(struct iok_port *port);
+
+/* ---- api_serve.c ---- */
+int iok_serve_submit(struct iok_call *call);
+/* It came with a request; or with news: true if they are the program's. */
+void iok_serve_picked_up(struct iok_call *call, uint64_t now);
+bool iok_serve_news(struct iok_call *call);
+/* Frees what a serving call has beyond a call. */
+void iok_serve_free(struct iok_call *call);
 
 /* ---- fork.c ---- */
 extern struct iok_count iok_generation; /* forks since the program began; written in a child that has one thread */

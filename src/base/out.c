@@ -197,6 +197,49 @@ int iok_out_peek(const struct iok_out *out, struct iovec *vec, int max)
     return n;
 }
 
+int iok_out_limit(struct iovec *vec, int n, size_t max, size_t *size)
+{
+    *size = 0;
+    for (int i = 0; i < n; i++) {
+        if (vec[i].iov_len >= max - *size) {
+            vec[i].iov_len = max - *size;
+            *size = max;
+            return i + 1;
+        }
+        *size += vec[i].iov_len;
+    }
+    return n;
+}
+
+void iok_out_lend(struct iok_out *out, struct iok_out_spare *spare)
+{
+    if (out->copies == NULL && spare->n > 0) {
+        out->copies = spare->at[--spare->n];
+        out->cap = IOK_OUT_FIRST;
+    }
+}
+
+void iok_out_unlend(struct iok_out *out, struct iok_out_spare *spare)
+{
+    if (out->copies == NULL || iok_out_pending(out) != 0) {
+        return;
+    }
+    if (out->cap == IOK_OUT_FIRST && spare->n < sizeof(spare->at) / sizeof(spare->at[0])) {
+        spare->at[spare->n++] = out->copies;
+    } else {
+        iok_free(out->copies);
+    }
+    out->copies = NULL;
+    out->cap = 0;
+}
+
+void iok_out_spare_deinit(struct iok_out_spare *spare)
+{
+    while (spare->n > 0) {
+        iok_free(spare->at[--spare->n]);
+    }
+}
+
 static void empty(struct iok_out *out)
 {
     out->head = out->tail = 0;

@@ -46,8 +46,20 @@ static inline size_t iok_out_pending(const struct iok_out *out)
     return (size_t)(out->appended - out->taken);
 }
 
+/* Memory for copies that others may use: of many connections only few have something to send at a time. */
+struct iok_out_spare {
+    uint8_t *at[32];
+    uint32_t n;
+};
+/* Gives memory to one that has none, and takes it away from one that is empty. */
+void iok_out_lend(struct iok_out *out, struct iok_out_spare *spare);
+void iok_out_unlend(struct iok_out *out, struct iok_out_spare *spare);
+void iok_out_spare_deinit(struct iok_out_spare *spare);
+
 /* The pending bytes, oldest first, as at most max vectors; returns how many. */
 int iok_out_peek(const struct iok_out *out, struct iovec *vec, int max);
+/* Cuts n vectors off after max bytes; returns how many are left, and *size, what they hold. */
+int iok_out_limit(struct iovec *vec, int n, size_t max, size_t *size);
 /* n bytes were handed over. */
 void iok_out_take(struct iok_out *out, size_t n);
 

@@ -67,7 +67,7 @@ static int parse_scheme(struct iok_url *url, uint8_t **at, struct iok_span *rest
     struct iok_span scheme = until(rest, ":/?#@");
     uint8_t *start = *at;
 
-    if (scheme.n == 0 || !take(rest, "://")) {
+    if (scheme.n == 0 || !(take(rest, "://") || (url->listens && take(rest, ":")))) {
         return iok_err(err, IOK_EURL, "no scheme: expected scheme://host:port/path, such as redis://localhost:6379/0");
     }
     for (size_t i = 0; i < scheme.n; i++) {
@@ -159,7 +159,8 @@ static int parse_host(struct iok_url *url, uint8_t **at, struct iok_span host, s
         if (!take(&host, ":")) {
             return iok_err(err, IOK_EURL, "bad host: text after ']'");
         }
-        rc = parse_port(host, &url->hosts[url->n_hosts - 1].port, err);
+        url->hosts[url->n_hosts - 1].any_port = url->listens && iok_span_eq(host, iok_span_of("0"));
+        rc = url->hosts[url->n_hosts - 1].any_port ? 0 : parse_port(host, &url->hosts[url->n_hosts - 1].port, err);
     }
     return rc;
 }
@@ -344,12 +345,12 @@ static int parse(struct iok_url *url, struct iok_span rest, struct iok_error *er
     return rc != 0 ? rc : rest.n == 0 ? 0 : iok_err(err, IOK_EURL, "a fragment ('#...') means nothing here");
 }
 
-int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err)
+static int parse_text(struct iok_url *url, const char *text, bool listens, struct iok_error *err)
 {
     size_t n = text == NULL ? 0 : strnlen(text, IOK_URL_BYTES_MAX + 1);
     int rc;
 
-    *url = (struct iok_url){0};
+    *url = (struct iok_url){.listens = listens};
     if (n == 0 || n > IOK_URL_BYTES_MAX) {
         return iok_err(err, IOK_EURL, n == 0 ? "the URL is empty" : "the URL is longer than 8192 bytes");
     }
@@ -364,6 +365,16 @@ int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err)
         iok_url_deinit(url);
     }
     return rc;
+}
+
+int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err)
+{
+    return parse_text(url, text, false, err);
+}
+
+int iok_url_parse_listen(struct iok_url *url, const char *text, struct iok_error *err)
+{
+    return parse_text(url, text, true, err);
 }
 
 void iok_url_deinit(struct iok_url *url)

@@ -25,6 +25,7 @@ struct iok_url_option {
 struct iok_url_host {
     struct iok_span name; /* without brackets */
     uint16_t port;        /* 0 if absent */
+    bool any_port;        /* 0 because it was said: of an address to listen on */
 };
 
 struct iok_url {
@@ -35,6 +36,7 @@ struct iok_url {
     struct iok_url_host hosts[IOK_URL_HOSTS_MAX]; /* none for a unix socket, and for scheme:///path */
     uint32_t n_hosts;
     bool unix_socket;
+    bool listens;         /* it says what to listen on */
     struct iok_span path; /* of the socket when unix_socket, else without the leading '/' */
     struct iok_url_option options[IOK_URL_OPTIONS_MAX];
     uint32_t n_options;
@@ -45,6 +47,8 @@ struct iok_url {
 
 /* 0, or IOK_EURL / IOK_ENOMEM with *err. On failure nothing needs freeing. */
 int iok_url_parse(struct iok_url *url, const char *text, struct iok_error *err);
+/* The same of an address to listen on: port 0 is allowed, and "scheme:" before a path or an option, which needs no "//". */
+int iok_url_parse_listen(struct iok_url *url, const char *text, struct iok_error *err);
 void iok_url_deinit(struct iok_url *url);
 /* The hosts that options name, "a,b" and "5432,5433", after those of the URL itself: either may name them, not both. One
  * port is for all hosts that have none. 0, or IOK_EURL / IOK_EOPTION with *err. */

@@ -6,9 +6,19 @@
  * it has ended is the credit for the next: the kernel holds no more of a body than the program has parts alive. Bytes
  * go out by reference; a part that is cut while they do is copied.
  *
+ * A protocol with one request at a time on a connection (IOK_PROTO_SINGLE) has no word for "broken off": its connection
+ * ends then, and with it the whole call.
+ *
  * Invariant: a body has no hole. Where a part is lost (its deadline, a cancel), the codec breaks the body off, and every
  * later part ends as never sent. */
 #include "kernel.h"
+
+#define IOK_BODY_WAIT_NS IOK_NS_S /* for a word that need not come: as curl does */
+
+static bool is_mute(const struct iok_call *call)
+{
+    return (call->service->proto->flags & IOK_PROTO_SINGLE) != 0;
+}
 
 static struct iok_call *call_at(struct iok_node *node)
 {
@@ -65,6 +75,11 @@ static int send_waiting(struct iok_conn *conn, struct iok_call *whole)
         struct iok_call *part = call_at(node);
 
         rc = encode(conn, whole, part);
+        if (rc == IOK_EINVAL) { /* the program's fault, and not the peer's */
+            struct iok_error err = conn->io.err;
+
+            iok_call_cut(core, whole, &err);
+        }
         if (rc != 0) {
             return rc;
         }
@@ -90,9 +105,21 @@ static void close_by_error(struct iok_conn *conn)
     iok_conn_close(conn, &err);
 }
 
+/* The program says that there will be no more of it. */
+static void give_up(struct iok_core *core, struct iok_call *whole, struct iok_call *part)
+{
+    struct iok_span why = iok_token_span(&part->args.tokens[0]);
+    struct iok_error err;
+
+    iok_err(&err, IOK_ECANCELLED, "the body was broken off: %.*s", (int)why.n, (const char *)why.p);
+    iok_call_cut(core, whole, &err);
+    iok_call_end(core, part, IOK_DONE, NULL);
+}
+
 void iok_body_take(struct iok_core *core, struct iok_call *part)
 {
     struct iok_call *whole = part->whole;
+    struct iok_conn *conn = whole->conn;
 
     iok_call_begin(part, &core->replies);
     part->stamps.taken = core->now > part->stamps.submitted ? core->now : part->stamps.submitted;
@@ -109,10 +136,14 @@ void iok_body_take(struct iok_core *core, struct iok_call *part)
                                                      : "body is complete, or was broken off");
         return;
     }
+    if ((part->flags & IOK_CALL_PART_FAIL) != 0 && is_mute(whole)) {
+        give_up(core, whole, part);
+        return;
+    }
     iok_call_set_deadline(core, part, 0);
     iok_list_push(&whole->parts, &part->node);
-    if (whole->body == IOK_BODY_OPEN && send_waiting(whole->conn, whole) != 0) {
-        close_by_error(whole->conn);
+    if (whole->body == IOK_BODY_OPEN && send_waiting(conn, whole) != 0) {
+        close_by_error(conn);
     }
 }
 
@@ -129,6 +160,42 @@ int iok_body_go(struct iok_conn *conn, uint64_t seq)
     call->body = IOK_BODY_OPEN;
     iok_timer_stop(&conn->service->core->wheel, &call->deadline); /* it is the program's turn; parts have their own */
     return send_waiting(conn, call);
+}
+
+int iok_body_begin(struct iok_conn *conn, struct iok_call *call)
+{
+    struct iok_core *core = conn->service->core;
+    uint32_t wanted = iok_flight_at(conn, call->seq)->host;
+
+    if ((wanted & IOK_FLIGHT_GO) != 0) {
+        return iok_body_go(conn, call->seq);
+    }
+    if ((wanted & IOK_FLIGHT_SOON) != 0) {
+        uint64_t half = call->deadline_ns == 0 ? UINT64_MAX : (call->deadline_ns - core->now) / 2;
+
+        call->deadline.kind = IOK_TIMER_CALL;
+        iok_timer_set(&core->wheel, &call->deadline, core->now + (half < IOK_BODY_WAIT_NS ? half : IOK_BODY_WAIT_NS));
+    }
+    return 0;
+}
+
+bool iok_body_waited(struct iok_call *call)
+{
+    struct iok_conn *conn = call->conn;
+    struct iok_flight *flight;
+
+    if (call->body != IOK_BODY_HELD || call->state != IOK_CALL_SENT) {
+        return false;
+    }
+    flight = iok_flight_at(conn, call->seq);
+    if ((flight->host & IOK_FLIGHT_SOON) == 0) {
+        return false;
+    }
+    flight->host &= ~(uint32_t)IOK_FLIGHT_SOON;
+    if (iok_body_go(conn, call->seq) != 0) {
+        close_by_error(conn);
+    }
+    return true;
 }
 
 void iok_body_sent(struct iok_conn *conn)
@@ -153,8 +220,13 @@ int iok_body_forget(struct iok_conn *conn, struct iok_call *call)
 
 void iok_body_lost(struct iok_conn *conn, const struct iok_error *err)
 {
+    struct iok_error over;
     struct iok_node *node;
 
+    if (err->code == 0) { /* no failure: it is closed as the call went away, or was answered early */
+        iok_err(&over, IOK_ESTATE, "the call whose body it is part of has ended");
+        err = &over;
+    }
     while ((node = iok_list_first(&conn->parts)) != NULL) {
         iok_call_end(conn->service->core, call_at(node), IOK_MAYBE_EXECUTED, err);
     }
@@ -184,6 +256,10 @@ void iok_body_cut(struct iok_core *core, struct iok_call *part, const struct iok
         }
     }
     iok_call_end(core, part, sent ? IOK_MAYBE_EXECUTED : IOK_NEVER_SENT, err);
+    if (is_mute(whole) && whole->state != IOK_CALL_ENDED && whole->body != IOK_BODY_OVER) {
+        iok_call_cut(core, whole, err);
+        return;
+    }
     if (whole->state != IOK_CALL_ENDED && whole->body == IOK_BODY_HELD) {
         whole->body = IOK_BODY_BROKEN;
     } else if (rc == 0 && whole->state != IOK_CALL_ENDED && whole->body == IOK_BODY_OPEN) {

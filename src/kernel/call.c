@@ -5,24 +5,6 @@
 #include "../base/mem.h"
 #include "kernel.h"
 
-/* Completions before a sleeping port is woken early, to work in parallel. One that is woken for few catches up with the
- * kernel, and then the two pull the same cache lines to and fro. */
-#define IOK_RING_EVERY 256u
-
-static void to_port(struct iok_core *core, struct iok_port *port, uintptr_t entry)
-{
-    bool pushed = iok_ring_push(&port->link.cq, entry);
-
-    assert(pushed); /* the slot was reserved, see port.h */
-    (void)pushed;
-    if (!iok_node_linked(&port->ring_node)) {
-        iok_list_push(&core->to_ring, &port->ring_node);
-    }
-    if (++core->unrung == IOK_RING_EVERY) {
-        iok_core_ring_ports(core);
-    }
-}
-
 static void record(struct iok_service *service, const struct iok_call *call)
 {
     const struct iok_stamps *at = &call->stamps;
@@ -76,7 +58,7 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     }
     record(service, call);
     iok_count_sub(&core->inflight, 1);
-    to_port(core, call->port, iok_entry(call, IOK_CQ_ENDED));
+    iok_core_tell(core, call->port, iok_entry(call, IOK_CQ_ENDED));
 }
 
 /* Whether the protocol has bodies; and whether a reader in parts can be slow without harm to others. */
@@ -87,7 +69,8 @@ static int check_parts(const struct iok_call *call, struct iok_error *err)
     if ((call->flags & IOK_CALL_BODY) != 0 && proto->body == NULL) {
         return iok_err(err, IOK_EUNSAFE, "a request of %s has no body", proto->name);
     }
-    if ((call->flags & (IOK_CALL_PARTS | IOK_CALL_BODY)) != 0 && call->lease == NULL) {
+    if ((call->flags & (IOK_CALL_PARTS | IOK_CALL_BODY)) != 0 && call->lease == NULL &&
+        (proto->flags & IOK_PROTO_SINGLE) == 0) {
         return iok_err(err, IOK_EUNSAFE, "a request with a body, or a reply in parts, needs a lease");
     }
     return 0;
@@ -157,7 +140,7 @@ void iok_call_begin(struct iok_call *call, struct iok_account *replies)
     call->peer.family = 0;
     call->stamps = (struct iok_stamps){.submitted = call->stamps.submitted};
     iok_tape_init(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS, call->reply_bytes, IOK_CALL_REPLY_BYTES,
-                  call->service->config.max_reply, replies);
+                  call->service != NULL ? call->service->config.max_reply : SIZE_MAX, replies);
 }
 
 void iok_call_take(struct iok_core *core, struct iok_call *call)
@@ -259,6 +242,9 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
     struct iok_error err;
     double seconds = (double)(call->deadline_ns - call->stamps.submitted) / 1e9;
 
+    if (iok_body_waited(call)) {
+        return;
+    }
     if ((call->flags & IOK_CALL_PART) != 0) {
         iok_err(&err, IOK_ETIMEOUT, "a part of the body was not sent within %.3g s", seconds);
     } else if (call->state == IOK_CALL_QUEUED && !iok_service_is_up(service)) {
@@ -286,7 +272,7 @@ void iok_call_news(struct iok_core *core, struct iok_call *call, struct iok_mess
     assert(pushed); /* the kernel holds back before the ring is full */
     (void)pushed;
     if (iok_count_exchange(&call->stream->news_posted, 1) == 0) {
-        to_port(core, call->port, iok_entry(call, IOK_CQ_NEWS));
+        iok_core_tell(core, call->port, iok_entry(call, IOK_CQ_NEWS));
     }
 }
 

@@ -17,6 +17,7 @@
 #include "timer.h"
 
 struct iok_conn;
+struct iok_serve;
 
 #define IOK_CALL_ARG_TOKENS 8u    /* a command with 7 arguments */
 #define IOK_CALL_REPLY_TOKENS 6u  /* a scalar, or a short list */
@@ -35,6 +36,7 @@ enum iok_call_flags {
     IOK_CALL_PART = 64,       /* it is no call but a part of a body */
     IOK_CALL_PART_END = 128,  /* the last */
     IOK_CALL_PART_FAIL = 256, /* the body is broken off: its bytes say why */
+    IOK_CALL_SERVE = 512,     /* it serves requests: serve.h */
 };
 
 /* Of a call with a body. */
@@ -58,6 +60,7 @@ enum iok_call_app {
     IOK_APP_FAILED = 256,  /* it holds an error although the kernel never had it */
     IOK_APP_PARKED = 128,  /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
     IOK_APP_KEPT = 512,    /* to be freed with the last of its parts, as these refer to it */
+    IOK_APP_HAND = 1024,   /* of a serving call: it was given a request, and not submitted since */
 };
 
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
@@ -142,7 +145,8 @@ struct iok_call {
     alignas(IOK_CACHE_LINE) struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
     alignas(IOK_CACHE_LINE) uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
 
-    char peer_text[64]; /* the application's: "[ipv6%scope]:port", made when asked for */
+    struct iok_serve *serve; /* of a serving call, which has no service; else NULL */
+    char peer_text[64];      /* the application's: "[ipv6%scope]:port", made when asked for */
 };
 
 /* Makes the kernel's part of a call new: when the kernel takes it, or where it fails without the kernel. */

@@ -493,7 +493,7 @@ void iok_conn_send(struct iok_conn *conn, struct iok_call *call)
     }
     flight->host = (parts ? IOK_FLIGHT_PARTS : 0) | ((call->flags & IOK_CALL_BODY) != 0 ? IOK_FLIGHT_BODY : 0);
     rc = 0;
-    if (((call->class_flags & IOK_CLASS_STREAM) != 0 || parts) && conn->stream == NULL && call->stream == NULL) {
+    if (((call->class_flags & IOK_CLASS_STREAM) != 0 || parts) && conn->stream == NULL) {
         rc = iok_flight_stream(conn, call);
     }
     if (rc == 0) {
@@ -517,6 +517,9 @@ void iok_conn_send(struct iok_conn *conn, struct iok_call *call)
     conn->dirty_state |= (call->class_flags & (IOK_CLASS_DIRTY | IOK_CLASS_STREAM)) != 0;
     service->n_inflight++;
     iok_conn_dirty(conn);
+    if (call->body != IOK_BODY_NONE && iok_body_begin(conn, call) != 0) {
+        close_with_io(conn);
+    }
 }
 
 /* Notes the time at every flight whose last byte is out now: the time before it was handed over, since a server on
@@ -533,21 +536,6 @@ static void stamp_sent(struct iok_conn *conn, uint64_t now)
             flight->call->stamps.sent = now;
         }
     }
-}
-
-/* Cuts the pieces off after max bytes; gives how many are left, and their size. */
-static int limit(struct iovec *vec, int n, size_t max, size_t *size)
-{
-    *size = 0;
-    for (int i = 0; i < n; i++) {
-        if (vec[i].iov_len >= max - *size) {
-            vec[i].iov_len = max - *size;
-            *size = max;
-            return i + 1;
-        }
-        *size += vec[i].iov_len;
-    }
-    return n;
 }
 
 void iok_conn_flush(struct iok_conn *conn)
@@ -569,7 +557,7 @@ void iok_conn_flush(struct iok_conn *conn)
             iok_conn_dirty(conn); /* goes on in the next turn */
             break;
         }
-        n = limit(vec, n, left, &size);
+        n = iok_out_limit(vec, n, left, &size);
         left -= size;
         sent = core->net->ops->send(conn->link, vec, n);
         if (sent < 0) {
@@ -587,6 +575,12 @@ void iok_conn_flush(struct iok_conn *conn)
     iok_body_sent(conn);
 }
 
+/* Something of it was used up, or given to the program, that a repeat would lack or bring twice. */
+static bool has_begun(const struct iok_call *call)
+{
+    return call->body > IOK_BODY_HELD || (call->stream != NULL && iok_count_get(&call->stream->put) != 0);
+}
+
 /* A flight's call after its connection is gone: again, where that is safe, else ended truthfully. */
 static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struct iok_error *err)
 {
@@ -595,7 +589,7 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
     bool whole = (service->proto->flags & IOK_PROTO_WHOLE) != 0;
     uint64_t start = call->seq == conn->head_seq ? 0 : conn->flights[(call->seq - 1) & (conn->n_slots - 1)].end;
     bool sent = whole ? flight->end <= conn->out.taken : conn->out.taken > start;
-    bool again = call->lease == NULL && !service->closed && call->state == IOK_CALL_SENT;
+    bool again = call->lease == NULL && !service->closed && call->state == IOK_CALL_SENT && !has_begun(call);
 
     service->n_inflight--;
     call->conn = NULL;

@@ -213,7 +213,7 @@ static int end_push(struct iok_conn *conn)
                                         conn->io.max_reply);
     }
     iok_call_news(conn->service->core, conn->stream, message);
-    if (takes_parts(conn->stream)) {
+    if (takes_parts(conn->stream) && !conn->read_paused) { /* else the time is the program's, whatever came with it */
         iok_call_progress(conn->service->core, conn->stream);
     }
     hold_back_if_full(conn);
@@ -222,6 +222,10 @@ static int end_push(struct iok_conn *conn)
 
 int iok_flight_stream(struct iok_conn *conn, struct iok_call *call)
 {
+    if (call->stream != NULL) { /* of an attempt whose connection was lost before it had brought anything */
+        conn->stream = call;
+        return 0;
+    }
     call->stream = iok_calloc_line(sizeof(*call->stream));
     if (call->stream == NULL || iok_ring_init(&call->stream->ring, 2 * IOK_STREAM_MESSAGES_MAX) != 0) {
         iok_free(call->stream);

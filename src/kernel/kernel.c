@@ -1,8 +1,10 @@
 /* kernel.c - one turn of the core: messages of the ports in, timers, bytes out, ports told. */
 #include <assert.h>
+#include <stdio.h>
+#include <time.h>
 
 #include "../base/mem.h"
-#include "kernel.h"
+#include "serve.h"
 
 #define IOK_SCRATCH_BYTES (256u * 1024) /* as in conn.c */
 #define IOK_NAP_NS UINT64_C(1000000)    /* sleep at most, while a program is in the midst of a burst */
@@ -19,6 +21,10 @@ int iok_core_init(struct iok_core *core)
     iok_list_init(&core->to_ring);
     iok_list_init(&core->dead);
     iok_list_init(&core->pumps);
+    iok_list_init(&core->listeners);
+    iok_list_init(&core->dead_guests);
+    iok_list_init(&core->unsent);
+    iok_list_init(&core->spare_requests);
     rc = iok_wake_init(&core->wake); /* first: iok_core_deinit closes what it names, and 0 is a descriptor */
     core->scratch = iok_malloc(IOK_SCRATCH_BYTES);
     return rc != 0 ? rc : core->scratch == NULL ? IOK_ENOMEM : 0;
@@ -33,9 +39,51 @@ void iok_core_start(struct iok_core *core, struct iok_net *net)
 
 void iok_core_deinit(struct iok_core *core)
 {
+    struct iok_node *node;
+
     iok_wake_deinit(&core->wake);
     iok_free(core->scratch);
     core->scratch = NULL;
+    while ((node = iok_list_pop(&core->spare_requests)) != NULL) {
+        iok_free(iok_container(node, struct iok_request, node));
+    }
+    iok_out_spare_deinit(&core->spare_output);
+}
+
+/* Completions before a sleeping port is woken early, to work in parallel. One that is woken for few catches up with the
+ * kernel, and then the two pull the same cache lines to and fro. */
+#define IOK_RING_EVERY 256u
+
+void iok_core_tell(struct iok_core *core, struct iok_port *port, uintptr_t entry)
+{
+    bool pushed = iok_ring_push(&port->link.cq, entry);
+
+    assert(pushed); /* the slot was reserved, see port.h */
+    (void)pushed;
+    if (!iok_node_linked(&port->ring_node)) {
+        iok_list_push(&core->to_ring, &port->ring_node);
+    }
+    if (++core->unrung == IOK_RING_EVERY) {
+        iok_core_ring_ports(core);
+    }
+}
+
+struct iok_span iok_core_date(struct iok_core *core)
+{
+    static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    char text[64];
+    time_t now;
+    struct tm tm;
+
+    if (core->now >= core->date_until) {
+        now = (time_t)core->net->ops->wall(core->net);
+        (void)gmtime_r(&now, &tm);
+        (void)snprintf(text, sizeof(text), "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * tm.tm_wday, tm.tm_mday,
+                       months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+        memcpy(core->date, text, IOK_DATE_BYTES);
+        core->date_until = core->now + IOK_NS_S / 4;
+    }
+    return iok_span(core->date, IOK_DATE_BYTES);
 }
 
 void iok_core_ring_ports(struct iok_core *core)
@@ -65,35 +113,29 @@ static void meet_ports(struct iok_core *core)
 static void cancel(struct iok_core *core, struct iok_port *port, struct iok_call *call)
 {
     struct iok_error err;
-    bool pushed;
 
     iok_err(&err, IOK_ECANCELLED, "cancelled");
-    iok_call_cut(core, call, &err);
-    pushed = iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_CANCELLED));
-    assert(pushed);
-    (void)pushed;
-    if (!iok_node_linked(&port->ring_node)) {
-        iok_list_push(&core->to_ring, &port->ring_node);
+    if ((call->flags & IOK_CALL_SERVE) != 0) {
+        iok_serve_cut(core, call, &err);
+    } else {
+        iok_call_cut(core, call, &err);
     }
+    iok_core_tell(core, port, iok_entry(call, IOK_CQ_CANCELLED));
 }
 
 static void release(struct iok_core *core, struct iok_port *port, struct iok_lease *lease)
 {
-    bool pushed;
-
     iok_lease_release(core, lease);
-    pushed = iok_ring_push(&port->link.cq, iok_entry(lease, IOK_CQ_RELEASED));
-    assert(pushed);
-    (void)pushed;
-    if (!iok_node_linked(&port->ring_node)) {
-        iok_list_push(&core->to_ring, &port->ring_node);
-    }
+    iok_core_tell(core, port, iok_entry(lease, IOK_CQ_RELEASED));
 }
 
 void iok_core_detach_port(struct iok_core *core, struct iok_port *port)
 {
     iok_timer_stop(&core->wheel, &port->due);
     iok_list_remove(&port->node);
+    iok_list_each (&core->listeners, node, after) {
+        iok_listener_forget_port(iok_container(node, struct iok_listener, node), port);
+    }
     if (iok_node_linked(&port->ring_node)) {
         iok_list_remove(&port->ring_node);
     }
@@ -110,13 +152,7 @@ static void set_due(struct iok_core *core, struct iok_port *port)
 
 static void port_due(struct iok_core *core, struct iok_port *port)
 {
-    bool pushed = iok_ring_push(&port->link.cq, iok_entry(port, IOK_CQ_DUE));
-
-    assert(pushed);
-    (void)pushed;
-    if (!iok_node_linked(&port->ring_node)) {
-        iok_list_push(&core->to_ring, &port->ring_node);
-    }
+    iok_core_tell(core, port, iok_entry(port, IOK_CQ_DUE));
 }
 
 static void close_service(struct iok_core *core, struct iok_service *service)
@@ -162,20 +198,19 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
     fetch_ahead(port);
     switch (iok_entry_verb(entry)) {
     case IOK_SQ_SUBMIT:
-        iok_call_take(core, object);
+        if ((((struct iok_call *)object)->flags & IOK_CALL_SERVE) != 0) {
+            iok_serve_take(core, object);
+        } else {
+            iok_call_take(core, object);
+        }
         return true;
     case IOK_SQ_CANCEL:
         cancel(core, port, object);
         return true;
-    case IOK_SQ_CREDIT: {
-        struct iok_lease *lease = object;
-
-        if (lease->conn != NULL) {
-            iok_flight_tell_dropped(lease->conn);
-            iok_conn_resume(lease->conn);
-        }
+    case IOK_SQ_CREDIT:
+        iok_service_credit(object);
+        iok_service_drop(object); /* the message's own reference */
         return true;
-    }
     case IOK_SQ_RELEASE:
         release(core, port, object);
         return true;
@@ -185,6 +220,10 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         return true;
     case IOK_SQ_CLOSE:
         close_service(core, object);
+        return true;
+    case IOK_SQ_DRAIN:
+        iok_listener_drain(core, object);
+        iok_listener_drop(object); /* the message's own reference */
         return true;
     case IOK_SQ_DUE:
         set_due(core, port);
@@ -217,6 +256,12 @@ static void fire_timers(struct iok_core *core)
         case IOK_TIMER_PORT:
             port_due(core, iok_container(timer, struct iok_port, due));
             break;
+        case IOK_TIMER_LISTENER:
+            iok_listener_timer(iok_container(timer, struct iok_listener, timer));
+            break;
+        case IOK_TIMER_GUEST:
+            iok_guest_timer(iok_container(timer, struct iok_guest, timer));
+            break;
         }
     }
 }
@@ -247,6 +292,15 @@ static void flush_all(struct iok_core *core)
     while ((node = iok_list_pop(&round)) != NULL) {
         iok_conn_flush(iok_container(node, struct iok_conn, dirty_node));
     }
+    while ((node = iok_list_pop(&core->unsent)) != NULL) {
+        iok_list_push(&round, node);
+    }
+    while ((node = iok_list_pop(&round)) != NULL) {
+        struct iok_guest *guest = iok_container(node, struct iok_guest, more);
+
+        iok_guest_flush(guest);
+        iok_guest_go_on(guest);
+    }
 }
 
 static void reap(struct iok_core *core)
@@ -255,6 +309,10 @@ static void reap(struct iok_core *core)
 
     while ((node = iok_list_pop(&core->dead)) != NULL) {
         iok_conn_free(iok_container(node, struct iok_conn, node));
+        iok_count_sub(&core->objects, 1);
+    }
+    while ((node = iok_list_pop(&core->dead_guests)) != NULL) {
+        iok_guest_free(iok_container(node, struct iok_guest, node));
         iok_count_sub(&core->objects, 1);
     }
 }
@@ -280,7 +338,7 @@ void iok_core_round(struct iok_core *core)
 
 bool iok_core_may_sleep(struct iok_core *core)
 {
-    bool work = !iok_list_empty(&core->pumps) || !iok_list_empty(&core->dirty);
+    bool work = !iok_list_empty(&core->pumps) || !iok_list_empty(&core->dirty) || !iok_list_empty(&core->unsent);
 
     iok_wake_arm(&core->wake);
     work |= !iok_port_inbox_empty(&core->inbox);
@@ -327,6 +385,9 @@ void iok_core_stop(struct iok_core *core)
         iok_service_stop(service, &err);
         iok_service_drop(service);
     }
+    while ((node = iok_list_first(&core->listeners)) != NULL) {
+        iok_listener_stop(iok_container(node, struct iok_listener, node), &err);
+    }
     reap(core);
     iok_core_ring_ports(core);
     iok_core_detach_ports(core);
@@ -342,6 +403,13 @@ void iok_core_detach_ports(struct iok_core *core)
 }
 
 /* ---- the core in the child of a fork ---- */
+
+void iok_core_leave_listeners(struct iok_core *core)
+{
+    iok_list_each (&core->listeners, node, after) {
+        iok_listener_leave(iok_container(node, struct iok_listener, node));
+    }
+}
 
 void iok_core_leave_ports(struct iok_core *core)
 {
@@ -372,6 +440,9 @@ void iok_core_settle(struct iok_core *core, uint64_t now)
     iok_list_each (&core->services, at, after) {
         iok_service_forget_links(iok_container(at, struct iok_service, node));
     }
+    iok_list_each (&core->listeners, at, after) {
+        iok_listener_forget_links(iok_container(at, struct iok_listener, node));
+    }
     iok_list_each (&core->ports, at, after) {
         struct iok_port *port = iok_container(at, struct iok_port, node);
 
@@ -384,6 +455,9 @@ void iok_core_settle(struct iok_core *core, uint64_t now)
 
         iok_service_forked(service, &err);
         iok_service_drop(service);
+    }
+    while ((node = iok_list_first(&core->listeners)) != NULL) {
+        iok_listener_forked(iok_container(node, struct iok_listener, node), &err);
     }
     reap(core);
     iok_core_ring_ports(core); /* none is armed: only empties the list */

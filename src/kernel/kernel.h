@@ -26,8 +26,18 @@
 #define IOK_NS_MS UINT64_C(1000000)
 #define IOK_NS_S UINT64_C(1000000000)
 
+#define IOK_DATE_BYTES 29u /* RFC 9110, 5.6.7: IMF-fixdate */
+
 /* Which timer fired: struct iok_timer.kind. */
-enum iok_timer_kind { IOK_TIMER_CALL = 0, IOK_TIMER_CONN, IOK_TIMER_ENDPOINT, IOK_TIMER_PORT, IOK_TIMER_CANCEL };
+enum iok_timer_kind {
+    IOK_TIMER_CALL = 0,
+    IOK_TIMER_CONN,
+    IOK_TIMER_ENDPOINT,
+    IOK_TIMER_PORT,
+    IOK_TIMER_CANCEL,
+    IOK_TIMER_LISTENER,
+    IOK_TIMER_GUEST,
+};
 
 struct iok_port {
     struct iok_port_link link;
@@ -68,8 +78,16 @@ struct iok_core {
     struct iok_list dead;    /* connections to free at the end of the turn */
     struct iok_list pumps;   /* services whose queues may move */
     uint32_t unrung;         /* completions since to_ring was last served */
-    uint8_t *scratch;        /* where reads go */
-    bool napping;            /* a burst is under way: asleep no longer than IOK_NAP_NS */
+    struct iok_list listeners, dead_guests;
+    struct iok_list unsent;         /* guests with more to send than one turn allows */
+    struct iok_list spare_requests; /* for what is read next */
+    uint32_t n_spare_requests;
+    struct iok_out_spare spare_output; /* likewise for what is sent */
+    struct iok_tape discard;           /* of requests for which there is no memory */
+    char date[IOK_DATE_BYTES];         /* of date_at: "Sun, 06 Nov 1994 08:49:37 GMT" */
+    uint64_t date_until;               /* when it is over, monotonic ns */
+    uint8_t *scratch;                  /* where reads go */
+    bool napping;                      /* a burst is under way: asleep no longer than IOK_NAP_NS */
     bool stopping;
     const struct iok_error *forked; /* while iok_core_settle runs: with what calls end */
     struct iok_account replies, arguments, output;
@@ -263,10 +281,17 @@ void iok_core_detach_port(struct iok_core *core, struct iok_port *port);
 /* After fork, in the child. First, at once: no port shares a descriptor with the parent, and those of threads that are
  * not here are lost. The forking thread runs it. */
 void iok_core_leave_ports(struct iok_core *core);
+/* Likewise at once: what the parent listens on is closed here. */
+void iok_core_leave_listeners(struct iok_core *core);
 /* Then, when the driver is forgotten: ends all that the parent had under way. Services stay, and start anew at their next
  * call. Neither driver nor descriptor is used. */
 void iok_core_settle(struct iok_core *core, uint64_t now);
 void iok_core_ring_ports(struct iok_core *core);
+
+/* Gives something to a port: the entry's slot was reserved, see port.h. */
+void iok_core_tell(struct iok_core *core, struct iok_port *port, uintptr_t entry);
+/* The time of day, as HTTP has it; the same text for a whole second. */
+struct iok_span iok_core_date(struct iok_core *core);
 
 /* ---- call.c ---- */
 /* The only way in which a call ends: fills in how, gives it to its port. err NULL: no error. */
@@ -311,6 +336,8 @@ void iok_service_want_pump(struct iok_service *service);
 void iok_service_enqueue(struct iok_service *service, struct iok_call *call, bool front);
 /* Counts a call among those that the service holds; or says why it has no room for it. */
 int iok_service_admit(struct iok_service *service, struct iok_call *call, struct iok_error *err);
+/* A stream has room again. Which one is not said, as its call may have ended meanwhile. */
+void iok_service_credit(struct iok_service *service);
 /* It ended, or is a stream by now. Harmless when it was not admitted. */
 void iok_service_dismiss(struct iok_service *service, struct iok_call *call);
 
@@ -377,7 +404,8 @@ extern const struct iok_host iok_conn_host;
 struct iok_flight *iok_flight_push(struct iok_conn *conn);
 struct iok_flight *iok_flight_at(struct iok_conn *conn, uint64_t seq);
 void iok_flight_drop_last(struct iok_conn *conn);
-/* Pushes of the connection go to this call from now on, and once it is accepted it stays. 0 or IOK_ENOMEM. */
+/* Pushes of the connection, or parts of the call's reply, go to this call from now on, and once it is accepted it stays.
+ * 0 or IOK_ENOMEM. */
 int iok_flight_stream(struct iok_conn *conn, struct iok_call *call);
 /* The program has taken half of what stood in the stream: tells it what was dropped meanwhile. */
 void iok_flight_tell_dropped(struct iok_conn *conn);
@@ -389,6 +417,10 @@ void iok_flight_end_stream(struct iok_conn *conn);
 void iok_body_take(struct iok_core *core, struct iok_call *part);
 /* The peer wants the body of this flight. 0, or an error that closes the connection, with io->err. */
 int iok_body_go(struct iok_conn *conn, uint64_t seq);
+/* The request was encoded: its body may be wanted without a word of the peer. The same return. */
+int iok_body_begin(struct iok_conn *conn, struct iok_call *call);
+/* The call's timer fired: true if it was only to wait for such a word, and has waited long enough. */
+bool iok_body_waited(struct iok_call *call);
 /* Bytes were handed over: parts that are out have ended. */
 void iok_body_sent(struct iok_conn *conn);
 /* The call goes away while its connection lives on: the peer is told that no more will come. The same return. */

@@ -411,6 +411,19 @@ void iok_service_dismiss(struct iok_service *service, struct iok_call *call)
     iok_service_want_pump(service); /* figures */
 }
 
+void iok_service_credit(struct iok_service *service)
+{
+    iok_list_each (&service->conns, node, after) {
+        struct iok_conn *conn = iok_container(node, struct iok_conn, node);
+        bool stands = conn->stream != NULL && (conn->read_paused || conn->notice != NULL);
+
+        if (stands && iok_count_get(&conn->stream->stream->stalled) == 0) {
+            iok_flight_tell_dropped(conn);
+            iok_conn_resume(conn);
+        }
+    }
+}
+
 void iok_service_want_pump(struct iok_service *service)
 {
     if (!service->closed && !iok_node_linked(&service->pump_node)) {

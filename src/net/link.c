@@ -5,6 +5,8 @@
  *         '---- any failure, any end -----> FAILED: no watching, no sending; an event says so in a later turn
  *     close, from anywhere, and that event ------> CLOSED: on the list of the dead
  *
+ * An accepted one begins in HANDSHAKE, or OPEN. When its peer ends its side it may stay OPEN, and is only not read any more.
+ *
  * Plain: the core's memory and the socket, nothing between. TLS: what was read is fed at once, and delivered as the
  * core gives space; when it gives none, the rest stays inside the stream and becomes work when reading goes on. */
 #include <assert.h>
@@ -37,6 +39,7 @@ struct iok_link {
     bool reading;                 /* the core wants bytes */
     bool send_fell_short;         /* the core waits for writable */
     bool opened;                  /* was OPEN once */
+    bool ended;                   /* the peer sends no more, and that is no failure */
     bool send_failed;             /* what the peer sent before may still be there to read */
     bool draining;                /* FAILED, and delivering just that */
     struct iok_race *race;        /* until it is won */
@@ -88,11 +91,25 @@ static void link_fail_memory(struct iok_link *link)
     link_fail(link, &err);
 }
 
+/* The peer sends no more: true if the core can do with that. */
+static bool link_end(struct iok_link *link)
+{
+    if (link->events.ended == NULL || link->state != LINK_OPEN) {
+        return false;
+    }
+    link->ended = true;
+    link->events.ended(link->owner);
+    return true;
+}
+
 /* The peer's stream of bytes ended. */
 static void link_fail_eof(struct iok_link *link)
 {
     struct iok_error err;
 
+    if (link->tls == NULL && link_end(link)) {
+        return;
+    }
     if (link->tls == NULL) {
         iok_err(&err, 0, "closed by the peer");
     } else if (link->opened) {
@@ -151,7 +168,8 @@ static void link_watch(struct iok_link *link)
 {
     int events = 0;
 
-    if (link->state == LINK_ASKING || link->state == LINK_HANDSHAKE || (link->state == LINK_OPEN && link->reading)) {
+    if (link->state == LINK_ASKING || link->state == LINK_HANDSHAKE ||
+        (link->state == LINK_OPEN && link->reading && !link->ended)) {
         events |= UV_READABLE;
     }
     if (link->send_fell_short || (link->tls != NULL && iok_tls_stream_peek(link->tls).n > 0)) {
@@ -228,7 +246,8 @@ static void link_on_writable(struct iok_link *link)
 
 static bool may_deliver(const struct iok_link *link)
 {
-    return link->reading && (link->state == LINK_OPEN || (link->state == LINK_FAILED && link->draining));
+    return link->reading && !link->ended &&
+           (link->state == LINK_OPEN || (link->state == LINK_FAILED && link->draining));
 }
 
 /* The core's memory for the next bytes, or NULL when they cannot be delivered now. */
@@ -256,6 +275,9 @@ static void link_deliver(struct iok_link *link)
         }
         got = iok_tls_stream_read(link->tls, at, n, &err);
         if (got == IOK_ECLOSED) {
+            if (link_end(link)) {
+                return;
+            }
             iok_err(&err, 0, "closed by the peer");
         }
         if (got < 0) {
@@ -504,6 +526,69 @@ void iok_link_won(struct iok_link *link, struct iok_sock *sock, const struct iok
 void iok_link_lost(struct iok_link *link, const struct iok_error *err)
 {
     link_fail(link, err);
+}
+
+/* ---- accepted links ---------------------------------------------------------------------------------------------- */
+
+struct iok_link *iok_link_accepted(struct iok_uv *net, int fd, const struct iok_address *address, struct iok_tls *tls)
+{
+    struct iok_link *link = iok_calloc(sizeof(*link));
+
+    if (link == NULL) {
+        return NULL;
+    }
+    if ((tls != NULL && (link->tls = iok_tls_stream_accept(tls)) == NULL) ||
+        iok_sock_open(net, fd, false, on_ready, link, &link->sock) != 0) {
+        if (link->tls != NULL) {
+            iok_tls_stream_free(link->tls);
+        }
+        iok_free(link);
+        return NULL;
+    }
+    link->net = net;
+    link->work.run = on_work;
+    link->reading = true;
+    link->address = *address;
+    link->state = tls != NULL ? LINK_HANDSHAKE : LINK_OPEN;
+    iok_list_push(&net->links, &link->node);
+    net->objects++;
+    return link;
+}
+
+void iok_link_adopt(struct iok_link *link, const struct iok_link_events *events, void *owner)
+{
+    link->events = *events;
+    link->owner = owner;
+}
+
+/* Its first bytes have come in most cases, so they are looked for at once. */
+void iok_link_begin(struct iok_link *link)
+{
+    if (link->state == LINK_CLOSED) {
+        return;
+    }
+    if (link->state == LINK_OPEN) {
+        link_up(link);
+    }
+    if (link->state == LINK_HANDSHAKE || (link->state == LINK_OPEN && link->reading)) {
+        on_ready(link, UV_READABLE, false);
+    } else if (is_up(link)) {
+        link_watch(link);
+    }
+}
+
+void iok_link_shut(struct iok_link *link)
+{
+    if (link->state != LINK_OPEN) {
+        return;
+    }
+    if (link->tls != NULL) {
+        iok_tls_stream_shutdown(link->tls);
+        if (!link_flush(link)) {
+            return; /* full, or broken: the end comes by close */
+        }
+    }
+    iok_sock_shut(link->sock);
 }
 
 /* ---- what the core asks for -------------------------------------------------------------------------------------- */

@@ -19,6 +19,7 @@
 struct iok_net;   /* a driver */
 struct iok_link;  /* one connection, or the attempt to make one; the driver's */
 struct iok_query; /* one look-up of a name; the driver's */
+struct iok_door;  /* a listening socket that is watched; the driver's */
 
 #define IOK_ADDRESSES_MAX 16u     /* more A and AAAA records of one name than this are left out */
 #define IOK_BINDING_BYTES_MAX 64u /* SHA-512 */
@@ -73,9 +74,29 @@ struct iok_link_events {
     void (*arrived)(void *owner, size_t n);
     /* send accepted less than all before, and may accept more now. */
     void (*writable)(void *owner);
+    /* Optional, of accepted links: the peer sends no more, but may still read. Without it that is closed, with 0. */
+    void (*ended)(void *owner);
     /* The end: err->code is IOK_EREFUSED, IOK_ECONNECT, IOK_ETLS, IOK_ERESET, or 0 when the peer closed in an orderly
      * way. The link is dead; the core must not use it again, nor call close. */
     void (*closed)(void *owner, const struct iok_error *err);
+};
+
+/* Told to the core about a listening socket. */
+struct iok_door_events {
+    /* Somebody has connected: within this event the core calls adopt, or close. Once this returned, connected comes (at
+     * once, or when TLS is done). address: the peer's. */
+    void (*accepted)(void *owner, struct iok_link *link, const struct iok_address *address);
+    /* No connection can be accepted for want of descriptors or memory. It is off until want_accept switches it on. */
+    void (*starved)(void *owner, const struct iok_error *err);
+};
+
+/* What to listen on. */
+struct iok_bind {
+    const struct iok_address *address; /* port 0: any that is free */
+    int inherited;                     /* a descriptor that is bound already, which becomes the caller's; -1: none */
+    int backlog;
+    bool reuse_port; /* others may bind to the same port, and the system spreads connections over all */
+    int mode;        /* of a unix socket's file; -1: by umask */
 };
 
 /* A finished look-up. code 0: n addresses (port filled in) and for how long they are good. Else IOK_ERESOLVE with the
@@ -104,6 +125,22 @@ struct iok_net_ops {
     struct iok_query *(*resolve)(struct iok_net *net, const char *host, uint16_t port, iok_resolved_fn *done,
                                  void *owner, struct iok_error *err);
     void (*cancel)(struct iok_query *query); /* done will not be called */
+    /* Binds and listens: a descriptor, or an error (IOK_ECONNECT, IOK_ESYSTEM) with *err. *bound: the address with its real
+     * port. The program's thread. A unix socket that a dead process left behind is replaced. */
+    int (*bind)(const struct iok_bind *bind, struct iok_address *bound, struct iok_error *err);
+    /* Closes it. path: of the socket's file, which is removed; NULL: none, or somebody else's. Any thread, after fork, too. */
+    void (*unbind)(int fd, const char *path);
+    /* Accepts connections, until stop; the descriptor stays the caller's. tls NULL: plain. NULL with *err. */
+    struct iok_door *(*listen)(struct iok_net *net, int fd, struct iok_tls *tls, const struct iok_door_events *events,
+                               void *owner, struct iok_error *err);
+    void (*want_accept)(struct iok_door *door, bool on); /* on at first */
+    void (*stop)(struct iok_door *door);                 /* no events follow */
+    /* Within accepted: who is told about the link. */
+    void (*adopt)(struct iok_link *link, const struct iok_link_events *events, void *owner);
+    /* Nothing more will be sent, and the peer is told so. Events go on. */
+    void (*shut)(struct iok_link *link);
+    /* Seconds since 1970-01-01 00:00 UTC. */
+    int64_t (*wall)(struct iok_net *net);
     /* Loads certificates: NULL with *err (IOK_ETLS, naming the file and what is wrong). The program's thread. */
     struct iok_tls *(*tls_new)(const struct iok_tls_config *config, struct iok_error *err);
     void (*tls_free)(struct iok_tls *tls); /* after all links that use it are closed */

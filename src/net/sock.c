@@ -38,8 +38,7 @@ static void on_closed(uv_handle_t *handle)
     iok_free(handle->data);
 }
 
-/* Options that are only for the better: a kernel without one of them still connects. */
-static void set_tcp_options(int fd)
+void iok_sock_set_options(int fd)
 {
     int on = 1, idle = KEEPALIVE_IDLE_S, interval = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
 
@@ -59,7 +58,7 @@ static int start_connect(const struct iok_address *address)
         return -errno;
     }
     if (address->any.sa_family != AF_UNIX) {
-        set_tcp_options(fd);
+        iok_sock_set_options(fd);
     }
     /* After EINTR the connect goes on in the background, as after EINPROGRESS. */
     if (connect(fd, &address->any, address->len) < 0 && errno != EINPROGRESS && errno != EINTR) {
@@ -71,8 +70,8 @@ static int start_connect(const struct iok_address *address)
     return fd;
 }
 
-int iok_sock_connect(struct iok_uv *net, const struct iok_address *address,
-                     void (*ready)(void *owner, int events, bool failed), void *owner, struct iok_sock **out)
+int iok_sock_open(struct iok_uv *net, int fd, bool keep_fd, void (*ready)(void *owner, int events, bool failed),
+                  void *owner, struct iok_sock **out)
 {
     struct iok_sock *sock = iok_calloc(sizeof(*sock));
     int rc;
@@ -83,22 +82,30 @@ int iok_sock_connect(struct iok_uv *net, const struct iok_address *address,
     sock->net = net;
     sock->ready = ready;
     sock->owner = owner;
-    sock->fd = start_connect(address);
-    if (sock->fd < 0) {
-        rc = sock->fd;
-        iok_free(sock);
-        return rc;
-    }
-    rc = uv_poll_init(&net->loop, &sock->poll, sock->fd);
+    sock->keep_fd = keep_fd;
+    sock->fd = fd;
+    rc = uv_poll_init(&net->loop, &sock->poll, fd);
     if (rc != 0) {
-        close(sock->fd);
         iok_free(sock);
         return rc;
     }
     sock->poll.data = sock;
-    iok_sock_watch(sock, UV_WRITABLE);
     *out = sock;
     return 0;
+}
+
+int iok_sock_connect(struct iok_uv *net, const struct iok_address *address,
+                     void (*ready)(void *owner, int events, bool failed), void *owner, struct iok_sock **out)
+{
+    int fd = start_connect(address);
+    int rc = fd < 0 ? fd : iok_sock_open(net, fd, false, ready, owner, out);
+
+    if (rc == 0) {
+        iok_sock_watch(*out, UV_WRITABLE);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    return rc;
 }
 
 int iok_sock_connected(const struct iok_sock *sock, const struct iok_address *address)
@@ -189,11 +196,18 @@ int iok_sock_error(const struct iok_sock *sock)
     return -error;
 }
 
+void iok_sock_shut(const struct iok_sock *sock)
+{
+    (void)shutdown(sock->fd, SHUT_WR); /* fails only where the connection is gone, which reading will tell */
+}
+
 void iok_sock_close(struct iok_sock *sock)
 {
     sock->owner = NULL;
     uv_close((uv_handle_t *)&sock->poll, on_closed); /* stops it, so the descriptor may close now */
-    close(sock->fd);
+    if (!sock->keep_fd) {
+        close(sock->fd);
+    }
 }
 
 const char *iok_sock_reason(int error, char at[IOK_REASON_MAX])

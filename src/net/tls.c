@@ -238,6 +238,8 @@ static void offer_session(struct iok_tls_stream *stream)
 
 static bool set_up(struct iok_tls_stream *stream)
 {
+    ERR_clear_error();
+    stream->first_byte = -1;
     stream->ssl = SSL_new(stream->tls->ctx);
     stream->from_peer = BIO_new(BIO_s_mem());
     stream->to_peer = BIO_new(BIO_s_mem());
@@ -247,12 +249,25 @@ static bool set_up(struct iok_tls_stream *stream)
         return false;
     }
     SSL_set_bio(stream->ssl, stream->from_peer, stream->to_peer);
-    SSL_set_connect_state(stream->ssl);
-    if (!set_name(stream)) {
-        return false;
-    }
-    offer_session(stream);
     return true;
+}
+
+struct iok_tls_stream *iok_tls_stream_accept(struct iok_tls *tls)
+{
+    struct iok_tls_stream *stream = iok_calloc(sizeof(*stream));
+
+    if (stream == NULL) {
+        return NULL;
+    }
+    stream->tls = tls;
+    if (!set_up(stream)) {
+        iok_tls_stream_free(stream);
+        stream = NULL;
+    } else {
+        SSL_set_accept_state(stream->ssl);
+    }
+    ERR_clear_error();
+    return stream;
 }
 
 struct iok_tls_stream *iok_tls_stream_new(struct iok_tls *tls, struct iok_error *err)
@@ -265,13 +280,13 @@ struct iok_tls_stream *iok_tls_stream_new(struct iok_tls *tls, struct iok_error 
         return NULL;
     }
     stream->tls = tls;
-    stream->first_byte = -1;
-    ERR_clear_error();
-    if (!set_up(stream)) {
+    if (!set_up(stream) || !set_name(stream)) {
         iok_err(err, IOK_ETLS, "cannot set up a TLS connection (%s)", take_reason(reason));
         iok_tls_stream_free(stream);
         return NULL;
     }
+    offer_session(stream);
+    SSL_set_connect_state(stream->ssl);
     ERR_clear_error();
     return stream;
 }

@@ -17,9 +17,11 @@
 struct iok_tls *iok_tls_new(const struct iok_tls_config *config, struct iok_error *err);
 void iok_tls_free(struct iok_tls *tls);
 
-struct iok_tls_stream; /* one connection, client side */
+struct iok_tls_stream; /* one connection */
 
 struct iok_tls_stream *iok_tls_stream_new(struct iok_tls *tls, struct iok_error *err);
+/* The server's side of a connection; NULL when out of memory. */
+struct iok_tls_stream *iok_tls_stream_accept(struct iok_tls *tls);
 /* Sends nothing by itself; without iok_tls_stream_shutdown before, the session cannot be resumed. */
 void iok_tls_stream_free(struct iok_tls_stream *stream);
 

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "dns.h"
@@ -25,6 +26,15 @@ static uint64_t net_now(struct iok_net *base)
 {
     (void)base;
     return uv_hrtime(); /* CLOCK_MONOTONIC, which began before this process */
+}
+
+static int64_t net_wall(struct iok_net *base)
+{
+    struct timespec now;
+
+    (void)base;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec;
 }
 
 /* SplitMix64 (Steele, Lea, Flood 2014): for jitter, not for secrets. */
@@ -153,6 +163,14 @@ static const struct iok_net_ops uv_ops = {
     .want_read = iok_link_want_read,
     .binding = iok_link_binding,
     .close = iok_link_close,
+    .bind = iok_door_bind,
+    .unbind = iok_door_unbind,
+    .listen = iok_door_open,
+    .want_accept = iok_door_want,
+    .stop = iok_door_close,
+    .adopt = iok_link_adopt,
+    .shut = iok_link_shut,
+    .wall = net_wall,
     .resolve = iok_query_new,
     .cancel = iok_query_cancel,
     .tls_new = iok_tls_new,
@@ -243,6 +261,7 @@ struct iok_net *iok_uv_new(int wake_fd, void (*woken)(void *arg), void *arg, uin
     net->outer_fd = net->outer_timer_fd = -1;
     iok_list_init(&net->links);
     iok_list_init(&net->queries);
+    iok_list_init(&net->doors);
     iok_list_init(&net->dead);
     iok_list_init(&net->work);
     uv_timer_init(&net->loop, &net->deadline);
@@ -261,6 +280,7 @@ struct iok_net *iok_uv_new(int wake_fd, void (*woken)(void *arg), void *arg, uin
 /* Afterwards nothing is open but libuv's handles, which close in the next turn of its loop. */
 static void close_all(struct iok_uv *net)
 {
+    iok_doors_close(net);
     iok_links_close(net);
     iok_queries_cancel(net);
     uv_close((uv_handle_t *)&net->deadline, NULL);

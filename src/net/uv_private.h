@@ -3,6 +3,7 @@
  *     uv.c       the loop, turns, deferred work, the end        sock.c  one non-blocking socket, watched
  *     link.c     a connection, plain or TLS                     tls.c   bytes in, bytes out: no socket
  *     connect.c  the race of addresses before it (RFC 8305)     dns.c   look-ups
+ *     door.c     a listening socket, and the links it brings
  *
  * Invariants of all of them:
  * - Nothing belongs to a thread: whoever runs the turn owns everything for that long.
@@ -44,6 +45,7 @@ struct iok_uv {
     uint64_t deadline_ms;    /* what the timer is set to, in the loop's time; 0: not running */
     struct iok_list links;   /* alive */
     struct iok_list queries; /* alive */
+    struct iok_list doors;   /* alive */
     struct iok_list dead;    /* links to free at the end of the turn */
     struct iok_list work;
     uint32_t objects;                      /* links and queries not freed yet */
@@ -68,7 +70,8 @@ struct iok_sock {
     uv_poll_t poll;
     struct iok_uv *net;
     int fd;
-    int watched; /* UV_READABLE, UV_WRITABLE or both; 0: nothing */
+    int watched;  /* UV_READABLE, UV_WRITABLE or both; 0: nothing */
+    bool keep_fd; /* it is somebody else's */
     /* Events of watched are ready. failed: an error is pending, and reading and writing will say which; the watch has
      * ended and must be set anew. */
     void (*ready)(void *owner, int events, bool failed);
@@ -78,6 +81,13 @@ struct iok_sock {
 /* Starts to connect, and watches for UV_WRITABLE, which comes when it is connected or failed. 0 or -errno. */
 int iok_sock_connect(struct iok_uv *net, const struct iok_address *address,
                      void (*ready)(void *owner, int events, bool failed), void *owner, struct iok_sock **out);
+/* Of TCP, those that are only for the better: a kernel without one of them still connects. On Linux what is accepted has
+ * those of the listening socket. */
+void iok_sock_set_options(int fd);
+/* Watches a descriptor that is connected, or listens: for nothing at first. It becomes the sock's, but of keep_fd: then
+ * closing the sock leaves it open. 0 or -errno, and then it is still the caller's. */
+int iok_sock_open(struct iok_uv *net, int fd, bool keep_fd, void (*ready)(void *owner, int events, bool failed),
+                  void *owner, struct iok_sock **out);
 /* After UV_WRITABLE: 0 connected, -EINPROGRESS not yet, else -errno of the failure. */
 int iok_sock_connected(const struct iok_sock *sock, const struct iok_address *address);
 /* Hands it to another owner. */
@@ -89,6 +99,8 @@ ptrdiff_t iok_sock_send(const struct iok_sock *sock, const struct iovec *vec, in
 ptrdiff_t iok_sock_recv(const struct iok_sock *sock, uint8_t *at, size_t n);
 /* The pending error: 0 or -errno. Asking clears it. */
 int iok_sock_error(const struct iok_sock *sock);
+/* No more bytes will be sent. */
+void iok_sock_shut(const struct iok_sock *sock);
 /* The descriptor closes at once. */
 void iok_sock_close(struct iok_sock *sock);
 
@@ -112,6 +124,13 @@ void iok_race_close(struct iok_race *race);
 void iok_link_won(struct iok_link *link, struct iok_sock *sock, const struct iok_address *address);
 void iok_link_lost(struct iok_link *link, const struct iok_error *err);
 
+/* A link of a connection that was accepted; NULL when out of memory, and then fd is still the caller's. It is nobody's
+ * until it is adopted, and closed by iok_link_begin if it was not. */
+struct iok_link *iok_link_accepted(struct iok_uv *net, int fd, const struct iok_address *address, struct iok_tls *tls);
+void iok_link_begin(struct iok_link *link);
+void iok_link_adopt(struct iok_link *link, const struct iok_link_events *events, void *owner);
+void iok_link_shut(struct iok_link *link);
+
 struct iok_link *iok_link_open(struct iok_net *net, const struct iok_target *target,
                                const struct iok_link_events *events, void *owner, struct iok_error *err);
 ptrdiff_t iok_link_send(struct iok_link *link, const struct iovec *vec, int n);
@@ -122,5 +141,15 @@ void iok_link_close(struct iok_link *link);
 void iok_links_reap(struct iok_uv *net);
 /* Closes all. */
 void iok_links_close(struct iok_uv *net);
+
+/* ---- door.c ------------------------------------------------------------------------------------------------------ */
+
+int iok_door_bind(const struct iok_bind *what, struct iok_address *bound, struct iok_error *err);
+void iok_door_unbind(int fd, const char *path);
+struct iok_door *iok_door_open(struct iok_net *net, int fd, struct iok_tls *tls, const struct iok_door_events *events,
+                               void *owner, struct iok_error *err);
+void iok_door_want(struct iok_door *door, bool on);
+void iok_door_close(struct iok_door *door);
+void iok_doors_close(struct iok_uv *net);
 
 #endif

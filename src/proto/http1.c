@@ -7,6 +7,9 @@
  *
  *     array 5:  i64 status   bytes reason   array 2n: bytes name, bytes value ...   bytes body   array: its trailer
  *
+ * In parts it is array 3: status, reason, fields; then any number of bytes; and the trailer's array as the reply proper.
+ * A body that follows in parts goes in chunks, unless the fields have a Content-Length.
+ *
  * A server's request is array 6: method, target, i64 minor version, fields, body, trailer; its answer is as a reply.
  * Names of fields are in small letters.
  *
@@ -18,6 +21,7 @@
 
 struct http1_client {
     struct http1_reader reader;
+    struct http1_body body; /* of the request that has no reply yet */
 };
 
 static int client_open(void *state, struct iok_io *io)
@@ -35,13 +39,30 @@ static void client_close(void *state)
 static int client_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n,
                          struct iok_flight *flight)
 {
-    (void)state;
-    return http1_write_request(io, args, n, &flight->tag);
+    struct http1_client *c = state;
+    struct http1_request_frame frame = {.body = (flight->host & IOK_FLIGHT_BODY) != 0};
+    int rc = http1_write_request(io, args, n, &frame);
+    if (rc != 0)
+        return rc;
+    c->body = frame.follows;
+    flight->tag = frame.tag;
+    if (frame.body)
+        flight->host |= frame.expects ? IOK_FLIGHT_SOON : IOK_FLIGHT_GO;
+    return 0;
 }
 
+static int client_body(void *state, struct iok_io *io, uint64_t seq, struct iok_span bytes, enum iok_body what)
+{
+    struct http1_client *c = state;
+    (void)seq; /* there is but one */
+    return http1_write_piece(io, &c->body, bytes, what == IOK_BODY_END);
+}
+
+/* A reply that came before the request was whole: the server may still wait for the rest, and takes what follows for it. */
 static int end_reply(struct http1_client *c, struct iok_io *io)
 {
-    bool last = !http1_persists(&c->reader);
+    bool last = !http1_persists(&c->reader) || c->body.open;
+    c->body.open = false;
     http1_next(&c->reader);
     if (last) {
         c->reader.stage = HTTP1_DEAF;
@@ -85,7 +106,7 @@ static int client_eof(void *state, struct iok_io *io)
         if (rc != 0)
             return rc;
     }
-    if (io->tape != NULL)
+    if (c->reader.stage != HTTP1_START && c->reader.stage != HTTP1_DEAF)
         return iok_io_fail(io, IOK_ERESET, "the server closed the connection in the midst of a reply");
     if (io->host->flight(io, IOK_SEQ_HEAD) != NULL)
         return iok_io_fail(io, IOK_ERESET, "the server closed the connection without a reply");
@@ -222,13 +243,15 @@ static ptrdiff_t server_feed(void *state, struct iok_io *io, struct iok_span in)
         used += (size_t)n;
         if (event == HTTP1_COMPLETE)
             rc = end_request(s, io);
+        if (event == HTTP1_HEAD && io->host->head != NULL)
+            io->host->head(io);
         if (event == HTTP1_HEAD && s->reader.expects && s->reader.minor > 0) { /* RFC 9110, 10.1.1 */
             s->continues = true;
             rc = write_due(s, io);
         }
         if (rc != 0)
             return rc;
-        if (event == HTTP1_MORE)
+        if (event == HTTP1_MORE || (event == HTTP1_COMPLETE && io->single))
             break;
     }
     return (ptrdiff_t)used;
@@ -241,7 +264,7 @@ static int server_answer(void *state, struct iok_io *io, const struct iok_token 
     struct http1_answer_frame frame = {.head = (pending & PENDING_HEAD) != 0,
                                        .connect = (pending & PENDING_CONNECT) != 0,
                                        .old = (pending & PENDING_OLD) != 0,
-                                       .close = (pending & PENDING_LAST) != 0};
+                                       .close = (pending & PENDING_LAST) != 0 || io->last};
     if (s->n_pending == 0)
         return iok_io_fail(io, IOK_EINVAL, "there is no request to answer");
     int rc = http1_write_answer(io, reply, n, &frame);
@@ -260,6 +283,27 @@ static int server_answer(void *state, struct iok_io *io, const struct iok_token 
     return write_due(s, io);
 }
 
+/* RFC 9110, 15.5.9, 15.6.1 and 15.6.4. */
+static int server_refuse(void *state, struct iok_io *io, int why)
+{
+    struct http1_server *s = state;
+    int status = why == IOK_ETIMEOUT ? 408 : why == IOK_EOVERLOAD || why == IOK_ECLOSED ? 503 : 500;
+    const struct iok_token answer[] = {
+        {.type = IOK_ARRAY, .len = 4},
+        {.type = IOK_I64, .i = status},
+        {.type = IOK_NULL},
+        {.type = IOK_ARRAY, .len = status == 503 ? 2 : 0},
+        {.type = IOK_TEXT, .len = 11, .p = (const uint8_t *)"retry-after"},
+        {.type = IOK_TEXT, .len = 1, .p = (const uint8_t *)"1"},
+        {.type = IOK_NULL},
+    };
+    const struct iok_token plain[] = {answer[0], answer[1], answer[2], answer[3], answer[6]};
+    if (s->n_pending > 0)
+        return status == 503 ? server_answer(state, io, answer, 7) : server_answer(state, io, plain, 5);
+    s->reader.status = (uint16_t)status;
+    return refuse(s, io, IOK_EPROTO);
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static const struct iok_proto_server http1_server = {
@@ -267,6 +311,7 @@ static const struct iok_proto_server http1_server = {
     .open = server_open,
     .feed = server_feed,
     .answer = server_answer,
+    .refuse = server_refuse,
     .close = client_close,
 };
 
@@ -286,6 +331,7 @@ const struct iok_proto iok_proto_http1 = {
     .check = client_check,
     .open = client_open,
     .encode = client_encode,
+    .body = client_body,
     .feed = client_feed,
     .eof = client_eof,
     .close = client_close,

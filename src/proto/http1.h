@@ -21,6 +21,7 @@
 #define HTTP1_CHUNK_LINE_BYTES_MAX 4096u /* one chunk header with its extensions, which nobody uses */
 #define HTTP1_EXTENSION_BYTES_MAX 65536u /* of all chunk extensions of one body */
 #define HTTP1_INTERIM_MAX 100u           /* 1xx replies before the final one */
+#define HTTP1_PART_BYTES 65536u          /* of a body in parts: a few of them for each read of a connection */
 #define HTTP1_PENDING_MAX 256u           /* requests of one connection without an answer */
 
 /* What is known of a character. */
@@ -87,6 +88,7 @@ struct http1_reader {
     bool has_length, chunked, close, keep_alive, expects, has_host;
     bool head, connect; /* the request's method; of a reply, that which it answers */
     bool blank_line;    /* one before the request line was passed over */
+    bool parts;         /* the reply is taken in parts: head, pieces of the body, and the trailer as the reply */
     uint8_t minor;
     uint16_t status; /* of the reply; of a request that cannot be read, what to answer */
     uint16_t n_interim;
@@ -94,6 +96,7 @@ struct http1_reader {
     uint32_t extension_bytes;
     uint32_t scanned; /* of the unfinished line: bytes in which there is no end */
     uint32_t n_authority;
+    uint32_t part_bytes;                     /* of the part of the body that is open; 0: none is */
     uint64_t left;                           /* of the body or chunk */
     uint64_t body_bytes;                     /* so far */
     uint8_t authority[HTTP1_NAME_BYTES_MAX]; /* of a target in absolute form, to compare with Host */
@@ -128,8 +131,25 @@ struct http1_answer_frame {
 #define HTTP1_REQUEST_HEAD 1u  /* tag of a flight: its reply has no body */
 #define HTTP1_REQUEST_CLOSE 2u /* the request says that it is the last */
 
+/* A body that follows in pieces. */
+struct http1_body {
+    bool open;    /* there is more to come */
+    bool chunked; /* it goes in chunks; else it has a length, of which so much is left: */
+    uint64_t left;
+};
+
+/* What a request asks for. */
+struct http1_request_frame {
+    bool body;    /* given by the caller: a body follows */
+    bool expects; /* 100-continue */
+    struct http1_body follows;
+    uint32_t tag;
+};
+
 /* Append all or nothing; errors as of encode. */
-int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t n, uint32_t *tag);
+int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t n, struct http1_request_frame *frame);
+/* A piece of the body, by reference. IOK_EINVAL: it has more or, at its end, less than its length says. */
+int http1_write_piece(struct iok_io *io, struct http1_body *body, struct iok_span piece, bool end);
 int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t n, struct http1_answer_frame *frame);
 /* The answer to a request that could not be read. */
 void http1_write_refusal(struct iok_out *out, int status);

@@ -59,6 +59,56 @@ static int bad(struct http1_reader *r, struct iok_io *io, int status, const char
     return iok_io_fail(io, IOK_EPROTO, "%s", what);
 }
 
+/* ---- parts ------------------------------------------------------------------------------------------------------ */
+
+/* Of a body: below max_reply, with its token and some room. */
+static size_t part_bytes_max(const struct iok_io *io)
+{
+    return io->max_reply < 2 * HTTP1_PART_BYTES ? io->max_reply / 2 : HTTP1_PART_BYTES;
+}
+
+static int end_part(struct http1_reader *r, struct iok_io *io)
+{
+    int rc = 0;
+    if (r->part_bytes > 0) {
+        iok_tape_shut(io->tape);
+        r->part_bytes = 0;
+        rc = check_tape(r, io);
+    }
+    return rc != 0 || io->tape == NULL ? rc : io->host->end(io, 0);
+}
+
+/* A piece of the body. All that one read brings is one, but for chunks, which are gathered. */
+static int put_part(struct http1_reader *r, struct iok_io *io, struct iok_span piece)
+{
+    size_t max = part_bytes_max(io);
+    int rc = 0;
+    while (piece.n > 0 && rc == 0) {
+        size_t n = piece.n < max - r->part_bytes ? piece.n : max - r->part_bytes;
+        if (r->part_bytes == 0 && (r->stage != HTTP1_CHUNK_DATA || n >= max / 2)) {
+            iok_tape_copy(io->host->begin_part(io, IOK_SEQ_HEAD), IOK_BYTES, 0, iok_span(piece.p, n));
+            rc = io->host->end(io, 0);
+        } else {
+            if (r->part_bytes == 0)
+                iok_tape_open_ended(io->host->begin_part(io, IOK_SEQ_HEAD), IOK_BYTES);
+            iok_tape_fill_all(io->tape, iok_span(piece.p, n));
+            r->part_bytes += (uint32_t)n;
+            rc = r->part_bytes == max ? end_part(r, io) : 0;
+        }
+        piece = iok_span_skip(piece, n);
+    }
+    return rc;
+}
+
+/* What follows the body is the reply proper. */
+static int begin_end(struct http1_reader *r, struct iok_io *io)
+{
+    int rc = r->parts ? end_part(r, io) : 0;
+    if (r->parts && rc == 0)
+        io->host->begin_reply(io, IOK_SEQ_HEAD);
+    return rc;
+}
+
 /* ---- first lines ------------------------------------------------------------------------------------------------ */
 
 static void begin_fields(struct http1_reader *r, struct iok_io *io)
@@ -130,8 +180,9 @@ static int start_reply(struct http1_reader *r, struct iok_io *io, struct iok_spa
     r->head = (flight->tag & HTTP1_REQUEST_HEAD) != 0;
     r->close |= (flight->tag & HTTP1_REQUEST_CLOSE) != 0;
     r->no_body = r->head || start.status == 204 || start.status == 304; /* RFC 9112, 6.3, 1 */
-    struct iok_tape *tape = io->host->begin_reply(io, IOK_SEQ_HEAD);
-    iok_tape_head(tape, IOK_ARRAY, 5);
+    r->parts = (flight->host & IOK_FLIGHT_PARTS) != 0;
+    struct iok_tape *tape = r->parts ? io->host->begin_part(io, IOK_SEQ_HEAD) : io->host->begin_reply(io, IOK_SEQ_HEAD);
+    iok_tape_head(tape, IOK_ARRAY, r->parts ? 3 : 5);
     iok_tape_i64(tape, start.status);
     iok_tape_copy(tape, IOK_BYTES, 0, start.reason);
     return 0;
@@ -314,6 +365,9 @@ static int too_large(struct http1_reader *r, struct iok_io *io)
 
 static int complete(struct http1_reader *r, struct iok_io *io, bool trailers, enum http1_event *event)
 {
+    int rc = trailers ? 0 : begin_end(r, io);
+    if (rc != 0)
+        return rc;
     if (!trailers)
         iok_tape_head(io->tape, IOK_ARRAY, 0);
     *event = HTTP1_COMPLETE;
@@ -330,15 +384,35 @@ static int check_request(struct http1_reader *r, struct iok_io *io)
     return 0;
 }
 
+/* The body of a message that is taken whole. */
+static int open_body(struct http1_reader *r, struct iok_io *io)
+{
+    if (r->stage != HTTP1_LENGTH)
+        iok_tape_open_ended(io->tape, IOK_BYTES);
+    else if (r->left > io->max_reply)
+        return too_large(r, io);
+    else
+        iok_tape_open(io->tape, IOK_BYTES, 0, r->left);
+    return check_tape(r, io);
+}
+
+/* RFC 9110, 10.1.1 */
+static int end_interim(struct http1_reader *r, struct iok_io *io)
+{
+    struct iok_flight *flight = io->host->flight(io, IOK_SEQ_HEAD);
+    uint16_t n_interim = r->n_interim;
+    bool wanted = r->status == 100 && (flight->host & IOK_FLIGHT_SOON) != 0;
+    http1_next(r);
+    r->n_interim = n_interim;
+    flight->host &= wanted ? ~(uint32_t)IOK_FLIGHT_SOON : ~0u;
+    return wanted ? io->host->go(io, IOK_SEQ_HEAD) : 0;
+}
+
 /* RFC 9112, 6.3, in its order. */
 static int end_head(struct http1_reader *r, struct iok_io *io, enum http1_event *event)
 {
-    if (r->interim) {
-        uint16_t n_interim = r->n_interim;
-        http1_next(r);
-        r->n_interim = n_interim;
-        return 0;
-    }
+    if (r->interim)
+        return end_interim(r, io);
     iok_tape_patch(io->tape, r->fields_at, 2 * r->n_fields);
     if (r->chunked && (r->has_length || r->minor == 0))
         return bad(r, io, 400,
@@ -349,24 +423,23 @@ static int end_head(struct http1_reader *r, struct iok_io *io, enum http1_event 
         return rc;
     bool to_end = !r->server && !r->chunked && !r->has_length;
     if (r->no_body || (!r->chunked && !to_end && r->left == 0)) {
-        iok_tape_copy(io->tape, IOK_BYTES, 0, iok_span(NULL, 0));
+        if (!r->parts)
+            iok_tape_copy(io->tape, IOK_BYTES, 0, iok_span(NULL, 0));
         return complete(r, io, false, event);
     }
-    if (!r->chunked && !to_end && r->left > io->max_reply)
-        return too_large(r, io);
-    if (r->chunked || to_end)
-        iok_tape_open_ended(io->tape, IOK_BYTES);
-    else
-        iok_tape_open(io->tape, IOK_BYTES, 0, r->left);
     r->stage = r->chunked ? HTTP1_CHUNK : to_end ? HTTP1_TO_END : HTTP1_LENGTH;
     r->close |= to_end;
     *event = HTTP1_HEAD;
-    return check_tape(r, io);
+    if ((rc = check_tape(r, io)) != 0)
+        return rc;
+    return r->parts ? end_part(r, io) : open_body(r, io);
 }
 
 /* A piece of a body whose whole length is not known. */
 static int put_piece(struct http1_reader *r, struct iok_io *io, struct iok_span piece)
 {
+    if (r->parts)
+        return put_part(r, io, piece);
     r->body_bytes += piece.n;
     if (r->body_bytes > io->max_reply)
         return too_large(r, io);
@@ -377,10 +450,14 @@ static int put_piece(struct http1_reader *r, struct iok_io *io, struct iok_span 
 static ptrdiff_t read_length(struct http1_reader *r, struct iok_io *io, struct iok_span in, enum http1_event *event)
 {
     size_t n = in.n < r->left ? in.n : (size_t)r->left;
-    if (!io->tape->discard) /* the host's may discard since the last piece, and then knows of no open payload */
+    int rc = r->parts ? put_part(r, io, iok_span(in.p, n)) : 0;
+    if (!r->parts && !io->tape->discard) /* the host's may since the last piece, and then knows of no open payload */
         iok_tape_fill(io->tape, iok_span(in.p, n));
     r->left -= n;
-    int rc = r->left == 0 ? complete(r, io, false, event) : check_tape(r, io);
+    if (rc == 0 && r->left == 0)
+        rc = complete(r, io, false, event);
+    else if (rc == 0 && !r->parts)
+        rc = check_tape(r, io);
     return rc != 0 ? rc : (ptrdiff_t)n;
 }
 
@@ -398,11 +475,14 @@ static ptrdiff_t read_chunk(struct http1_reader *r, struct iok_io *io, struct io
     r->extension_bytes += (uint32_t)extension;
     if (r->extension_bytes > HTTP1_EXTENSION_BYTES_MAX)
         return iok_io_fail(io, IOK_ELIMIT, "more than %u bytes of chunk extensions", HTTP1_EXTENSION_BYTES_MAX);
-    if (r->left > io->max_reply) /* before its first byte came, and before sums can overflow */
+    if (r->left > io->max_reply && !r->parts) /* before its first byte came, and before sums can overflow */
         return too_large(r, io);
     r->stage = r->left > 0 ? HTTP1_CHUNK_DATA : HTTP1_TRAILERS;
     if (r->left == 0) {
-        iok_tape_shut(io->tape);
+        if (!r->parts)
+            iok_tape_shut(io->tape);
+        if ((rc = begin_end(r, io)) != 0)
+            return rc;
         begin_fields(r, io);
     }
     return used;
@@ -476,14 +556,18 @@ ptrdiff_t http1_read(struct http1_reader *r, struct iok_io *io, struct iok_span 
             break;
         used += (size_t)n;
     }
-    return (ptrdiff_t)used;
+    int rc = r->part_bytes > 0 ? end_part(r, io) : 0;
+    return rc != 0 ? rc : (ptrdiff_t)used;
 }
 
 bool http1_read_end(struct http1_reader *r, struct iok_io *io)
 {
     if (r->stage != HTTP1_TO_END)
         return false;
-    iok_tape_shut(io->tape);
+    if (r->parts)
+        io->host->begin_reply(io, IOK_SEQ_HEAD);
+    else
+        iok_tape_shut(io->tape);
     iok_tape_head(io->tape, IOK_ARRAY, 0);
     return true;
 }

@@ -17,7 +17,7 @@ struct given {
     const struct iok_token *fields; /* names and values in turn */
     size_t n;
     size_t bytes; /* on the wire */
-    bool host, authorization, length, chunked, close;
+    bool host, authorization, length, chunked, close, date;
     uint64_t length_value;
 };
 
@@ -83,6 +83,7 @@ static int note_given(struct iok_io *io, struct given *given, struct iok_span na
         given->chunked = true;
     }
     given->authorization |= iok_span_eq_nocase(name, "authorization");
+    given->date |= iok_span_eq_nocase(name, "date");
     return 0;
 }
 
@@ -183,12 +184,25 @@ static int check_start(struct iok_io *io, const struct iok_token *args, size_t n
     return 0;
 }
 
-static int check_request_fields(struct iok_io *io, struct given *given, struct iok_span body)
+static int take_expect(struct iok_io *io, struct http1_request_frame *frame, const struct iok_token *value)
 {
+    if (!frame->body)
+        return iok_io_fail(io, IOK_EUNSAFE, "no Expect: the body is sent at once");
+    if (!is_text(value) || !iok_span_eq_nocase(http1_trim(iok_token_span(value)), "100-continue"))
+        return iok_io_fail(io, IOK_EINVAL, "an Expect other than 100-continue");
+    frame->expects = true;
+    return 0;
+}
+
+static int check_request_fields(struct iok_io *io, struct given *given, struct iok_span body,
+                                struct http1_request_frame *frame)
+{
+    int rc = 0;
+
     for (size_t i = 0; i < given->n; i += 2) {
         struct iok_span name = iok_token_span(&given->fields[i]);
-        if (iok_span_eq_nocase(name, "expect"))
-            return iok_io_fail(io, IOK_EUNSAFE, "no Expect: the body is sent at once");
+        if (iok_span_eq_nocase(name, "expect") && (rc = take_expect(io, frame, &given->fields[i + 1])) != 0)
+            return rc;
         if (!iok_span_eq_nocase(name, "host"))
             continue;
         if (given->host || !is_text(&given->fields[i + 1]) ||
@@ -198,8 +212,11 @@ static int check_request_fields(struct iok_io *io, struct given *given, struct i
     }
     if (given->chunked)
         return iok_io_fail(io, IOK_EINVAL, "no Transfer-Encoding: the body has a Content-Length");
-    if (given->length && given->length_value != body.n)
+    if (given->length && !frame->body && given->length_value != body.n)
         return iok_io_fail(io, IOK_EINVAL, "a Content-Length other than the body's: leave it out");
+    if (frame->body)
+        frame->follows = (struct http1_body){
+            .open = !given->length || given->length_value > 0, .chunked = !given->length, .left = given->length_value};
     return 0;
 }
 
@@ -238,21 +255,36 @@ static bool wants_length(struct iok_span method)
            iok_span_eq(method, iok_span_of("PATCH"));
 }
 
-int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t n, uint32_t *tag)
+static int take_request_body(struct iok_io *io, const struct iok_token *args, size_t n, struct iok_span *body,
+                             bool follows)
 {
     static const struct iok_token none = {.type = IOK_NULL};
+    const struct iok_token *token = n > 2 ? &args[2] : &none;
+    if (follows && token->type != IOK_NULL)
+        return iok_io_fail(io, IOK_EINVAL, "a body that follows is not in the request: null stands there");
+    return take_body(io, token, body);
+}
+
+/* The field that says how long the body is. */
+static uint8_t *put_framing(uint8_t *at, const struct http1_request_frame *frame, struct iok_span body)
+{
+    return frame->body ? put_text(at, "transfer-encoding: chunked\r\n")
+                       : put_text(put_number(put_text(at, "content-length: "), body.n), "\r\n");
+}
+
+int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t n, struct http1_request_frame *frame)
+{
     struct given given = {0};
     struct iok_span body;
     int rc = check_start(io, args, n);
-    if (rc != 0 || (rc = take_body(io, n > 2 ? &args[2] : &none, &body)) != 0 ||
+    if (rc != 0 || (rc = take_request_body(io, args, n, &body, frame->body)) != 0 ||
         (rc = look(io, &given, n > 3 ? args + 3 : NULL, n > 3 ? n - 3 : 0)) != 0 ||
-        (rc = check_request_fields(io, &given, body)) != 0)
+        (rc = check_request_fields(io, &given, body, frame)) != 0)
         return rc;
     struct iok_span method = iok_token_span(&args[0]), target = iok_token_span(&args[1]);
     const struct iok_url *url = io->url;
     bool signs = url->has_user && !given.authorization;
-    bool says_length =
-        !given.length && (n > 2 ? args[2].type != IOK_NULL || wants_length(method) : wants_length(method));
+    bool has_body = frame->body || (n > 2 && args[2].type != IOK_NULL);
     size_t host = url->n_hosts > 0 ? url->hosts[0].name.n : 0;
     size_t most = method.n + target.n + given.bytes + host + 128;
     most += signs ? IOK_BASE64_BYTES(url->user.n + url->password.n + 1) : 0;
@@ -264,13 +296,45 @@ int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t 
     at = given.host ? at : put_host(at, url);
     at = signs ? put_authorization(at, url) : at;
     at = put_fields(at, given.fields, given.n, 0);
-    if (says_length)
-        at = put_text(put_number(put_text(at, "content-length: "), body.n), "\r\n");
+    if (!given.length && (has_body || wants_length(method)))
+        at = put_framing(at, frame, body);
     at = put_text(at, "\r\n");
     iok_out_commit(io->out, (size_t)(at - start));
     iok_out_refer(io->out, body);
-    *tag =
+    frame->tag =
         (iok_span_eq(method, iok_span_of("HEAD")) ? HTTP1_REQUEST_HEAD : 0) | (given.close ? HTTP1_REQUEST_CLOSE : 0);
+    return io->out->error != 0 ? no_memory(io) : 0;
+}
+
+/* ---- bodies in pieces ------------------------------------------------------------------------------------------- */
+
+static void put_chunk_header(struct iok_out *out, size_t n)
+{
+    char digits[CHUNK_BYTES_MAX];
+    size_t i = sizeof(digits);
+    digits[--i] = '\n';
+    digits[--i] = '\r';
+    for (; n > 0; n >>= 4)
+        digits[--i] = "0123456789abcdef"[n & 15];
+    iok_out_put(out, iok_span(digits + i, sizeof(digits) - i));
+}
+
+int http1_write_piece(struct iok_io *io, struct http1_body *body, struct iok_span piece, bool end)
+{
+    if (!body->chunked) {
+        if (piece.n > body->left || (end && piece.n < body->left))
+            return iok_io_fail(io, IOK_EINVAL, "the body has %s bytes than its Content-Length says",
+                               end && piece.n < body->left ? "fewer" : "more");
+        body->left -= piece.n;
+        iok_out_refer(io->out, piece);
+    } else if (piece.n > 0) { /* an empty chunk is the end */
+        put_chunk_header(io->out, piece.n);
+        iok_out_refer(io->out, piece);
+        iok_out_put(io->out, iok_span_of("\r\n"));
+    }
+    if (body->chunked && end)
+        iok_out_put(io->out, iok_span_of("0\r\n\r\n"));
+    body->open = body->chunked ? !end : body->left > 0;
     return io->out->error != 0 ? no_memory(io) : 0;
 }
 
@@ -397,13 +461,7 @@ static void put_body(struct iok_out *out, const struct answer *a, bool chunked)
         return;
     }
     if (a->body.n > 0) {
-        char digits[CHUNK_BYTES_MAX];
-        size_t i = sizeof(digits);
-        digits[--i] = '\n';
-        digits[--i] = '\r';
-        for (size_t left = a->body.n; left > 0; left >>= 4)
-            digits[--i] = "0123456789abcdef"[left & 15];
-        iok_out_put(out, iok_span(digits + i, sizeof(digits) - i));
+        put_chunk_header(out, a->body.n);
         iok_out_refer(out, a->body);
     }
     start = iok_out_reserve(out, a->trailer_bytes + CHUNK_BYTES_MAX);
@@ -429,12 +487,14 @@ int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     bool says_length =
         !chunked && a.status != 204 && !a.given.length && (!describes || (a.has_body && a.status != 304));
     frame->close |= a.given.close;
-    uint8_t *start = iok_out_reserve(io->out, a.given.bytes + a.reason.n + 160);
+    uint8_t *start = iok_out_reserve(io->out, a.given.bytes + a.reason.n + io->date.n + 176);
     if (start == NULL)
         return no_memory(io);
     uint8_t *at = put_text(put_number(put_text(start, "HTTP/1.1 "), (uint64_t)a.status), " ");
     at = put_text(put(at, a.reason), "\r\n");
     at = put_fields(at, a.given.fields, a.given.n, a.status == 204 ? 3 : 2);
+    if (io->date.n > 0 && !a.given.date) /* RFC 9110, 6.6.1 */
+        at = put_field(at, iok_span_of("date"), io->date);
     if (says_length)
         at = put_text(put_number(put_text(at, "content-length: "), a.body.n), "\r\n");
     at = chunked ? put_text(at, "transfer-encoding: chunked\r\n") : at;

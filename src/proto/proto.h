@@ -54,6 +54,8 @@ enum iok_flight_flags {
     IOK_FLIGHT_ANSWERED = 2, /* the host's own */
     IOK_FLIGHT_PARTS = 4,    /* it takes the answer in parts: begin_part */
     IOK_FLIGHT_BODY = 8,     /* the request has a body, which follows by the slot body */
+    IOK_FLIGHT_GO = 16,      /* set by encode: and the peer wants it at once, without a go */
+    IOK_FLIGHT_SOON = 32,    /* set by encode: the same, in a second; cleared by whoever comes first, host or codec */
 };
 
 /* What a call of the slot body brings. */
@@ -112,6 +114,8 @@ struct iok_host {
     /* The connection ends, in order, once its flights are answered, or its output is sent: no request goes out on it
      * after those that have. */
     void (*closing)(struct iok_io *io);
+    /* Optional, of servers: the head of the request that is open was read, and its body follows. */
+    void (*head)(struct iok_io *io);
     /* For nonces. It may be the generator of the host's jitter: do not show its values to a peer as they are. */
     uint64_t (*random)(struct iok_io *io);
 };
@@ -124,6 +128,9 @@ struct iok_io {
     size_t max_reply;          /* bytes of one reply, its tokens included */
     bool encrypted;            /* TLS, or a unix socket */
     struct iok_span binding;   /* of TLS: "tls-server-end-point" (RFC 5929), to bind a sign-in to it; n 0: none */
+    bool single;               /* server: feed returns behind each request, and the rest comes when that is answered */
+    bool last;                 /* server: the connection ends behind the next answer */
+    struct iok_span date;      /* server: the time of day as HTTP has it; n 0: it is not known */
     enum iok_wish wish;        /* which servers the service wants; ANY: it need not know their roles */
     struct iok_error err;      /* filled by whoever returns a negative code */
 };
@@ -166,6 +173,10 @@ struct iok_proto_server {
     ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);
     /* Appends the answer to the oldest request that has none. */
     int (*answer)(void *state, struct iok_io *io, const struct iok_token *reply, size_t n);
+    /* Optional: the same by the host, with an error: why is IOK_EOVERLOAD, IOK_ETIMEOUT, IOK_ECLOSED, or another (the
+     * program failed). If all are answered: gives up the request that is being read, and ends behind that. Without this
+     * slot the connection is closed. */
+    int (*refuse)(void *state, struct iok_io *io, int why);
     void (*close)(void *state);
 };
 
@@ -204,7 +215,8 @@ struct iok_proto {
     int (*encode)(void *state, struct iok_io *io, const struct iok_token *args, size_t n, struct iok_flight *flight);
     /* Optional: appends a piece of the body of flight seq, from host->go on, in order, up to END or FAIL. By reference it
      * may stand in io->out until it is sent. A peer that has answered already wants no more: then it is dropped. Any
-     * error closes the connection. */
+     * error closes the connection; IOK_EINVAL says that the body is not as the request announced it. FAIL never comes
+     * to a protocol that is SINGLE: the host closes the connection instead. */
     int (*body)(void *state, struct iok_io *io, uint64_t seq, struct iok_span bytes, enum iok_body what);
     /* Takes bytes in, begins and ends messages. Returns how many bytes were used, at most in.n: the host presents the
      * rest again with more behind it, so only what is short and bounded may be left. Negative: error. */

@@ -18,22 +18,25 @@ enum iok_verb {
     /* to the kernel */
     IOK_SQ_SUBMIT = 0, /* call: take it */
     IOK_SQ_CANCEL,     /* call: end it; always answered by CANCELLED */
-    IOK_SQ_CREDIT,     /* lease: its stream has room again */
+    IOK_SQ_CREDIT,     /* service: a stream of it has room again */
     IOK_SQ_RELEASE,    /* lease: give it back; answered by RELEASED */
     IOK_SQ_OPEN,       /* service: start it */
     IOK_SQ_CLOSE,      /* service: stop it */
     IOK_SQ_DETACH,     /* port: forget it; the flag detached is set */
     IOK_SQ_DUE,        /* port: say when a time has come that stands in it */
+    IOK_SQ_DRAIN,      /* listener: close it */
     /* to the application */
     IOK_CQ_ENDED = 0, /* call: has ended */
     IOK_CQ_NEWS,      /* call: its stream has messages */
     IOK_CQ_CANCELLED, /* call: the cancel request was seen, the kernel holds no pointer to the call any more */
     IOK_CQ_RELEASED,  /* lease: the kernel holds no pointer to it any more */
     IOK_CQ_DUE,       /* port: that time has come */
+    IOK_CQ_REQUEST,   /* serving call: it has a request */
 };
 #define IOK_VERB_MASK ((uintptr_t)15) /* objects are aligned to 16 bytes at least */
-/* A call has at most 2 entries under way to the kernel and 3 back, a lease 2 and 1. With half as many leases as calls
- * that is at most 3.5 a call; the rest is for what is rare: services opened, closed, a port's time. */
+/* A call has at most 3 entries under way to the kernel (one is a credit of the call that had its place before) and 3
+ * back, a lease 1 and 1. With half as many leases as calls that is at most 3.5 a call; the rest is for what is rare:
+ * services opened, closed, a port's time. */
 #define IOK_PORT_VERBS 4u
 #define IOK_PORT_ENTRIES_MIN 64u /* for what is rare on a port for very few calls */
 /* In a burst the kernel is told of the first call and of every so many: fewer and larger packets, and a server that is

@@ -172,7 +172,7 @@ static int on_go(struct iok_io *io, uint64_t seq)
     struct kit_host *host = host_of(io);
     if (flight == NULL || (flight->host & IOK_FLIGHT_BODY) == 0 || host->message_open)
         STOP("a body was asked for that there is none of, or within a message");
-    if (flight->call == NULL && !host->abandon)
+    if (flight->call == NULL && !host->abandon && (host->proto->flags & IOK_PROTO_SINGLE) == 0)
         return host->proto->body(host->state, io, seq, iok_span_of("cancelled"), IOK_BODY_FAIL);
     host->flights[0].body_open = true;
     kit_text_print(&host->events, "go\n");
@@ -210,6 +210,28 @@ static void pop_flight(struct kit_host *host)
     memmove(host->flights, host->flights + 1, host->n_flights * sizeof(*host->flights));
 }
 
+/* Where a part may be cut anywhere, those of bytes that follow one another are one: how they arrived must not matter. */
+static bool join_part(struct kit_host *host, const struct iok_tape *tape)
+{
+    static const char head[] = "part bytes \"";
+    struct kit_text *events = &host->events;
+    size_t at = events->n;
+    if (!host->message_is_part || (host->proto->flags & IOK_PROTO_SINGLE) == 0 || tape->n_tokens != 1 ||
+        tape->tokens[0].type != IOK_BYTES || at <= host->events_seen)
+        return false;
+    for (at--; at > host->events_seen && events->p[at - 1] != '\n'; at--)
+        ;
+    if (strncmp(events->p + at, head, sizeof(head) - 1) != 0)
+        return false;
+    struct kit_text more = {0};
+    kit_text_quote(&more, iok_token_span(&tape->tokens[0]));
+    events->n -= 2; /* the quote and the end of the line */
+    kit_text_put(events, more.p + 1, more.n - 1);
+    kit_text_put(events, "\n", 1);
+    kit_text_free(&more);
+    return true;
+}
+
 static int on_end(struct iok_io *io, uint32_t flags)
 {
     struct kit_host *host = host_of(io);
@@ -222,7 +244,7 @@ static int on_end(struct iok_io *io, uint32_t flags)
         return 0;
     if (iok_tape_error(tape) != 0)
         return iok_io_fail(io, iok_tape_error(tape), "the message does not fit");
-    if (host->message_is_part && tape == &host->discarding)
+    if (host->message_is_part && (tape == &host->discarding || join_part(host, tape)))
         return 0;
     const char *what = name_of_message(host, flags);
     kit_text_print(&host->events, "%s", what);
@@ -416,6 +438,10 @@ void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n
         host->n_flights--;
     else if (rc == 0 && host->abandon)
         flight->flight.call = NULL;
+    if (rc == 0 && (flight->flight.host & IOK_FLIGHT_GO) != 0) {
+        flight->body_open = true;
+        kit_text_print(&host->events, "go\n");
+    }
     take_output(host);
 }
 
@@ -469,7 +495,7 @@ void kit_host_cancel(struct kit_host *host)
         host->flights[i].flight.call = NULL;
         if (i == 0 && host->message_open && (!host->message_is_push || host->message_is_part))
             host->io.tape = &host->discarding;
-        if (host->flights[i].body_open)
+        if (host->flights[i].body_open && (host->proto->flags & IOK_PROTO_SINGLE) == 0)
             kit_host_body(host, iok_span_of("cancelled"), IOK_BODY_FAIL);
         return;
     }

@@ -48,6 +48,7 @@ struct kit_host {
     struct kit_text unused; /* what feed left */
     struct kit_text sent;   /* what the codec wrote since it was last looked at */
     struct kit_text events; /* one line each, such as: reply bytes "v" */
+    size_t events_seen;     /* of them, by the test: what comes later is never joined to them */
     size_t received;
     uint64_t randoms; /* drawn so far */
     bool has_url, signing_in, is_ready;

@@ -23,7 +23,8 @@
  *     again error "..."             the same, and the host is to ask again
  *     push push 2 text "a" i64 1    a message that answers nothing
  *     role standby read-only        what the peer says it is: primary, standby; or: in doubt
- *     part bytes "v"                a part of the oldest request's answer
+ *     part bytes "v"                a part of the oldest request's answer; of bytes all that follow one another, where the
+ *                                   protocol has one request at a time
  *     go                            the body of the oldest request is wanted
  *     swallowed  pong               an answer that nobody waits for any more; that to a ping
  *     refused IOK_ETYPE "argument"  the request is an error, whose text has this in it
@@ -245,6 +246,7 @@ static struct iok_span next_event(struct run *run)
     if (end == NULL)
         return iok_span(p, 0);
     run->next_event += (size_t)(end - p) + 1;
+    run->host.events_seen = run->next_event;
     return iok_span(p, (size_t)(end - p));
 }
 

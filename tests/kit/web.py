@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import pathlib
+import select
 import shutil
 import signal
 import socket
@@ -25,8 +26,8 @@ class Peer:
         self.number = number
         self._file = connection.makefile("rb")
 
-    def request(self) -> bytes | None:
-        """Read a request of known length, whole; None at the connection's end."""
+    def request(self, body: bool = True) -> bytes | None:
+        """Read a request of known length, whole, or its head; None at the connection's end."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             line = self._file.readline()
@@ -35,9 +36,26 @@ class Peer:
             head += line
         length = 0
         for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"content-length:"):
+            if body and line.lower().startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
         return head + self._file.read(length)
+
+    def chunks(self) -> bytes:
+        """Read a body in chunks; what came of it, if it has no end."""
+        whole = b""
+        while (size := int(self._file.readline() or b"0", 16)) > 0:
+            whole += self._file.read(size)
+            self._file.readline()
+        self._file.readline()
+        return whole
+
+    def rest(self) -> bytes:
+        """Read to the connection's end."""
+        return self._file.read()
+
+    def has_more(self, seconds: float) -> bool:
+        """Whether something comes within this time."""
+        return bool(select.select([self.connection], [], [], seconds)[0])
 
     def close(self) -> None:
         """Close it, whatever was read."""

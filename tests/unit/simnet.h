@@ -21,6 +21,8 @@ struct iok_link {
     bool closed_by_us;          /* by the core */
     bool connected;
     bool reading;
+    bool accepted; /* by the listening socket, and not opened by the core */
+    bool shut;     /* the core sends no more */
     bool starved;  /* the core was told that not all was accepted */
     size_t window; /* bytes that are still accepted */
     char *got;     /* what was accepted, NUL-terminated */
@@ -33,8 +35,17 @@ struct iok_query {
     bool dead;
 };
 
+struct iok_door {
+    const struct iok_door_events *events;
+    void *owner;
+    bool open, accepting;
+};
+
+#define SIM_FD 12345 /* of the listening socket */
+
 struct sim {
     struct iok_net net; /* first */
+    struct iok_door door;
     uint64_t now, random;
     struct iok_link links[SIM_LINKS_MAX];
     unsigned n_links;
@@ -53,13 +64,17 @@ void sim_connect(struct iok_link *link);
 void sim_fail(struct iok_link *link, int code); /* refused, reset; 0: an orderly end */
 void sim_arrive(struct iok_link *link, const char *text);
 void sim_arrive_bytes(struct iok_link *link, const void *bytes, size_t n);
+/* A client connects to the listening socket; IPv4 address 10.0.0.1 and up, by its number. */
+struct iok_link *sim_client(struct sim *sim);
+/* A client sends no more. */
+void sim_end(struct iok_link *link);
 /* More is accepted from now on. */
 void sim_accept(struct iok_link *link, size_t window);
 /* Forgets what was accepted so far. */
 void sim_clear(struct iok_link *link);
 void sim_resolved(struct sim *sim, const char *ip, uint16_t port, uint64_t ttl_ns);
 
-/* A kernel without a thread, on a simulated network, with one port and one service. */
+/* A kernel without a thread, on a simulated network, with one port and one service, or none. */
 struct world {
     struct sim sim;
     struct iok_kernel *kernel;
@@ -68,7 +83,7 @@ struct world {
     struct iok_service *service;
 };
 
-struct world *world_new(const char *url);
+struct world *world_new(const char *url); /* NULL: without a service */
 /* Ends everything, and checks that nothing is left. */
 void world_free(struct world *w);
 /* Runs turns until the core would sleep. */

@@ -101,9 +101,9 @@ class Queue(Caller):
 class Stream:
     def __new__(
         cls,
-        lease: Lease,
+        caller: Lease | Client,
         /,
-        *words: Argument,
+        *words: Argument | None,
         parts: bool = False,
         body: bool = False,
         timeout: float | None = None,

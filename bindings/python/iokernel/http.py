@@ -7,10 +7,11 @@ and iokernel.asyncio.
 
 from __future__ import annotations
 
+import io
 import json as json_module
 from collections.abc import Iterable, Iterator, Mapping
 from email.message import Message
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from iokernel import _core
@@ -21,13 +22,15 @@ __all__ = ["Headers", "Response", "StatusError"]
 SCHEMES = ("http", "https")
 Pairs: TypeAlias = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
+H = TypeVar("H", bound="Head")
+
 _USER_AGENT = f"iokernel/{_core.version}"
 
 
 class StatusError(Error):
     """A status from 400 on, by ``Response.raise_for_status()``; ``response`` is what came."""
 
-    response: Response
+    response: Head
 
 
 class Headers(Mapping[str, str]):
@@ -76,8 +79,8 @@ class Headers(Mapping[str, str]):
         return f"<Headers {', '.join(self)}>"
 
 
-class Response:
-    """An answer, whole: ``status``, ``reason``, ``headers``, ``body``, ``trailers``."""
+class Head:
+    """What an answer begins with: ``status``, ``reason``, ``headers``."""
 
     __slots__ = ("_parts",)
 
@@ -100,33 +103,11 @@ class Response:
         return Headers(self._parts[2])
 
     @property
-    def body(self) -> bytes:
-        """The body as it came."""
-        return bytes(self._parts[3])
-
-    @property
-    def trailers(self) -> Headers:
-        """The fields behind a body in chunks."""
-        return Headers(self._parts[4])
-
-    @property
     def ok(self) -> bool:
         """Whether the status is below 400."""
         return self.status < 400
 
-    def text(self, encoding: str | None = None) -> str:
-        """Give the body as text, by Content-Type's charset, or else as UTF-8."""
-        if encoding is None:
-            kind = Message()
-            kind["Content-Type"] = self.headers.get("content-type", "")
-            encoding = kind.get_content_charset("utf-8")
-        return self.body.decode(encoding)
-
-    def json(self) -> Any:
-        """Give the body as what JSON says that it is."""
-        return json_module.loads(self.body)
-
-    def raise_for_status(self) -> Response:
+    def raise_for_status(self: H) -> H:
         """Raise StatusError if the status is 400 or more, else give itself."""
         if not self.ok:
             error = StatusError(
@@ -136,6 +117,35 @@ class Response:
             raise error
         return self
 
+    def _charset(self) -> str:
+        kind = Message()
+        kind["Content-Type"] = self.headers.get("content-type", "")
+        return kind.get_content_charset("utf-8")
+
+
+class Response(Head):
+    """An answer, whole: ``status``, ``reason``, ``headers``, ``body``, ``trailers``."""
+
+    __slots__ = ()
+
+    @property
+    def body(self) -> bytes:
+        """The body as it came."""
+        return bytes(self._parts[3])
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields behind a body in chunks."""
+        return Headers(self._parts[4])
+
+    def text(self, encoding: str | None = None) -> str:
+        """Give the body as text, by Content-Type's charset, or else as UTF-8."""
+        return self.body.decode(encoding or self._charset())
+
+    def json(self) -> Any:
+        """Give the body as what JSON says that it is."""
+        return json_module.loads(self.body)
+
     def __repr__(self) -> str:
         return f"<Response {self.status}, {len(self._parts[3])} bytes>"
 
@@ -144,15 +154,31 @@ def _pairs(given: Pairs) -> Iterable[tuple[str, Any]]:
     return given.items() if isinstance(given, Mapping) else given
 
 
+def body_length(source: Any) -> int | None:
+    """Give how many bytes a body in parts has left, if that is known: of a binary file it is."""
+    if isinstance(source, (str, bytes, bytearray, memoryview)):
+        return len(source.encode() if isinstance(source, str) else memoryview(source).cast("B"))
+    if isinstance(source, io.TextIOBase):
+        return None
+    try:
+        here = source.tell()
+        end = source.seek(0, io.SEEK_END)
+        source.seek(here)
+    except (AttributeError, OSError, ValueError):
+        return None
+    return int(end - here)
+
+
 def request_arguments(
     method: str,
     target: str,
     params: Pairs | None,
     headers: Pairs | None,
-    body: bytes | str | None,
+    body: Any,
     json: Any,
-) -> list[Any]:
-    """The arguments of ``call()`` for a request."""
+    expect: bool,
+) -> tuple[list[Any], Any]:
+    """The arguments of ``call()`` for a request; and the body, where it follows in parts."""
     if params is not None:
         query = urlencode(list(_pairs(params)), doseq=True)
         target += ("&" if "?" in target else "?") + query if query else ""
@@ -169,4 +195,13 @@ def request_arguments(
             fields += ("content-type", "application/json")
     if "user-agent" not in names:
         fields += ("user-agent", _USER_AGENT)
-    return [method, target, body, *fields]
+    if not expect and (body is None or isinstance(body, (str, bytes, bytearray, memoryview))):
+        return [method, target, body, *fields], None
+    if body is None:
+        raise TypeError("expect= is for a request that has a body")
+    length = body_length(body)
+    if length is not None and "content-length" not in names:
+        fields += ("content-length", length)
+    if expect:
+        fields += ("expect", "100-continue")
+    return [method, target, None, *fields], body

@@ -1,5 +1,6 @@
 /* stream.c - Stream: a command that is answered by messages without end, such as SUBSCRIBE; or one whose reply is taken in
- * parts, or whose request has a body.
+ * parts, or whose request has a body. It needs a lease, except for the latter two where a connection has one request at a
+ * time (HTTP): there a client will do.
  *
  * Messages wait in the kernel, a bounded number of them, until they are asked for one by one. One asker at a time. A
  * stream without end ends when its connection is lost (its error is raised then), or when it is dropped. Of the others
@@ -12,7 +13,7 @@
 struct py_stream {
     PyObject_HEAD
     struct py_port *port;     /* a reference */
-    struct py_caller *caller; /* a reference: the lease lives as long */
+    struct py_caller *caller; /* a reference: the lease or client lives as long */
     struct iok_call *call;    /* NULL once freed */
     struct py_reply *waiter;  /* borrowed: it refers to us */
     PyObject *result;         /* the reply of one that has ended */
@@ -286,18 +287,19 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (stream_read_options(&options, kwargs) < 0) {
         return NULL;
     }
-    if (PyTuple_GET_SIZE(args) < 2 || !PyObject_TypeCheck(PyTuple_GET_ITEM(args, 0), &lease_type)) {
-        PyErr_SetString(PyExc_TypeError, "Stream() takes a lease and the words of a command");
+    PyObject *first = PyTuple_GET_SIZE(args) < 2 ? Py_None : PyTuple_GET_ITEM(args, 0);
+    if (!PyObject_TypeCheck(first, &lease_type) && !PyObject_TypeCheck(first, &client_type)) {
+        PyErr_SetString(PyExc_TypeError, "Stream() takes a lease or a client, and the words of a command");
         return NULL;
     }
-    struct py_caller *lease = (struct py_caller *)PyTuple_GET_ITEM(args, 0);
+    struct py_caller *caller = (struct py_caller *)first;
     struct py_port *port;
-    struct iok_call *call = caller_begin(lease, &port);
+    struct iok_call *call = caller_begin(caller, &port);
     if (call == NULL) {
         return NULL;
     }
     for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(args); i++) {
-        if (build_argument(call, PyTuple_GET_ITEM(args, i), lease->scalars, i) < 0) {
+        if (build_argument(call, PyTuple_GET_ITEM(args, i), caller->scalars, i) < 0) {
             iok_call_free(call);
             return NULL;
         }
@@ -316,9 +318,9 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         iok_call_body(call);
     }
     self->port = (struct py_port *)Py_NewRef(port);
-    self->caller = (struct py_caller *)Py_NewRef(lease);
+    self->caller = (struct py_caller *)Py_NewRef(caller);
     iok_call_set_user(call, self);
-    if (caller_submit(lease, call) < 0) {
+    if (caller_submit(caller, call) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -399,7 +401,7 @@ static PyGetSetDef stream_getset[] = {
 
 PyTypeObject stream_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Stream",
-    .tp_doc = "Stream(lease, *words, parts=False, body=False, timeout=None)\n--\n\n"
+    .tp_doc = "Stream(caller, *words, parts=False, body=False, timeout=None)\n--\n\n"
               "A command that is answered by messages without end; or one whose reply is taken in parts, or whose "
               "request has a body.",
     .tp_basicsize = sizeof(struct py_stream),

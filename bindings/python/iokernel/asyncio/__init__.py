@@ -16,7 +16,7 @@ from typing import Any, overload
 from iokernel import _core
 from iokernel._core import Reply
 from iokernel.asyncio.client import C, Client, Lease, Task, task_factory
-from iokernel.asyncio.http import Http
+from iokernel.asyncio.http import Http, StreamResponse
 from iokernel.asyncio.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.asyncio.redis import Redis, RedisLease, Subscription, Transaction, Watch
 from iokernel.http import SCHEMES as HTTP_SCHEMES
@@ -40,6 +40,7 @@ __all__ = [
     "Reply",
     "Response",
     "StatusError",
+    "StreamResponse",
     "Subscription",
     "Task",
     "Transaction",

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
+from iokernel.asyncio.bodies import pieces
 from iokernel.errors import Closed, Error
 from iokernel.postgres import Record
 from iokernel.postgres import records as records_of
@@ -117,20 +118,6 @@ class Cursor:
         self._done = True
 
 
-async def _pieces(source: Any) -> AsyncIterator[Any]:
-    if isinstance(source, (str, bytes, bytearray, memoryview)):
-        yield source
-    elif hasattr(source, "read"):
-        while piece := source.read(PART_BYTES):
-            yield piece
-    elif hasattr(source, "__aiter__"):
-        async for piece in source:
-            yield piece
-    else:
-        for piece in source:
-            yield piece
-
-
 async def _rows(records: Any) -> AsyncIterator[bytes]:
     if hasattr(records, "__aiter__"):
         async for record in records:
@@ -143,7 +130,7 @@ async def _rows(records: Any) -> AsyncIterator[bytes]:
 async def _send(stream: _core.Stream, source: Any) -> None:
     pending = None
     gathered = bytearray()
-    async for piece in _pieces(source):
+    async for piece in pieces(source):
         data = piece.encode() if isinstance(piece, str) else piece
         if len(data) < PART_BYTES and len(gathered) + len(data) < PART_BYTES:
             gathered += data

@@ -17,7 +17,7 @@ from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
 from iokernel.sync.client import C, Client, Lease
-from iokernel.sync.http import Http
+from iokernel.sync.http import Http, StreamResponse
 from iokernel.sync.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.sync.redis import Redis, RedisLease, Subscription, Transaction, Watch
 
@@ -35,6 +35,7 @@ __all__ = [
     "RedisLease",
     "Response",
     "StatusError",
+    "StreamResponse",
     "Subscription",
     "Transaction",
     "Watch",

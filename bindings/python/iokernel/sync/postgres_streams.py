@@ -27,6 +27,7 @@ from iokernel.postgres_streams import (
     notification,
     quote,
 )
+from iokernel.sync.bodies import pieces
 
 if TYPE_CHECKING:
     from iokernel.sync.postgres import Postgres, PostgresLease
@@ -115,19 +116,9 @@ class Cursor:
         self._done = True
 
 
-def _pieces(source: Any) -> Iterator[Any]:
-    if isinstance(source, (str, bytes, bytearray, memoryview)):
-        yield source
-    elif hasattr(source, "read"):
-        while piece := source.read(PART_BYTES):
-            yield piece
-    else:
-        yield from source
-
-
 def _send(stream: _core.Stream, source: Any) -> None:
     gathered = bytearray()
-    for piece in _pieces(source):
+    for piece in pieces(source):
         data = piece.encode() if isinstance(piece, str) else piece
         if len(data) < PART_BYTES and len(gathered) + len(data) < PART_BYTES:
             gathered += data

@@ -1,0 +1,356 @@
+/* api_serve.c - the program's side of the public API: listeners and serving calls. */
+#include <assert.h>
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "kernel/serve.h"
+#include "run.h"
+
+#define IOK_BACKLOG 4096u /* the system allows as much, or less by net.core.somaxconn */
+
+/* ---- binding ---------------------------------------------------------------------------------------------------- */
+
+/* The address that the URL names. */
+static int read_address(const struct iok_listener *listener, struct iok_address *address, struct iok_error *err)
+{
+    const struct iok_url *url = &listener->url;
+    const char *host = url->n_hosts > 0 ? (const char *)url->hosts[0].name.p : "localhost";
+    uint16_t port = listener->config.tls ? listener->proto->tls_port : listener->proto->default_port;
+
+    if (url->unix_socket) {
+        return iok_address_unix(url->path, address) ? 0 : iok_err(err, IOK_EURL, "the path of the socket is too long");
+    }
+    if (url->n_hosts > 0 && (url->hosts[0].port != 0 || url->hosts[0].any_port)) {
+        port = url->hosts[0].port;
+    }
+    host = host[0] == '\0' || iok_span_eq(iok_span_of(host), iok_span_of("localhost")) ? "127.0.0.1" : host;
+    return iok_address_literal(host, port, address)
+               ? 0
+               : iok_err(err, IOK_EURL,
+                         "cannot listen on '%s': expected an IP address, such as 0.0.0.0 for all, or "
+                         "localhost",
+                         host);
+}
+
+/* "0660" */
+static int read_mode(const struct iok_url *url, int *mode, struct iok_error *err)
+{
+    struct iok_span value;
+    int bits = 0;
+
+    if (!iok_url_option(url, "mode", &value)) {
+        return 0;
+    }
+    for (size_t i = 0; i < value.n; i++) {
+        if (value.p[i] < '0' || value.p[i] > '7' || value.n > 4) {
+            return iok_err(err, IOK_EOPTION, "bad mode=%.*s: expected up to four octal digits, such as 0660",
+                           (int)(value.n < 40 ? value.n : 40), (const char *)value.p);
+        }
+        bits = bits * 8 + (value.p[i] - '0');
+    }
+    *mode = bits;
+    return url->unix_socket ? 0 : iok_err(err, IOK_EOPTION, "mode= is for a unix socket");
+}
+
+static int read_bind(const struct iok_listener *listener, struct iok_bind *what, struct iok_error *err)
+{
+    const struct iok_url *url = &listener->url;
+    uint64_t backlog = IOK_BACKLOG, fd = 0;
+    struct iok_span value;
+    int rc;
+
+    if ((rc = iok_url_option_u64(url, "backlog", 1, 65535, &backlog, err)) != 0 ||
+        (rc = iok_url_option_bool(url, "reuse_port", &what->reuse_port, err)) != 0 ||
+        (rc = read_mode(url, &what->mode, err)) != 0 ||
+        (rc = iok_url_option_u64(url, "fd", 0, INT32_MAX, &fd, err)) != 0) {
+        return rc;
+    }
+    what->backlog = (int)backlog;
+    what->inherited = iok_url_option(url, "fd", &value) ? (int)fd : -1;
+    if (what->inherited >= 0 && (url->n_hosts > 0 || url->unix_socket)) {
+        return iok_err(err, IOK_EOPTION, "fd= brings its own address: write http:?fd=%d", what->inherited);
+    }
+    return 0;
+}
+
+/* "http://127.0.0.1:8000", with the real port, and no options. */
+static void name_listener(struct iok_listener *listener)
+{
+    char text[IOK_ADDRESS_TEXT_MAX];
+    bool local = listener->address.any.sa_family == AF_UNIX;
+
+    (void)snprintf(listener->name, sizeof(listener->name), "%s%s%s", (const char *)listener->url.scheme.p,
+                   local ? "+unix://" : "://", iok_address_text(&listener->address, text));
+}
+
+static int bind_listener(struct iok_listener *listener, struct iok_error *err)
+{
+    const struct iok_net *net = listener->owner->net;
+    struct iok_bind what = {.mode = -1, .inherited = -1};
+    struct iok_address address;
+    int rc = read_bind(listener, &what, err);
+
+    if (rc == 0 && what.inherited < 0) {
+        rc = read_address(listener, &address, err);
+        what.address = &address;
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    rc = net->ops->bind(&what, &listener->address, err);
+    if (rc < 0) {
+        return rc;
+    }
+    listener->fd = rc;
+    listener->unbind = net->ops->unbind;
+    listener->binder = (int)getpid();
+    name_listener(listener);
+    return 0;
+}
+
+struct iok_listener *iok_listener_new(struct iok_port *port, const char *url, struct iok_error *err)
+{
+    struct iok_error local;
+    struct iok_listener *listener;
+
+    err = err == NULL ? &local : err;
+    if (iok_port_check(port, err) != 0 || (listener = iok_listener_make(url, err)) == NULL) {
+        return NULL;
+    }
+    listener->owner = port->owner;
+    if (port->owner->net == NULL) {
+        iok_err(err, IOK_ECLOSED, "the kernel is stopped");
+    } else if (bind_listener(listener, err) == 0) {
+        return listener;
+    }
+    iok_listener_drop(listener);
+    return NULL;
+}
+
+const char *iok_listener_name(const struct iok_listener *listener)
+{
+    return listener->name;
+}
+
+void iok_listener_ref(struct iok_listener *listener)
+{
+    iok_count_ref(&listener->refs);
+}
+
+void iok_listener_unref(struct iok_listener *listener)
+{
+    iok_listener_drop(listener);
+}
+
+void iok_listener_close(struct iok_listener *listener, struct iok_port *port, int64_t grace_ms)
+{
+    if (iok_port_check(port, NULL) != 0) {
+        return;
+    }
+    iok_count_set(&listener->grace_ms, grace_ms < 0 ? 0 : (uint64_t)grace_ms);
+    iok_count_ref(&listener->refs); /* the message's */
+    while (!iok_ring_push(&port->link.sq, iok_entry(listener, IOK_SQ_DRAIN))) {
+        if (iok_port_check(port, NULL) != 0 || iok_port_is_detached(&port->link)) { /* the kernel has closed all */
+            iok_listener_drop(listener);
+            return;
+        }
+        iok_kick(port);
+        (void)sched_yield();
+    }
+    iok_kick(port);
+}
+
+void iok_listener_stats(struct iok_listener *listener, struct iok_listener_stats *out)
+{
+    *out = (struct iok_listener_stats){
+        .accepted = iok_count_get(&listener->connections),
+        .connections = (uint32_t)iok_count_get(&listener->connections_now),
+        .requests = iok_count_get(&listener->requests),
+        .inflight = (uint32_t)iok_count_get(&listener->served_now),
+        .queued = (uint32_t)iok_count_get(&listener->queued_now),
+        .shed = iok_count_get(&listener->shed),
+        .refused = iok_count_get(&listener->refused),
+        .gone = iok_count_get(&listener->gone),
+        .timeouts = iok_count_get(&listener->timeouts),
+        .starved = iok_count_get(&listener->starved),
+        .bytes_in = iok_count_get(&listener->bytes_in),
+        .bytes_out = iok_count_get(&listener->bytes_out),
+    };
+    for (unsigned i = 0; i < 5; i++) {
+        out->answers[i] = iok_count_get(&listener->answers[i]);
+    }
+    iok_hist_read(&listener->hist_wait, &out->wait);
+    iok_hist_read(&listener->hist_pickup, &out->pickup);
+    iok_hist_read(&listener->hist_answer, &out->answer);
+    iok_note_read(&listener->last_failure, out->last_failure);
+}
+
+/* ---- serving calls ---------------------------------------------------------------------------------------------- */
+
+struct iok_call *iok_serve_new(struct iok_port *port, struct iok_listener *listener, struct iok_error *err)
+{
+    struct iok_serve *serve;
+    struct iok_call *call;
+
+    if (listener->owner != port->owner) {
+        iok_err(err, IOK_EINVAL, "the listener and the port belong to different kernels");
+        return NULL;
+    }
+    if (iok_listener_state(listener) == IOK_LISTENER_LEFT) {
+        iok_err(err, IOK_EFORKED, "%s is served by the parent process: fork before it is", listener->name);
+        return NULL;
+    }
+    call = iok_call_make(port, err);
+    if (call == NULL) {
+        return NULL;
+    }
+    serve = iok_calloc_line(sizeof(*serve));
+    if (serve == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for a serving call");
+        iok_call_free(call);
+        return NULL;
+    }
+    serve->listener = listener;
+    iok_count_ref(&listener->refs);
+    call->serve = serve;
+    call->flags = IOK_CALL_SERVE;
+    call->state = IOK_CALL_NEW;
+    iok_tape_init(&call->args, serve->tokens, IOK_ANSWER_TOKENS, serve->bytes, IOK_ANSWER_BYTES, SIZE_MAX,
+                  &port->owner->core.arguments);
+    return call;
+}
+
+static void drop_answer(struct iok_call *call)
+{
+    iok_tape_reset(&call->args, call->serve->tokens, IOK_ANSWER_TOKENS);
+}
+
+void iok_serve_free(struct iok_call *call)
+{
+    struct iok_serve *serve = call->serve;
+
+    if (serve->request != NULL) { /* the kernel has let go of the call, and left it */
+        iok_tape_deinit(&serve->request->tape);
+        iok_free(serve->request);
+    }
+    call->port->bytes_left += serve->charged;
+    iok_listener_drop(serve->listener);
+    iok_free(serve);
+    call->serve = NULL;
+    call->args = (struct iok_tape){0};
+}
+
+/* As iok_call_set_error; what came with its request stays. */
+static void set_error(struct iok_call *call, const struct iok_error *err)
+{
+    struct iok_stamps stamps = call->stamps;
+    struct iok_peer peer = call->peer;
+
+    iok_tape_deinit(&call->reply);
+    iok_call_set_error(call, err);
+    call->stamps = stamps;
+    call->peer = peer;
+}
+
+static bool is_gone(const struct iok_serve *serve)
+{
+    return iok_count_published(&serve->gone) == serve->have;
+}
+
+int iok_serve_submit(struct iok_call *call)
+{
+    struct iok_port *port = call->port;
+    struct iok_serve *serve = call->serve;
+    bool first = (call->app & IOK_APP_SUBMITTED) == 0;
+    struct iok_error err;
+
+    if ((!first && (call->app & IOK_APP_HAND) == 0) || (call->app & (IOK_APP_CANCEL | IOK_APP_ENDED)) != 0 ||
+        (first ? call->args.n_tokens != 0 : call->args.n_tokens == 0 && !is_gone(serve))) {
+        return IOK_EINVAL;
+    }
+    if ((first && port->n_counted >= port->calls_max) || call->args.held_bytes > port->bytes_left) {
+        iok_err(&err, IOK_EOVERLOAD,
+                first ? "%u calls are alive on this port (port_calls_max)"
+                      : "the answers of this port have too many bytes (port_bytes_max), with %u calls",
+                port->n_counted);
+        set_error(call, &err);
+        return IOK_EOVERLOAD;
+    }
+    if ((call->app & IOK_APP_FAILED) != 0) {
+        call->app &= ~(uint32_t)IOK_APP_FAILED;
+        iok_tape_deinit(&call->reply);
+    }
+    if (!iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
+        return IOK_EOVERLOAD;
+    }
+    call->app = (call->app & ~(uint32_t)IOK_APP_HAND) | IOK_APP_SUBMITTED | IOK_APP_COUNTED;
+    port->n_counted += first;
+    serve->charged = call->args.held_bytes;
+    port->bytes_left -= serve->charged;
+    iok_submitted(port);
+    return 0;
+}
+
+void iok_serve_picked_up(struct iok_call *call, uint64_t now)
+{
+    struct iok_serve *serve = call->serve;
+
+    call->port->bytes_left += serve->charged;
+    serve->charged = 0;
+    drop_answer(call);
+    call->app |= IOK_APP_HAND;
+    if (serve->error.code != 0) { /* the answer was refused: the request is the same */
+        set_error(call, &serve->error);
+        return;
+    }
+    serve->have = serve->serial;
+    call->stamps.picked_up = now;
+    call->peer_text[0] = '\0';
+    if (now > call->stamps.complete) {
+        iok_hist_add_shared(&serve->listener->hist_pickup, now - call->stamps.complete);
+    }
+}
+
+bool iok_serve_news(struct iok_call *call)
+{
+    struct iok_serve *serve = call->serve;
+
+    (void)iok_count_exchange(&serve->news_posted, 0);
+    if ((call->app & IOK_APP_HAND) != 0) {
+        return true;
+    }
+    if (iok_count_published(&serve->done) == serve->have && call->args.bufs != NULL) {
+        call->port->bytes_left += serve->charged;
+        serve->charged = 0;
+        drop_answer(call);
+    }
+    return false;
+}
+
+enum iok_serve_state iok_serve_state(const struct iok_call *call)
+{
+    const struct iok_serve *serve = call->serve;
+
+    if ((call->app & IOK_APP_ENDED) != 0) {
+        return IOK_SERVE_CLOSED;
+    }
+    if ((call->app & IOK_APP_HAND) == 0) {
+        return (call->app & IOK_APP_SUBMITTED) != 0 ? IOK_SERVE_WAITING : IOK_SERVE_NEW;
+    }
+    if (is_gone(serve)) {
+        return IOK_SERVE_GONE;
+    }
+    return iok_count_published(&serve->left) == serve->have ? IOK_SERVE_LEFT : IOK_SERVE_REQUEST;
+}
+
+bool iok_serve_is_encrypted(const struct iok_call *call)
+{
+    return call->serve->encrypted;
+}
+
+struct iok_listener *iok_serve_listener(const struct iok_call *call)
+{
+    return call->serve->listener;
+}

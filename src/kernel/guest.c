@@ -1,0 +1,670 @@
+/* guest.c - one accepted connection: what its client sends is read, one request at a time is served, answers go out.
+ *
+ *     bytes -> [rest][scratch] -> codec -> request -> call            answer -> codec -> out -> bytes
+ *
+ * What it is: reading, sending, deadlines, and what becomes of a request whose client goes away. What it is not: how a
+ * request is read (the codec), and who serves it (listener.c, serve.c).
+ *
+ * Invariants: a request is fed to the codec only when the one before it is answered, so requests and answers need no
+ * queue. What waits for that is bounded (IOK_AHEAD_BYTES_MAX and one read). The timer is set at or before the time at which
+ * something is due, and that is looked at only when it fires: a request that is served at once sets none. */
+#include <assert.h>
+#include <string.h>
+
+#include "../base/mem.h"
+#include "serve.h"
+
+#define IOK_READ_BYTES                                                                                                 \
+    (32u * 1024) /* one read: a head and a small body; more would have to be kept if it was sent ahead */
+#define IOK_BODY_BYTES (64u * 1024)    /* one read within a body */
+#define IOK_AHEAD_BYTES_MAX 16384u     /* read ahead, behind the request that is served; then reading pauses */
+#define IOK_REST_BYTES_MAX 65536u      /* what feed may leave: a line, and room */
+#define IOK_REST_KEEP 4096u            /* an empty buffer above this is given back */
+#define IOK_VECS 16                    /* pieces handed over at once */
+#define IOK_FLUSH_BYTES_MAX (1u << 20) /* sent in one turn: the others wait */
+#define IOK_OWN_BYTES_MAX 65536u /* of an answer that a slow client leaves unsent: copied, so that the call can go on */
+#define IOK_LINGER_NS                                                                                                  \
+    (2 * IOK_NS_S) /* for a client to read an answer, and stop sending, before the connection is reset */
+
+static const uint8_t allowed[] = {
+    /* from: a bit for each state that may follow */
+    [IOK_GUEST_OPENING] = 1 << IOK_GUEST_IDLE | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_IDLE] = 1 << IOK_GUEST_READING | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_READING] =
+        1 << IOK_GUEST_QUEUED | 1 << IOK_GUEST_SERVED | 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_QUEUED] = 1 << IOK_GUEST_SERVED | 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_SERVED] =
+        1 << IOK_GUEST_SERVED | 1 << IOK_GUEST_QUEUED | 1 << IOK_GUEST_ANSWERING | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_ANSWERING] = 1 << IOK_GUEST_IDLE | 1 << IOK_GUEST_LEAVING | 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_LEAVING] = 1 << IOK_GUEST_CLOSED,
+    [IOK_GUEST_CLOSED] = 0,
+};
+
+static void arm(struct iok_guest *guest);
+
+void iok_guest_set_state(struct iok_guest *guest, enum iok_guest_state state)
+{
+    struct iok_listener *listener = guest->listener;
+
+    if ((allowed[guest->state] & 1u << state) == 0) {
+        assert(false);
+        return;
+    }
+    if (guest->state == IOK_GUEST_QUEUED) {
+        iok_list_remove(&guest->wait);
+        iok_count_set(&listener->queued_now, --listener->n_queued);
+    } else if (state == IOK_GUEST_QUEUED) {
+        iok_list_push(&listener->queue, &guest->wait);
+        iok_count_set(&listener->queued_now, ++listener->n_queued);
+    }
+    guest->state = state;
+    guest->since = listener->core->now;
+    if (state != IOK_GUEST_ANSWERING) { /* it is mostly over at once: flush arms it if not */
+        arm(guest);
+    }
+}
+
+/* ---- deadlines -------------------------------------------------------------------------------------------------- */
+
+/* When its state is over; 0: never. */
+static uint64_t due(const struct iok_guest *guest)
+{
+    const struct iok_listener_config *config = &guest->listener->config;
+
+    switch (guest->state) {
+    case IOK_GUEST_OPENING:
+        return guest->since + config->handshake_timeout;
+    case IOK_GUEST_IDLE:
+        return guest->since + (guest->n_requests == 0 ? config->header_timeout : config->idle);
+    case IOK_GUEST_READING:
+        return guest->in_body ? guest->arrived_at + config->body_timeout : guest->began_at + config->header_timeout;
+    case IOK_GUEST_QUEUED:
+        return guest->since + config->queue_timeout;
+    case IOK_GUEST_ANSWERING:
+        return guest->since + config->write_timeout;
+    case IOK_GUEST_LEAVING:
+        return guest->since + IOK_LINGER_NS;
+    case IOK_GUEST_SERVED:
+    case IOK_GUEST_CLOSED:
+        break;
+    }
+    return 0;
+}
+
+static void arm(struct iok_guest *guest)
+{
+    uint64_t at = due(guest);
+
+    if (at != 0 && (!iok_timer_is_set(&guest->timer) || guest->timer.tick << IOK_TICK_SHIFT > at)) {
+        iok_timer_set(&guest->listener->core->wheel, &guest->timer, at);
+    }
+}
+
+static void close_quietly(struct iok_guest *guest, const char *why)
+{
+    struct iok_error err;
+
+    iok_err(&err, 0, "%s", why);
+    iok_guest_close(guest, &err);
+}
+
+static void expire(struct iok_guest *guest)
+{
+    struct iok_listener *listener = guest->listener;
+
+    iok_count_own_add(&listener->timeouts, guest->state != IOK_GUEST_IDLE && guest->state != IOK_GUEST_LEAVING);
+    switch (guest->state) {
+    case IOK_GUEST_READING:
+        iok_guest_refuse(guest, IOK_ETIMEOUT);
+        break;
+    case IOK_GUEST_QUEUED:
+        iok_count_own_add(&listener->shed, 1);
+        iok_guest_refuse(guest, IOK_EOVERLOAD);
+        break;
+    default:
+        close_quietly(guest, "its time is over");
+        break;
+    }
+    iok_guest_go_on(guest);
+}
+
+void iok_guest_timer(struct iok_guest *guest)
+{
+    uint64_t at = due(guest);
+
+    if (at != 0 && at <= guest->listener->core->now) {
+        expire(guest);
+    } else {
+        arm(guest);
+    }
+}
+
+/* ---- what the codec asks for ------------------------------------------------------------------------------------ */
+
+static struct iok_guest *guest_of(struct iok_io *io)
+{
+    return iok_container(io, struct iok_guest, io);
+}
+
+static struct iok_tape *host_begin_push(struct iok_io *io)
+{
+    struct iok_guest *guest = guest_of(io);
+    struct iok_core *core = guest->listener->core;
+
+    assert(io->tape == NULL && guest->request == NULL);
+    /* A head has bounds of its own, in the codec; the tape's is only to be beyond them. */
+    guest->request = iok_request_new(core, io->max_reply + IOK_BODY_BYTES * 4);
+    if (guest->request == NULL) {
+        iok_tape_init(&core->discard, NULL, 0, NULL, 0, io->max_reply, NULL);
+        core->discard.discard = true;
+    }
+    io->tape = guest->request != NULL ? &guest->request->tape : &core->discard;
+    return io->tape;
+}
+
+static void host_head(struct iok_io *io)
+{
+    guest_of(io)->in_body = true;
+}
+
+static int host_end(struct iok_io *io, uint32_t flags)
+{
+    struct iok_guest *guest = guest_of(io);
+
+    io->tape = NULL;
+    guest->in_body = false;
+    if (guest->request == NULL) {
+        return iok_io_fail(io, IOK_ENOMEM, "out of memory for a request");
+    }
+    if ((flags & IOK_MSG_DROP) != 0) {
+        iok_request_recycle(guest->listener->core, guest->request);
+        guest->request = NULL;
+        return 0;
+    }
+    guest->whole = true;
+    return 0;
+}
+
+static struct iok_flight *host_flight(struct iok_io *io, uint64_t seq)
+{
+    (void)io;
+    (void)seq;
+    return NULL;
+}
+
+static void host_closing(struct iok_io *io)
+{
+    guest_of(io)->closing = true;
+}
+
+static uint64_t host_random(struct iok_io *io)
+{
+    struct iok_net *net = guest_of(io)->listener->core->net;
+
+    return net->ops->random(net);
+}
+
+static const struct iok_host host = {
+    .begin_push = host_begin_push,
+    .head = host_head,
+    .end = host_end,
+    .flight = host_flight,
+    .closing = host_closing,
+    .random = host_random,
+};
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+static bool may_feed(const struct iok_guest *guest)
+{
+    return (guest->state == IOK_GUEST_IDLE || guest->state == IOK_GUEST_READING) && !guest->closing;
+}
+
+static void close_with_io(struct iok_guest *guest)
+{
+    struct iok_error err = guest->io.err;
+
+    iok_guest_close(guest, &err);
+}
+
+/* Feeds once: bytes used, or a negative value and the guest is closed. */
+static ptrdiff_t feed(struct iok_guest *guest, struct iok_span in)
+{
+    struct iok_listener *listener = guest->listener;
+    ptrdiff_t used;
+
+    if (guest->state == IOK_GUEST_IDLE) {
+        guest->began_at = listener->core->now;
+        iok_guest_set_state(guest, IOK_GUEST_READING);
+    }
+    iok_out_lend(&guest->out, &listener->core->spare_output);
+    guest->io.date = iok_core_date(listener->core);
+    used = listener->proto->server->feed(guest->codec, &guest->io, in);
+    if (used < 0 || guest->out.error != 0) {
+        if (used >= 0) {
+            iok_io_fail(&guest->io, guest->out.error, "out of memory for an answer");
+        }
+        close_with_io(guest);
+        return -1;
+    }
+    return used;
+}
+
+/* Keeps what cannot be fed yet, or what feed has left. */
+static void keep_rest(struct iok_guest *guest, struct iok_span rest)
+{
+    bool ahead = !may_feed(guest);
+
+    if (guest->closing || guest->state == IOK_GUEST_LEAVING) {
+        guest->cut_short |= rest.n > 0;
+        rest.n = 0;
+    }
+    if (rest.n > guest->cap_rest) {
+        uint8_t *more = rest.n > IOK_REST_BYTES_MAX + IOK_AHEAD_BYTES_MAX ? NULL : iok_malloc(rest.n);
+
+        if (more == NULL) {
+            iok_io_fail(&guest->io, IOK_ENOMEM, "out of memory for received bytes");
+            close_with_io(guest);
+            return;
+        }
+        iok_free(guest->rest);
+        guest->rest = more;
+        guest->cap_rest = rest.n;
+    }
+    if (rest.n != 0) {
+        memcpy(guest->rest, rest.p, rest.n);
+    } else if (guest->cap_rest > IOK_REST_KEEP) {
+        iok_free(guest->rest);
+        guest->rest = NULL;
+        guest->cap_rest = 0;
+    }
+    guest->n_rest = rest.n;
+    if (ahead && rest.n >= IOK_AHEAD_BYTES_MAX && guest->link != NULL && !guest->paused) {
+        guest->paused = true;
+        guest->listener->core->net->ops->want_read(guest->link, false);
+    }
+}
+
+/* The client has ended, and nothing is left to be answered. */
+static void end_if_over(struct iok_guest *guest)
+{
+    if (guest->ended && (guest->state == IOK_GUEST_IDLE || guest->state == IOK_GUEST_READING)) {
+        close_quietly(guest, "the client closed the connection");
+    }
+}
+
+/* Requests are fed and dispatched one by one, as long as each is answered at once. */
+static void take_in(struct iok_guest *guest, struct iok_span in)
+{
+    size_t at = 0;
+
+    while (at < in.n && may_feed(guest)) {
+        ptrdiff_t used = feed(guest, iok_span_skip(in, at));
+
+        if (used < 0) {
+            return;
+        }
+        at += (size_t)used;
+        if (guest->whole) {
+            guest->whole = false;
+            iok_listener_dispatch(guest->listener, guest);
+        } else if (guest->closing) { /* the codec could not read it, and has said so */
+            guest->cut_short = true;
+            iok_count_own_add(&guest->listener->refused, 1);
+            iok_guest_set_state(guest, IOK_GUEST_ANSWERING);
+            iok_guest_flush(guest);
+        } else {
+            break;
+        }
+    }
+    if (guest->state == IOK_GUEST_CLOSED) {
+        return;
+    }
+    keep_rest(guest, iok_span_skip(in, at));
+    if (guest->state == IOK_GUEST_READING) {
+        if (iok_out_pending(&guest->out) != 0) { /* 100 Continue */
+            iok_guest_flush(guest);
+        }
+        if (guest->state == IOK_GUEST_READING) {
+            arm(guest);
+        }
+    }
+    end_if_over(guest);
+}
+
+void iok_guest_go_on(struct iok_guest *guest)
+{
+    struct iok_core *core = guest->listener->core;
+    size_t n = guest->n_rest;
+
+    if (!may_feed(guest)) {
+        return;
+    }
+    if (guest->paused && guest->link != NULL) {
+        guest->paused = false;
+        core->net->ops->want_read(guest->link, true);
+    }
+    if (n > 0) {
+        memcpy(core->scratch, guest->rest, n);
+        guest->n_rest = 0;
+        guest->arrived_at = core->now;
+        take_in(guest, iok_span(core->scratch, n));
+    } else {
+        end_if_over(guest);
+    }
+}
+
+/* ---- sending ---------------------------------------------------------------------------------------------------- */
+
+/* All is said. A client that still sends would lose the answer by a reset, were the connection just closed. */
+static void leave(struct iok_guest *guest)
+{
+    if (guest->ended || !guest->cut_short) {
+        close_quietly(guest, "done");
+        return;
+    }
+    iok_guest_set_state(guest, IOK_GUEST_LEAVING);
+    guest->listener->core->net->ops->shut(guest->link);
+    guest->listener->core->net->ops->want_read(guest->link, true);
+    guest->paused = false;
+}
+
+static void answer_is_out(struct iok_guest *guest)
+{
+    guest->n_requests++;
+    iok_out_unlend(&guest->out, &guest->listener->core->spare_output);
+    iok_serve_release(guest);
+    if (guest->closing) {
+        guest->cut_short |= guest->n_rest > 0;
+        leave(guest);
+    } else {
+        iok_guest_set_state(guest, IOK_GUEST_IDLE);
+    }
+}
+
+/* Some of it is left to a slow client: the call goes on, where little is left or all was copied anyway. */
+static void release_early(struct iok_guest *guest)
+{
+    if (guest->call != NULL && guest->state == IOK_GUEST_ANSWERING &&
+        iok_out_pending(&guest->out) <= IOK_OWN_BYTES_MAX &&
+        iok_out_own(&guest->out, guest->out.taken, guest->out.appended) == 0) {
+        iok_serve_release(guest);
+    }
+}
+
+void iok_guest_flush(struct iok_guest *guest)
+{
+    struct iok_listener *listener = guest->listener;
+    struct iok_core *core = listener->core;
+    struct iovec vec[IOK_VECS];
+    size_t left = IOK_FLUSH_BYTES_MAX;
+
+    while (iok_out_pending(&guest->out) != 0 && !guest->blocked && guest->link != NULL) {
+        int n = iok_out_peek(&guest->out, vec, IOK_VECS);
+        size_t size;
+        ptrdiff_t sent;
+
+        if (left == 0) {
+            if (!iok_node_linked(&guest->more)) {
+                iok_list_push(&core->unsent, &guest->more); /* goes on in the next turn */
+            }
+            break;
+        }
+        n = iok_out_limit(vec, n, left, &size);
+        left -= size;
+        sent = core->net->ops->send(guest->link, vec, n);
+        if (sent < 0) {
+            return; /* closed follows */
+        }
+        iok_out_take(&guest->out, (size_t)sent);
+        iok_count_own_add(&core->bytes_out, (uint64_t)sent);
+        iok_count_own_add(&listener->bytes_out, (uint64_t)sent);
+        guest->since = sent > 0 && guest->state == IOK_GUEST_ANSWERING ? core->now : guest->since;
+        guest->blocked = (size_t)sent < size;
+    }
+    if (guest->state != IOK_GUEST_ANSWERING) {
+        return;
+    }
+    if (iok_out_pending(&guest->out) == 0) {
+        answer_is_out(guest);
+    } else {
+        release_early(guest);
+        arm(guest);
+    }
+}
+
+int iok_guest_answer(struct iok_guest *guest, const struct iok_token *answer, size_t n)
+{
+    struct iok_listener *listener = guest->listener;
+    int rc;
+
+    guest->io.last = iok_listener_state(listener) != IOK_LISTENER_OPEN ||
+                     (listener->config.max_requests != 0 && guest->n_requests + 1 >= listener->config.max_requests);
+    guest->io.date = iok_core_date(listener->core);
+    iok_out_lend(&guest->out, &listener->core->spare_output);
+    rc = listener->proto->server->answer(guest->codec, &guest->io, answer, n);
+    if (rc == 0 && guest->out.error != 0) {
+        rc = iok_io_fail(&guest->io, guest->out.error, "out of memory for an answer");
+    }
+    if (rc != 0 && rc != IOK_EINVAL && rc != IOK_ETYPE && rc != IOK_ELIMIT && rc != IOK_EUNSAFE) {
+        close_with_io(guest);
+    }
+    return rc;
+}
+
+void iok_guest_refuse(struct iok_guest *guest, int why)
+{
+    struct iok_listener *listener = guest->listener;
+    int rc = -1;
+
+    guest->io.last = iok_listener_state(listener) != IOK_LISTENER_OPEN;
+    guest->io.date = iok_core_date(listener->core);
+    guest->cut_short |= guest->state == IOK_GUEST_READING;
+    iok_count_own_add(&listener->refused, 1);
+    iok_out_lend(&guest->out, &listener->core->spare_output);
+    if (listener->proto->server->refuse != NULL) {
+        rc = listener->proto->server->refuse(guest->codec, &guest->io, why);
+    }
+    if (guest->request != NULL) {
+        iok_request_recycle(listener->core, guest->request);
+        guest->request = NULL;
+    }
+    if (rc != 0 || guest->out.error != 0) {
+        close_quietly(guest, "a request was refused");
+        return;
+    }
+    iok_guest_set_state(guest, IOK_GUEST_ANSWERING);
+    iok_guest_flush(guest);
+}
+
+void iok_guest_drain(struct iok_guest *guest)
+{
+    if (guest->state == IOK_GUEST_OPENING || guest->state == IOK_GUEST_IDLE) {
+        close_quietly(guest, "the server ends");
+    }
+}
+
+/* ---- events of the link ----------------------------------------------------------------------------------------- */
+
+static void on_connected(void *owner, const struct iok_address *address, const char *alpn)
+{
+    struct iok_guest *guest = owner;
+
+    (void)address;
+    iok_core_look_at_clock(guest->listener->core);
+    guest->io.encrypted = alpn != NULL;
+    iok_guest_set_state(guest, IOK_GUEST_IDLE);
+    if (guest->listener->proto->server->open(guest->codec, &guest->io) != 0) {
+        close_with_io(guest);
+    }
+}
+
+static uint8_t *on_read_space(void *owner, size_t *n)
+{
+    struct iok_guest *guest = owner;
+    struct iok_core *core = guest->listener->core;
+    size_t max = guest->in_body ? IOK_BODY_BYTES : IOK_READ_BYTES;
+
+    if (guest->paused) {
+        return NULL;
+    }
+    guest->n_front = guest->n_rest;
+    if (guest->n_rest != 0) {
+        memcpy(core->scratch, guest->rest, guest->n_rest);
+    }
+    *n = max;
+    return core->scratch + guest->n_front;
+}
+
+static void on_arrived(void *owner, size_t n)
+{
+    struct iok_guest *guest = owner;
+    struct iok_listener *listener = guest->listener;
+    struct iok_core *core = listener->core;
+
+    iok_core_look_at_clock(core);
+    guest->arrived_at = core->now;
+    iok_count_own_add(&core->bytes_in, n);
+    iok_count_own_add(&listener->bytes_in, n);
+    if (guest->state != IOK_GUEST_LEAVING) {
+        take_in(guest, iok_span(core->scratch, guest->n_front + n));
+    }
+}
+
+static void on_writable(void *owner)
+{
+    struct iok_guest *guest = owner;
+
+    iok_core_look_at_clock(guest->listener->core);
+    guest->blocked = false;
+    iok_guest_flush(guest);
+    iok_guest_go_on(guest);
+}
+
+static void on_ended(void *owner)
+{
+    struct iok_guest *guest = owner;
+
+    iok_core_look_at_clock(guest->listener->core);
+    guest->ended = true;
+    if (guest->state == IOK_GUEST_LEAVING) {
+        close_quietly(guest, "done");
+        return;
+    }
+    if (guest->state == IOK_GUEST_SERVED) {
+        iok_serve_tell_left(guest->call);
+    }
+    end_if_over(guest);
+}
+
+static void on_closed(void *owner, const struct iok_error *err)
+{
+    struct iok_guest *guest = owner;
+
+    iok_core_look_at_clock(guest->listener->core);
+    guest->link = NULL;
+    iok_guest_close(guest, err);
+}
+
+static const struct iok_link_events link_events = {
+    .connected = on_connected,
+    .read_space = on_read_space,
+    .arrived = on_arrived,
+    .writable = on_writable,
+    .ended = on_ended,
+    .closed = on_closed,
+};
+
+/* ---- the beginning and the end ---------------------------------------------------------------------------------- */
+
+static void note_peer(struct iok_peer *peer, const struct iok_address *address)
+{
+    peer->family = address->any.sa_family;
+    if (peer->family == AF_INET) {
+        peer->port = ntohs(address->v4.sin_port);
+        memcpy(peer->ip, &address->v4.sin_addr, 4);
+    } else if (peer->family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr)) {
+        peer->family = AF_INET;
+        peer->port = ntohs(address->v6.sin6_port);
+        memcpy(peer->ip, (const uint8_t *)&address->v6.sin6_addr + 12, 4);
+    } else if (peer->family == AF_INET6) {
+        peer->port = ntohs(address->v6.sin6_port);
+        peer->scope = address->v6.sin6_scope_id;
+        memcpy(peer->ip, &address->v6.sin6_addr, 16);
+    }
+}
+
+void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, const struct iok_address *address)
+{
+    struct iok_core *core = listener->core;
+    struct iok_guest *guest = iok_calloc(sizeof(*guest));
+
+    if (guest == NULL || (guest->codec = iok_calloc(listener->proto->server->state_size + 1)) == NULL) {
+        iok_free(guest);
+        core->net->ops->close(link);
+        return;
+    }
+    guest->listener = listener;
+    iok_count_ref(&listener->refs);
+    guest->link = link;
+    guest->timer.kind = IOK_TIMER_GUEST;
+    guest->since = guest->arrived_at = core->now;
+    note_peer(&guest->peer, address);
+    iok_out_init(&guest->out, &core->output);
+    guest->io = (struct iok_io){.host = &host,
+                                .out = &guest->out,
+                                .url = &listener->url,
+                                .single = true,
+                                .max_reply = listener->config.max_request};
+    iok_list_push(&listener->guests, &guest->node);
+    listener->n_guests++;
+    iok_count_add(&core->objects, 1);
+    iok_count_own_add(&listener->connections, 1);
+    iok_count_set(&listener->connections_now, listener->n_guests);
+    core->net->ops->adopt(link, &link_events, guest);
+    arm(guest);
+}
+
+void iok_guest_close(struct iok_guest *guest, const struct iok_error *why)
+{
+    struct iok_listener *listener = guest->listener;
+    struct iok_core *core = listener->core;
+
+    if (guest->state == IOK_GUEST_CLOSED) {
+        return;
+    }
+    if (why->code != 0) {
+        iok_note_write(&listener->last_failure, why->text);
+    }
+    iok_guest_set_state(guest, IOK_GUEST_CLOSED);
+    iok_timer_stop(&core->wheel, &guest->timer);
+    iok_list_remove(&guest->more);
+    iok_list_remove(&guest->node);
+    iok_list_push(&core->dead_guests, &guest->node);
+    if (guest->link != NULL) {
+        core->net->ops->close(guest->link);
+        guest->link = NULL;
+    }
+    listener->n_guests--;
+    iok_count_set(&listener->connections_now, listener->n_guests);
+    guest->io.tape = NULL;
+    if (guest->request != NULL) {
+        iok_request_recycle(core, guest->request);
+        guest->request = NULL;
+    }
+    iok_out_deinit(&guest->out); /* before the call goes on, whose memory it may refer to */
+    iok_serve_release(guest);
+    iok_listener_look(listener);
+}
+
+void iok_guest_free(struct iok_guest *guest)
+{
+    struct iok_listener *listener = guest->listener;
+
+    listener->proto->server->close(guest->codec);
+    iok_out_deinit(&guest->out);
+    iok_free(guest->rest);
+    iok_free(guest->codec);
+    iok_free(guest);
+    iok_listener_drop(listener);
+}

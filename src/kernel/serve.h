@@ -1,0 +1,219 @@
+/* serve.h - the server's side of the core: listeners, the connections that they accept (guests), and the calls that serve.
+ *
+ *     kernel > listener > guest          port > serving call          listener x port: a station
+ *
+ *     guest:    bytes --codec--> request --given to a call--> the program --answer--> bytes
+ *     call:     waits at its station --given--> has a request --taken with its answer--> waits again
+ *
+ * A serving call is a credit for one request: it goes to and fro between the program and the core, one ring entry each
+ * way, and takes no memory on its way. A request is read into memory of the core's (struct iok_request), which is lent to
+ * the program with it, and used again. A guest has at most one request at a time; what its client sends ahead waits, in
+ * the guest up to a bound, and beyond it in the system.
+ *
+ * Invariants: a call is ended only while the core has it, or when the program asks for that; so the program may submit or
+ * free one that it has at any time. Of one that the program has, the core touches only what is marked as shared. */
+#ifndef IOK_KERNEL_SERVE_H
+#define IOK_KERNEL_SERVE_H
+
+#include "kernel.h"
+
+#define IOK_REQUEST_TOKENS 64u  /* of a request: a browser's 15 fields and what they come with take 38 */
+#define IOK_REQUEST_BYTES 2048u /* a browser's target and fields, with a cookie; more costs an allocation */
+#define IOK_ANSWER_TOKENS 40u   /* an answer of 17 fields */
+#define IOK_ANSWER_BYTES 1536u  /* its fields and a small body */
+
+/* One request as it was read. */
+struct iok_request {
+    struct iok_node node; /* among the core's spare ones */
+    struct iok_tape tape;
+    struct iok_token tokens[IOK_REQUEST_TOKENS];
+    uint8_t bytes[IOK_REQUEST_BYTES];
+};
+
+/* What a serving call has beyond a call. Made and freed by the program. */
+struct iok_serve {
+    /* the program's */
+    struct iok_listener *listener;
+    uint64_t charged; /* bytes of its answer that its port was charged with */
+    uint64_t have;    /* the serial number of the request that it was given last */
+    bool unseen;      /* of one that was cancelled: a request on its way to it was not taken, and will not be */
+    /* the core's */
+    alignas(IOK_CACHE_LINE) struct iok_station *station; /* since it was first submitted */
+    struct iok_guest *guest;                             /* whose request it has; NULL: none, or that guest is gone */
+    bool lent;                                           /* the program has it */
+    /* written before it is given to the program */
+    uint64_t serial; /* of the request */
+    struct iok_request *request;
+    bool encrypted;
+    struct iok_error error; /* why its answer was refused; code 0: it was not */
+    /* shared: serial numbers of the request whose client sends no more; whose client is gone; whose answer is out, so that
+     * what it refers to is not needed any more. An IOK_CQ_NEWS is under way */
+    alignas(IOK_CACHE_LINE) struct iok_count left, gone, done;
+    struct iok_count news_posted;
+    alignas(IOK_CACHE_LINE) struct iok_token tokens[IOK_ANSWER_TOKENS];
+    uint8_t bytes[IOK_ANSWER_BYTES];
+};
+
+/* The calls of one port for one listener. */
+struct iok_station {
+    struct iok_node node;
+    struct iok_port *port; /* NULL: it is gone */
+    struct iok_list waiting;
+    uint32_t n_lent; /* requests that the program has */
+};
+
+/* What a URL says of a listener. Durations in ns. */
+struct iok_listener_config {
+    uint64_t max_connections, max_requests, max_request, queue;
+    uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle;
+    bool tls;
+};
+
+/* State changes only through set_state, by the table in listener.c. */
+enum iok_listener_state {
+    IOK_LISTENER_BOUND = 0, /* and nobody serves: connections wait in the system */
+    IOK_LISTENER_OPEN,      /* accepts connections */
+    IOK_LISTENER_DRAINING,  /* accepts no more; requests under way are answered */
+    IOK_LISTENER_CLOSED,    /* no connection is left */
+    IOK_LISTENER_LEFT,      /* in the child of a fork: it is the parent's */
+};
+
+struct iok_listener {
+    struct iok_count refs; /* the program's handles, calls, messages, and one of the core's */
+    struct iok_url url;
+    char name[512];
+    const struct iok_proto *proto;
+    struct iok_listener_config config;
+    struct iok_kernel *owner; /* the public handle */
+    int fd;                   /* bound; -1: closed */
+    int binder;               /* the process that bound it, and removes a socket's file */
+    struct iok_address address;
+    struct iok_tls *tls;
+    void (*tls_free)(struct iok_tls *tls);
+    void (*unbind)(int fd, const char *path);
+    struct iok_count grace_ms; /* of the close that the program asked for last */
+
+    /* the core's */
+    struct iok_core *core;
+    struct iok_node node;
+    struct iok_count state; /* enum iok_listener_state; read by anybody */
+    struct iok_door *door;
+    bool accepting;
+    struct iok_list guests, stations;
+    struct iok_list queue; /* guests whose requests wait for a call */
+    uint32_t n_guests, n_queued;
+    struct iok_timer timer; /* OPEN: until accepting is tried again; DRAINING: the end */
+
+    /* figures: written by the core, read by anybody */
+    struct iok_count connections, connections_now, requests, served_now, queued_now, shed, refused, gone, timeouts;
+    struct iok_count answers[5]; /* by the first digit of the status, 1 to 5 */
+    struct iok_count bytes_in, bytes_out, starved;
+    struct iok_hist hist_wait;   /* whole request -> given to a call */
+    struct iok_hist hist_pickup; /* -> picked up; written by the ports: shared adds */
+    struct iok_hist hist_answer; /* given -> answered */
+    struct iok_note last_failure;
+};
+
+/* State changes only through set_state, by the table in guest.c. */
+enum iok_guest_state {
+    IOK_GUEST_OPENING = 0, /* TLS */
+    IOK_GUEST_IDLE,        /* nothing of a request was read */
+    IOK_GUEST_READING,     /* a part of one */
+    IOK_GUEST_QUEUED,      /* a whole one, and no call to give it to */
+    IOK_GUEST_SERVED,      /* a call has it */
+    IOK_GUEST_ANSWERING,   /* its answer goes out */
+    IOK_GUEST_LEAVING,     /* all is said: what still comes is dropped, until the client ends, or a moment has passed */
+    IOK_GUEST_CLOSED,      /* waits in core->dead_guests */
+};
+
+struct iok_guest {
+    struct iok_listener *listener;
+    struct iok_link *link;
+    struct iok_node node; /* in the listener's guests, or core->dead_guests */
+    struct iok_node wait; /* in the listener's queue */
+    struct iok_node more; /* in core->unsent */
+    enum iok_guest_state state;
+    bool blocked;   /* send accepted less than all */
+    bool paused;    /* enough was read ahead */
+    bool ended;     /* the client sends no more */
+    bool closing;   /* ends behind what is to be sent */
+    bool cut_short; /* not all that the client sends was read, or will be */
+    bool whole;     /* a request was read to its end, just now */
+    bool in_body;   /* the head of the request that is being read was read */
+    uint64_t n_requests;
+    uint64_t since;                /* when it came to its state, or made progress in it */
+    uint64_t began_at, arrived_at; /* when the request's first byte came, and the last byte of all */
+    struct iok_timer timer;        /* at or before the time at which something is due: looked at when it fires */
+    struct iok_call *call;         /* SERVED: which has its request. ANSWERING: whose memory goes out; else NULL */
+    struct iok_request *request;   /* being read, or waiting for a call */
+    struct iok_peer peer;
+    struct iok_io io;
+    struct iok_out out;
+    uint8_t *rest;                    /* bytes that were read ahead, or that feed left */
+    size_t n_rest, cap_rest, n_front; /* n_front: of these, how many stand in scratch */
+    void *codec;                      /* proto->server->state_size bytes */
+};
+
+/* ---- listener.c ---- */
+struct iok_listener *iok_listener_make(const char *url, struct iok_error *err);
+void iok_listener_drop(struct iok_listener *listener); /* one reference */
+/* The first call of this process that serves. */
+void iok_listener_start(struct iok_core *core, struct iok_listener *listener);
+/* The program wants it closed, within grace_ms. */
+void iok_listener_drain(struct iok_core *core, struct iok_listener *listener);
+/* At once: requests under way are broken off. */
+void iok_listener_stop(struct iok_listener *listener, const struct iok_error *why);
+void iok_listener_timer(struct iok_listener *listener);
+/* A guest is there, or is gone: whether more are to be accepted, and whether a drain is over. */
+void iok_listener_look(struct iok_listener *listener);
+/* A whole request of a guest: to a call, or into the queue, or refused. Again: the same by a request that came back. */
+void iok_listener_dispatch(struct iok_listener *listener, struct iok_guest *guest);
+void iok_listener_dispatch_again(struct iok_listener *listener, struct iok_guest *guest);
+/* A call waits: for the request that waits longest, if there is one. */
+void iok_listener_serve(struct iok_listener *listener, struct iok_call *call);
+/* The station of a port; NULL: out of memory. */
+struct iok_station *iok_listener_station(struct iok_listener *listener, struct iok_port *port);
+/* The port goes away, and has no calls any more. */
+void iok_listener_forget_port(struct iok_listener *listener, struct iok_port *port);
+/* After fork, as of services; the first at once, in the handler of fork. */
+void iok_listener_leave(struct iok_listener *listener);
+void iok_listener_forget_links(struct iok_listener *listener);
+void iok_listener_forked(struct iok_listener *listener, const struct iok_error *why);
+static inline enum iok_listener_state iok_listener_state(const struct iok_listener *listener)
+{
+    return (enum iok_listener_state)iok_count_get(&listener->state);
+}
+
+/* ---- guest.c ---- */
+void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, const struct iok_address *address);
+void iok_guest_close(struct iok_guest *guest, const struct iok_error *why);
+void iok_guest_free(struct iok_guest *guest);
+void iok_guest_timer(struct iok_guest *guest);
+void iok_guest_flush(struct iok_guest *guest);
+void iok_guest_set_state(struct iok_guest *guest, enum iok_guest_state state);
+/* The program's answer to its request. 0: it goes out; IOK_EINVAL, IOK_ETYPE, IOK_ELIMIT, IOK_EUNSAFE: it cannot be sent, and
+ * the guest's io->err says why; else the guest is closed. */
+int iok_guest_answer(struct iok_guest *guest, const struct iok_token *answer, size_t n);
+/* Its request is answered with an error; why is a code, as of the codec's slot refuse. */
+void iok_guest_refuse(struct iok_guest *guest, int why);
+/* What its client sent ahead. */
+void iok_guest_go_on(struct iok_guest *guest);
+/* After a listener began to drain: ends when nothing is under way. */
+void iok_guest_drain(struct iok_guest *guest);
+
+/* ---- serve.c ---- */
+/* A call came from its port: for the first time, or with an answer. */
+void iok_serve_take(struct iok_core *core, struct iok_call *call);
+/* The guest's request goes to a call that waits. */
+void iok_serve_give(struct iok_guest *guest, struct iok_call *call);
+/* The guest goes on without its call: its answer is out, or the guest is gone. */
+void iok_serve_release(struct iok_guest *guest);
+/* The program wants the call back. */
+void iok_serve_cut(struct iok_core *core, struct iok_call *call, const struct iok_error *err);
+void iok_serve_end(struct iok_core *core, struct iok_call *call, const struct iok_error *err);
+/* The client sends no more. */
+void iok_serve_tell_left(struct iok_call *call);
+struct iok_request *iok_request_new(struct iok_core *core, size_t max_bytes);
+void iok_request_recycle(struct iok_core *core, struct iok_request *request);
+
+#endif

@@ -1,0 +1,330 @@
+/* test_http_bodies.c - bodies and replies in parts without a lease: whose connection is the call's own for as long as it
+ * lasts, and ends with what is broken off. HTTP, against a peer that the test plays. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "simnet.h"
+
+#define URL "http://10.0.0.1:80?connections=1&timeout=5s&max_stream_bytes=1m"
+#define OK "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+#define TIMEOUT_S 6
+
+static struct iok_call *request(struct world *w, const char *method, const char *expect,
+                                void (*announce)(struct iok_call *call))
+{
+    struct iok_call *call = iok_call_new(w->port, w->service, NULL);
+
+    assert_non_null(call);
+    iok_call_text(call, method, strlen(method));
+    iok_call_text(call, "/", 1);
+    iok_call_null(call);
+    if (expect != NULL) {
+        iok_call_text(call, "expect", 6);
+        iok_call_text(call, expect, strlen(expect));
+    }
+    if (announce != NULL) {
+        announce(call);
+    }
+    world_hand_in(w, call);
+    world_run(w);
+    return call;
+}
+
+static struct iok_call *part(struct world *w, struct iok_call *call, const char *bytes, bool end)
+{
+    struct iok_call *one = iok_part_new(call, NULL);
+
+    assert_non_null(one);
+    iok_call_bytes(one, bytes, strlen(bytes));
+    if (end) {
+        iok_part_end(one);
+    }
+    world_hand_in(w, one);
+    world_run(w);
+    return one;
+}
+
+static void arrive(struct world *w, struct iok_link *link, const char *text)
+{
+    sim_arrive(link, text);
+    world_run(w);
+}
+
+/* A new connection is there, and carries a request as if nothing had happened. */
+static void next_goes_well(struct world *w)
+{
+    struct iok_call *call = request(w, "GET", NULL, NULL);
+    struct iok_link *link = world_connect(w);
+
+    arrive(w, link, OK);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    world_free(w);
+}
+
+static void test_credits(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_call *call, *early = NULL, *one;
+    struct iok_link *link;
+
+    (void)state;
+    call = request(w, "POST", NULL, iok_call_body);
+    early = part(w, call, "abc", false); /* before there is a connection */
+    world_pending(w, early);
+    link = world_connect(w);
+    world_expect(w, early, IOK_DONE, 0, NULL);
+    assert_non_null(strstr(link->got, "\r\n\r\n3\r\nabc\r\n"));
+    sim_accept(link, 0);
+    one = part(w, call, "de", true);
+    world_pending(w, one);
+    sim_accept(link, 1000);
+    world_run(w);
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    assert_non_null(strstr(link->got, "2\r\nde\r\n0\r\n\r\n"));
+    arrive(w, link, OK);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    assert_false(link->dead);
+    call = request(w, "POST", NULL, iok_call_body); /* on the same */
+    one = part(w, call, "", true);
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    arrive(w, link, OK);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    world_free(w);
+}
+
+static void test_expect(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = request(w, "POST", "100-continue", iok_call_body), *one;
+
+    (void)state;
+    one = part(w, call, "abc", true);
+    world_pending(w, one);
+    arrive(w, link, "HTTP/1.1 100 Continue\r\n\r\n");
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    arrive(w, link, OK);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    call = request(w, "POST", "100-continue", iok_call_body);
+    one = part(w, call, "abc", true);
+    world_advance(w, 900 * SIM_MS);
+    world_pending(w, one);
+    world_advance(w, 200 * SIM_MS); /* who says nothing wants it, too */
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    arrive(w, link, "HTTP/1.1 100 Continue\r\n\r\n");
+    world_advance(w, 4 * SIM_S);
+    world_pending(w, call); /* the deadline counts from the body's end */
+    arrive(w, link, OK);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    call = request(w, "POST", "100-continue", iok_call_body);
+    one = part(w, call, "abc", true);
+    arrive(w, link, "HTTP/1.1 417 x\r\ncontent-length: 0\r\n\r\n");
+    world_expect(w, one, IOK_NEVER_SENT, IOK_ESTATE, NULL);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    assert_true(link->dead); /* it may wait for the body all the same */
+    next_goes_well(w);
+}
+
+/* However a body is broken off, its connection ends, the server is not blamed, and nothing is left of it. */
+static void test_broken_off(void **state)
+{
+    for (int how = 0; how < 6; how++) {
+        struct world *w = world_new(URL);
+        struct iok_link *link = world_connect(w);
+        struct iok_call *call = request(w, "POST", how == 5 ? "100-continue" : NULL, iok_call_body), *one, *other;
+        int code = IOK_ECANCELLED;
+
+        (void)state;
+        one = part(w, call, "abc", false);
+        sim_accept(link, 0);
+        other = part(w, call, "def", false);
+        if (how == 0) { /* the call is cancelled */
+            iok_cancel(call);
+        } else if (how == 1 || how == 5) { /* a part that is under way, or waits for its go */
+            iok_cancel(other);
+        } else if (how == 2) { /* the same, in time */
+            world_advance(w, TIMEOUT_S * SIM_S);
+            code = IOK_ETIMEOUT;
+        } else if (how == 3) { /* by a word */
+            struct iok_call *word = iok_part_new(call, NULL);
+            iok_part_fail(word, "why");
+            world_hand_in(w, word);
+            world_run(w);
+            world_expect(w, word, IOK_DONE, 0, NULL);
+        } else { /* the program has gone */
+            iok_abandon(call);
+        }
+        world_run(w);
+        assert_true(link->dead);
+        if (how == 5) {
+            world_expect(w, one, IOK_NEVER_SENT, IOK_ESTATE, NULL);
+            world_expect(w, other, IOK_NEVER_SENT, IOK_ECANCELLED, NULL);
+        } else {
+            bool cut = how == 1 || how == 2;
+
+            world_expect(w, one, IOK_DONE, 0, NULL);
+            world_expect(w, other, IOK_MAYBE_EXECUTED, cut ? code : IOK_ESTATE, NULL);
+        }
+        if (how != 4) {
+            one = part(w, call, "ghi", false);
+            world_expect(w, one, IOK_NEVER_SENT, IOK_ESTATE, NULL);
+            world_expect(w, call, IOK_MAYBE_EXECUTED, code, NULL);
+        }
+        next_goes_well(w);
+    }
+}
+
+static void test_wrong_length(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = iok_call_new(w->port, w->service, NULL), *one;
+
+    (void)state;
+    iok_call_text(call, "POST", 4);
+    iok_call_text(call, "/", 1);
+    iok_call_null(call);
+    iok_call_text(call, "content-length", 14);
+    iok_call_i64(call, 5);
+    iok_call_body(call);
+    world_hand_in(w, call);
+    world_run(w);
+    one = part(w, call, "abc", true);
+    world_expect(w, one, IOK_NEVER_SENT, IOK_ESTATE, NULL);
+    world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_EINVAL, NULL);
+    assert_true(link->dead);
+    next_goes_well(w);
+}
+
+/* An answer ends the body: what is not sent yet is dropped, and the connection takes no other request. */
+static void test_early_answer(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = request(w, "POST", NULL, iok_call_body), *one;
+
+    (void)state;
+    sim_accept(link, 0);
+    one = part(w, call, "abc", false);
+    arrive(w, link, "HTTP/1.1 413 x\r\ncontent-length: 0\r\n\r\n");
+    world_expect(w, one, IOK_MAYBE_EXECUTED, IOK_ESTATE, NULL);
+    one = part(w, call, "def", false);
+    world_expect(w, one, IOK_NEVER_SENT, IOK_ESTATE, NULL);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    assert_true(link->dead);
+    next_goes_well(w);
+}
+
+/* What was used up is not sent again, nor is what was given out asked for again; the rest is. */
+static void test_repeats(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = request(w, "PUT", NULL, iok_call_body), *one;
+    size_t n;
+
+    (void)state;
+    one = part(w, call, "abc", false);
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    sim_fail(link, IOK_ERESET);
+    world_run(w);
+    world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
+    call = request(w, "PUT", "100-continue", iok_call_body); /* nothing of its body is */
+    one = part(w, call, "abc", true);
+    world_advance(w, SIM_S);
+    link = world_connect(w);
+    sim_fail(link, IOK_ERESET);
+    world_advance(w, SIM_S);
+    link = world_connect(w);
+    arrive(w, link, "HTTP/1.1 100 Continue\r\n\r\n");
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    arrive(w, link, OK);
+    world_expect(w, call, IOK_DONE, 0, NULL);
+    call = request(w, "GET", NULL, iok_call_parts);
+    sim_fail(link, IOK_ERESET);
+    world_advance(w, SIM_S);
+    link = world_connect(w);
+    arrive(w, link, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no");
+    world_take(w);
+    assert_int_equal(iok_call_message(call, &n)[1].i, 200);
+    iok_call_next(call);
+    assert_int_equal(iok_call_message(call, &n)->p[0], 'o');
+    sim_fail(link, IOK_ERESET);
+    world_run(w);
+    world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
+    world_free(w);
+}
+
+/* A reader that is slow stops its connection and no other, and its deadline. */
+static void test_slow_reader(void **state)
+{
+    static char piece[100001];
+    struct world *w = world_new(URL "&retries=0");
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = request(w, "GET", NULL, iok_call_parts);
+    unsigned sent = 0;
+    size_t n, got = 0;
+
+    (void)state;
+    memset(piece, 'x', sizeof(piece) - 1);
+    arrive(w, link, "HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n");
+    while (link->reading) {
+        sim_arrive_bytes(link, piece, sizeof(piece) - 1);
+        assert_true(++sent < 100);
+    }
+    assert_true(sent > 5 && sent < 13);
+    world_advance(w, 600 * SIM_S);
+    world_take(w);
+    world_pending(w, call);
+    for (const struct iok_token *tokens; (tokens = iok_call_message(call, &n)) != NULL;) {
+        got += tokens->type == IOK_BYTES ? tokens->len : 0;
+        iok_call_next(call);
+        world_run(w);
+    }
+    assert_int_equal(got, sent * (sizeof(piece) - 1));
+    assert_true(link->reading);
+    world_advance(w, TIMEOUT_S * SIM_S); /* now it is the server's time */
+    world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ETIMEOUT, NULL);
+    next_goes_well(w);
+}
+
+/* The credit for a stream that has ended, and was freed, before the kernel gets to know of it. */
+static void test_late_credit(void **state)
+{
+    static char piece[100001];
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = request(w, "GET", NULL, iok_call_parts);
+    size_t n;
+
+    (void)state;
+    memset(piece, 'x', sizeof(piece) - 1);
+    arrive(w, link, "HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n");
+    while (link->reading) {
+        sim_arrive_bytes(link, piece, sizeof(piece) - 1);
+    }
+    world_take(w);
+    while (iok_call_message(call, &n) != NULL) {
+        iok_call_next(call);
+    }
+    iok_abandon(call);
+    world_run(w);
+    assert_true(link->dead);
+    next_goes_well(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_credits),      cmocka_unit_test(test_expect),       cmocka_unit_test(test_broken_off),
+        cmocka_unit_test(test_wrong_length), cmocka_unit_test(test_early_answer), cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_slow_reader),  cmocka_unit_test(test_late_credit),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
