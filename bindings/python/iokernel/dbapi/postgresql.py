@@ -39,6 +39,7 @@ from iokernel.dbapi.exceptions import (
     translated,
 )
 from iokernel.dbapi.placeholders import first_words, native
+from iokernel.dbapi.plans import Plans
 from iokernel.postgres_steps import ROWS_AT_ONCE
 from iokernel.sync import Postgres
 
@@ -212,6 +213,7 @@ class Connection:
         self._lock = threading.RLock()
         self._autocommit = False
         self._in_transaction = False
+        self._plans = Plans()
 
     @property
     def closed(self) -> bool:
@@ -253,7 +255,10 @@ class Connection:
     def _run(self, commands: list[tuple[Any, ...]], begin: bool) -> list[Any]:
         """Send statements at once, BEGIN before them; a reply, or an exception, for each."""
         sent = [(self._begin(),), *commands] if begin else commands
-        replies = self._call_many(sent)
+        if self._plans.renew():
+            replies = self._call_many([("DEALLOCATE ALL",), *sent])[1:]
+        else:
+            replies = self._call_many(sent)
         # The plan of a statement that was prepared earlier is out of date. If nothing but these was
         # done in the transaction, they can be run once more; the plan is made anew then.
         if any(isinstance(reply, errors.Rejected) for reply in replies):
@@ -271,13 +276,22 @@ class Connection:
         return self._lease.call_many(commands, timeout=self._timeout)
 
     def _note(self, sql: Any, tag: str | None) -> None:
-        """See a transaction begin or end by a statement of the program's."""
+        """See what a statement of the program's does to the transaction, and to tables."""
         if tag in ("BEGIN", "START TRANSACTION"):
             self._in_transaction = True
         elif tag in ("COMMIT", "PREPARE TRANSACTION"):
-            self._in_transaction = False
+            self._ended(undone=False)
+        elif tag == "ROLLBACK" and "TO" in first_words(sql, 3):
+            self._in_transaction = True
+            self._plans.undone()
         elif tag == "ROLLBACK":
-            self._in_transaction = "TO" in first_words(sql, 3)
+            self._ended(undone=True)
+        elif tag is not None:
+            self._plans.note(tag)
+
+    def _ended(self, undone: bool) -> None:
+        self._in_transaction = False
+        self._plans.ended(undone)
 
     def _end(self, sql: str) -> None:
         with self._lock:
@@ -290,9 +304,10 @@ class Connection:
                 if isinstance(reply, BaseException):
                     raise reply
             except errors.Error as error:
-                self._in_transaction = sql != "COMMIT"  # a failed COMMIT has rolled back
+                if sql == "COMMIT":  # a failed one has rolled back
+                    self._ended(undone=True)
                 raise translated(error) from error
-            self._in_transaction = False
+            self._ended(undone=reply[3] == "ROLLBACK")
             if reply[3] != sql:
                 raise InternalError("rolled back instead of committed, since a statement failed")
 
@@ -317,6 +332,7 @@ class Connection:
         """Give the connection back, rolled back and clean for the next. Again is harmless."""
         with self._lock:
             self._lease.close()
+            self._plans.ended(undone=True)
 
     def __enter__(self) -> Connection:
         return self

@@ -82,6 +82,7 @@ class Connection(driver.Connection, AdaptedConnection):
     def close(self) -> None:
         """Give the lease back. Nothing is awaited, so the garbage collector may do it, too."""
         self._lease.close()
+        self._plans.ended(undone=True)
 
 
 def connect(
