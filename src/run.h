@@ -20,7 +20,7 @@ struct iok_kernel {
     uint32_t port_calls_max;
     uint64_t port_bytes_max;
     enum iok_handoff handoff;
-    bool may_spin;       /* a second CPU is there */
+    bool may_spin;      /* a second CPU is there */
     bool clock_trusted; /* iok_clock_is_trusted */
     char name[16];
 

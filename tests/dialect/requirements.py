@@ -1,8 +1,8 @@
 """What of SQLAlchemy's compliance suite is for PostgreSQL, and why the rest is not.
 
 SQLAlchemy's own class leaves closed what not every database has. All that it leaves closed is
-named here: test_sqlalchemy_suite.py sees to that, and that docs/frameworks/sqlalchemy.md has the same
-reasons.
+named here: test_sqlalchemy_suite.py sees to that, and that docs/frameworks/sqlalchemy.md has the
+same reasons.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from sqlalchemy.testing.requirements import SuiteRequirements
 # Feature: why its tests are skipped.
 SKIPPED = {
     "async_dialect": "only of the asynchronous engine (there it is run)",
-    "computed_columns_virtual": "PostgreSQL has virtual generated columns from 18 on (there it is run)",
-    "dbapi_lastrowid": "PostgreSQL gives no row's number; SQLAlchemy uses RETURNING",
-    "emulated_lastrowid": "the same",
-    "emulated_lastrowid_even_with_sequences": "the same",
+    "computed_columns_virtual": "PostgreSQL has them from 18 on (there it is run)",
+    "dbapi_lastrowid": "PostgreSQL numbers no rows: SQLAlchemy uses RETURNING",
+    "emulated_lastrowid": "PostgreSQL numbers no rows: SQLAlchemy uses RETURNING",
+    "emulated_lastrowid_even_with_sequences": "PostgreSQL numbers no rows",
     "fetch_percent": "PostgreSQL has no FETCH FIRST ... PERCENT",
     "foreign_keys_reflect_as_index": "PostgreSQL makes no index of a foreign key",
     "json_deserializer_binary": "a json_deserializer gets text, not bytes",
@@ -26,9 +26,9 @@ SKIPPED = {
     "materialized_views_reflect_pk": "PostgreSQL's materialized views have no primary key",
     "nvarchar_types": "PostgreSQL has no NVARCHAR: every text is Unicode",
     "order_by_label_with_expression": "PostgreSQL takes no label within an expression of ORDER BY",
-    "reflect_indexes_with_ascdesc_as_expression": "PostgreSQL's are reflected as columns with an order",
+    "reflect_indexes_with_ascdesc_as_expression": "PostgreSQL's are columns with an order",
     "repeated_column_foreign_keys": "PostgreSQL refuses a foreign key that names a column twice",
-    "repeated_remote_col_foreign_keys": "the same",
+    "repeated_remote_col_foreign_keys": "PostgreSQL refuses it here, too",
     "unique_index_reflect_as_unique_constraints": "a unique index of PostgreSQL is no constraint",
 }
 
@@ -80,6 +80,9 @@ class Requirements(SuiteRequirements):
     def get_isolation_levels(self, config: Any) -> dict[str, Any]:
         levels = config.db.dialect.get_isolation_level_values(None)
         return {"default": "READ COMMITTED", "supported": list(levels)}
+
+    def get_order_by_collation(self, config: Any) -> str:
+        return "POSIX"
 
 
 def _rule(name: str) -> Any:

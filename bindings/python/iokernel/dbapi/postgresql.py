@@ -179,9 +179,7 @@ def connect(
     return Connection(client, lease, timeout)
 
 
-def find(
-    service: str | _core.Client, options: dict[str, object]
-) -> tuple[Postgres, float | None]:
+def find(service: str | _core.Client, options: dict[str, object]) -> tuple[Postgres, float | None]:
     """Give the client of what connect() was given, and the deadline of its statements."""
     if not isinstance(service, str):
         if options:

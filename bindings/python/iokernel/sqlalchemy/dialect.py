@@ -7,6 +7,7 @@ Connections of an engine share a client of iokernel, which lives as long as the 
 keeps no connection open would make a new one each time.
 """
 
+# mypy: allow-untyped-calls
 from __future__ import annotations
 
 from typing import Any
@@ -73,7 +74,7 @@ class Dialect(PGDialect):
         options = url.translate_connect_args(username="user", database="dbname")
         hosts, ports = self._split_multihost_from_url(url)
         options.update(url.query)
-        if hosts:
+        if hosts and ports:
             options["host"] = ",".join(host or "" for host in hosts)
             options.pop("port", None)
             if any(ports):

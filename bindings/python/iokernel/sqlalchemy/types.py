@@ -34,9 +34,9 @@ class Interval(postgresql.INTERVAL):
     render_bind_cast = True
 
     @classmethod
-    def adapt_emulated_to_native(cls, interval: Any, **kw: Any) -> Interval:
+    def adapt_emulated_to_native(cls, impl: Any, **kw: Any) -> Interval:
         """Make it of the generic type."""
-        return cls(precision=interval.second_precision)
+        return cls(precision=impl.second_precision)
 
 
 class _Numbers(sqltypes.NumericCommon):  # type: ignore[type-arg]
@@ -60,11 +60,11 @@ class _Numbers(sqltypes.NumericCommon):  # type: ignore[type-arg]
         return None if self.asdecimal else processors.to_float
 
 
-class Numeric(_Numbers, sqltypes.Numeric):  # type: ignore[type-arg,misc]
+class Numeric(_Numbers, sqltypes.Numeric):  # type: ignore[type-arg]
     """As its base says."""
 
 
-class Float(_Numbers, sqltypes.Float):  # type: ignore[type-arg,misc]
+class Float(_Numbers, sqltypes.Float):  # type: ignore[type-arg]
     """As its base says."""
 
 
@@ -138,13 +138,13 @@ class _Vector:
         return lambda value: value if value is None else [int(one) for one in value.split()]
 
 
-class Int2Vector(_Vector, pg_catalog.INT2VECTOR):  # type: ignore[misc]
+class Int2Vector(_Vector, pg_catalog.INT2VECTOR):
     """As its base says."""
 
     cache_ok = True
 
 
-class OidVector(_Vector, pg_catalog.OIDVECTOR):  # type: ignore[misc]
+class OidVector(_Vector, pg_catalog.OIDVECTOR):
     """As its base says."""
 
     cache_ok = True
