@@ -39,6 +39,7 @@ from iokernel.dbapi.exceptions import (
     translated,
 )
 from iokernel.dbapi.placeholders import first_words, native
+from iokernel.dbapi.plans import Plans
 from iokernel.postgres_steps import ROWS_AT_ONCE
 from iokernel.sync import Postgres
 
@@ -165,17 +166,8 @@ def connect(
     It waits so many seconds until one is free (``leases=`` in the URL is the limit). Statements
     have the deadline that ``timeout=`` in the URL says, and without that none.
     """
-    if isinstance(service, str):
-        service = _with_options(service, options)
-    elif options:
-        raise InterfaceError("options go with a URL, not with a client that is there already")
     try:
-        if isinstance(service, str):
-            client = _client_of(service)
-            has_deadline = re.search(r"(?:^|&)timeout=", urlsplit(service).query) is not None
-            timeout = None if has_deadline else math.inf
-        else:
-            client, timeout = Postgres(service), None
+        client, timeout = find(service, options)
         lease = _core.Lease(client, roams=True)
         try:
             lease.call("SELECT", timeout=wait)
@@ -185,6 +177,17 @@ def connect(
     except errors.Error as error:
         raise translated(error) from error
     return Connection(client, lease, timeout)
+
+
+def find(service: str | _core.Client, options: dict[str, object]) -> tuple[Postgres, float | None]:
+    """Give the client of what connect() was given, and the deadline of its statements."""
+    if not isinstance(service, str):
+        if options:
+            raise InterfaceError("options go with a URL, not with a client that is there already")
+        return Postgres(service), None
+    service = _with_options(service, options)
+    has_deadline = re.search(r"(?:^|&)timeout=", urlsplit(service).query) is not None
+    return _client_of(service), None if has_deadline else math.inf
 
 
 class Connection:
@@ -208,6 +211,7 @@ class Connection:
         self._lock = threading.RLock()
         self._autocommit = False
         self._in_transaction = False
+        self._plans = Plans()
 
     @property
     def closed(self) -> bool:
@@ -235,25 +239,57 @@ class Connection:
             try:
                 # Once sent, BEGIN may have been run, so a rollback is due whatever comes of it.
                 self._in_transaction |= begin
-                sent = [("BEGIN",), *commands] if begin else commands
-                replies = self._lease.call_many(sent, timeout=self._timeout)[begin:]
+                replies = self._run(commands, begin)
                 for reply in replies:
                     if isinstance(reply, BaseException):
                         raise reply
+                del replies[: int(begin)]
             except errors.Error as error:
                 raise translated(error) from error
             for command, reply in zip(commands, replies, strict=True):
                 self._note(command[0], reply[3])
             return replies
 
-    def _note(self, sql: str, tag: str) -> None:
-        """See a transaction begin or end by a statement of the program's."""
+    def _run(self, commands: list[tuple[Any, ...]], begin: bool) -> list[Any]:
+        """Send statements at once, BEGIN before them; a reply, or an exception, for each."""
+        sent = [(self._begin(),), *commands] if begin else commands
+        if self._plans.renew():
+            replies = self._call_many([("DEALLOCATE ALL",), *sent])[1:]
+        else:
+            replies = self._call_many(sent)
+        # The plan of a statement that was prepared earlier is out of date. If nothing but these was
+        # done in the transaction, they can be run once more; the plan is made anew then.
+        if any(isinstance(reply, errors.Rejected) for reply in replies):
+            if begin:
+                replies = self._call_many([("ROLLBACK",), *sent])[1:]
+            elif not self._in_transaction and len(commands) == 1:
+                replies = self._call_many(commands)
+        return replies
+
+    def _begin(self) -> str:
+        """Give the statement that begins a transaction."""
+        return "BEGIN"
+
+    def _call_many(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        return self._lease.call_many(commands, timeout=self._timeout)
+
+    def _note(self, sql: Any, tag: str | None) -> None:
+        """See what a statement of the program's does to the transaction, and to tables."""
         if tag in ("BEGIN", "START TRANSACTION"):
             self._in_transaction = True
         elif tag in ("COMMIT", "PREPARE TRANSACTION"):
-            self._in_transaction = False
+            self._ended(undone=False)
+        elif tag == "ROLLBACK" and "TO" in first_words(sql, 3):
+            self._in_transaction = True
+            self._plans.undone()
         elif tag == "ROLLBACK":
-            self._in_transaction = "TO" in first_words(sql, 3)
+            self._ended(undone=True)
+        elif tag is not None:
+            self._plans.note(tag)
+
+    def _ended(self, undone: bool) -> None:
+        self._in_transaction = False
+        self._plans.ended(undone)
 
     def _end(self, sql: str) -> None:
         with self._lock:
@@ -262,11 +298,14 @@ class Connection:
             if not self._in_transaction:
                 return
             try:
-                reply = self._lease.call(sql, timeout=self._timeout)
+                (reply,) = self._call_many([(sql,)])
+                if isinstance(reply, BaseException):
+                    raise reply
             except errors.Error as error:
-                self._in_transaction = sql != "COMMIT"  # a failed COMMIT has rolled back
+                if sql == "COMMIT":  # a failed one has rolled back
+                    self._ended(undone=True)
                 raise translated(error) from error
-            self._in_transaction = False
+            self._ended(undone=reply[3] == "ROLLBACK")
             if reply[3] != sql:
                 raise InternalError("rolled back instead of committed, since a statement failed")
 
@@ -291,6 +330,7 @@ class Connection:
         """Give the connection back, rolled back and clean for the next. Again is harmless."""
         with self._lock:
             self._lease.close()
+            self._plans.ended(undone=True)
 
     def __enter__(self) -> Connection:
         return self
@@ -345,16 +385,24 @@ class Cursor:
         """Run a statement. Without parameters its percent signs are as they are."""
         self._check_open()
         self._clear()
-        (reply,) = self.connection._ask([native(operation, parameters)])
-        names, types, rows, tag = reply
+        (reply,) = self.connection._ask([self._words(operation, parameters)])
+        self._take_reply(reply)
+        return self
+
+    def _words(
+        self, operation: str, parameters: Sequence[Any] | Mapping[str, Any] | None
+    ) -> tuple[Any, ...]:
+        """Give the words of a call."""
+        return native(operation, parameters)
+
+    def _take_reply(self, reply: list[Any]) -> None:
+        names, types, self._rows, tag = reply
         if names:
             self.description = [
                 (name, oid, None, None, None, None, None)
                 for name, oid in zip(names, types, strict=True)
             ]
-        self._rows = rows
-        self.rowcount = _rows_of(tag)
-        return self
+        self.rowcount = -1 if tag is None else _rows_of(tag)
 
     def executemany(
         self, operation: str, seq_of_parameters: Sequence[Sequence[Any] | Mapping[str, Any]]
@@ -362,7 +410,7 @@ class Cursor:
         """Run a statement for each set of parameters; many are under way at a time."""
         self._check_open()
         self._clear()
-        commands = [native(operation, parameters) for parameters in seq_of_parameters]
+        commands = [self._words(operation, parameters) for parameters in seq_of_parameters]
         count = 0
         for at in range(0, len(commands), ROWS_AT_ONCE):
             for reply in self.connection._ask(commands[at : at + ROWS_AT_ONCE]):
