@@ -7,7 +7,7 @@
  *
  * Input:  [target][flags][seed of the cutting][failing allocation] then the peer's bytes, in which 0xff makes the next
  * byte an action: a call from the list below or one that is spelled out, one with a body or an answer in parts, a piece
- * of a body, a cursor, a cancelled caller, a ping, a reset, the end of the connection, or 0xff itself. Of a server's role, requests are answered at once.
+ * of a body, a cursor (the byte behind it says which), a statement that is described, a cancelled caller, a ping, a reset, the end of the connection, or 0xff itself. Of a server's role, requests are answered at once.
  *
  *     fuzz_codec CODEC [options of libFuzzer] [corpus]     the targets of one codec
  *     fuzz_codec codecs                                    their names
@@ -73,6 +73,7 @@ static const char *const calls[][PARTS_MAX] = {
     {"CLIENT", "NO-EVICT", "on"},
     {"SELECT $1", "1"},
     {"DEALLOCATE ALL"},
+    {"COPY t TO STDOUT"},
     {"GET", "/"},
     {"HEAD", "/"},
     {"POST", "/", "body"},
@@ -89,12 +90,21 @@ enum action {
     ACTION_PIECE,
     ACTION_FINISH,
     ACTION_BREAK,
-    ACTION_CURSOR, /* one is opened, asked for more, closed */
+    ACTION_CURSOR, /* one is opened, asked for more, closed: a byte follows, enum cursor_bits */
     ACTION_MORE,
     ACTION_CLOSE,
-    ACTION_BYTE, /* 0xff from the peer */
-    ACTION_CALL, /* its arguments follow, as take_args reads them */
+    ACTION_DESCRIBE, /* of a statement, by enum cursor_bits, too */
+    ACTION_BYTE,     /* 0xff from the peer */
+    ACTION_CALL,     /* its arguments follow, as take_args reads them */
     ACTIONS,
+};
+
+enum cursor_bits {
+    CURSOR_ROWS = 3,        /* so many and one */
+    CURSOR_OTHER = 4,       /* another name */
+    CURSOR_PARAMETER = 8,   /* the statement takes one */
+    CURSOR_COPY = 16,       /* the statement is a COPY */
+    CURSOR_STATEMENT = 224, /* which of otherwise equal ones, by its top bits */
 };
 
 static unsigned first_target, n_targets; /* of the codec that was chosen */
@@ -128,16 +138,31 @@ static struct iok_token text_token(const char *text)
     return (struct iok_token){.type = IOK_TEXT, .len = (uint32_t)strlen(text), .p = (const uint8_t *)text};
 }
 
-static void cursor(struct kit_host *host, int64_t rows, const char *sql)
+static const char *statement(unsigned bits)
+{
+    static const char *const statements[] = {"SELECT 1", "SELECT a",  "BEGIN", "INSERT",
+                                             "ROLLBACK", "SET a = b", "",      "EXECUTE x"};
+    return (bits & CURSOR_COPY) != 0 ? "COPY t FROM STDIN" : statements[(bits & CURSOR_STATEMENT) >> 5];
+}
+
+static void cursor(struct kit_host *host, unsigned action, unsigned bits)
 {
     struct iok_token args[] = {{.type = IOK_ARRAY, .len = 3},
                                text_token("cursor"),
-                               text_token("c"),
-                               {.type = IOK_I64, .i = rows},
-                               text_token(sql)};
-    size_t n = *sql != '\0' ? 5 : 4;
+                               text_token((bits & CURSOR_OTHER) != 0 ? "d" : "c"),
+                               {.type = IOK_I64, .i = action == ACTION_CLOSE ? 0 : 1 + (bits & CURSOR_ROWS)},
+                               text_token(statement(bits)),
+                               text_token("1")};
+    size_t n = action != ACTION_CURSOR ? 4 : (bits & CURSOR_PARAMETER) != 0 ? 6 : 5;
     ask(host, args, n);
     kit_host_call(host, args, n, 0);
+}
+
+static void describe(struct kit_host *host, unsigned bits)
+{
+    struct iok_token args[] = {{.type = IOK_ARRAY, .len = 1}, text_token("describe"), text_token(statement(bits))};
+    ask(host, args, 3);
+    kit_host_call(host, args, 3, 0);
 }
 
 static void stream(struct kit_host *host, unsigned action)
@@ -146,10 +171,6 @@ static void stream(struct kit_host *host, unsigned action)
     struct iok_span row = iok_span_of("1\n");
     if (action == ACTION_PARTS)
         kit_host_call(host, &copy, 1, IOK_FLIGHT_PARTS);
-    else if (action == ACTION_CURSOR)
-        cursor(host, 2, "SELECT 1");
-    else if (action == ACTION_MORE || action == ACTION_CLOSE)
-        cursor(host, action == ACTION_MORE ? 2 : 0, "");
     else if (host->proto->body == NULL)
         return;
     else if (action == ACTION_BODY)
@@ -239,9 +260,16 @@ static void act(struct kit_host *host, unsigned action, struct iok_span *in, uin
         kit_host_ping(host);
     else if (action == ACTION_RESET && host->proto->reset != NULL)
         kit_host_reset(host);
-    else if (action >= ACTION_PARTS && action <= ACTION_CLOSE)
+    else if (action >= ACTION_PARTS && action < ACTION_CURSOR)
         stream(host, action);
-    else if (action == ACTION_CALL) {
+    else if (action >= ACTION_CURSOR && action <= ACTION_DESCRIBE) {
+        unsigned bits = in->n > 0 ? in->p[0] : 0;
+        *in = iok_span_skip(*in, in->n > 0);
+        if (action == ACTION_DESCRIBE)
+            describe(host, bits);
+        else
+            cursor(host, action, bits);
+    } else if (action == ACTION_CALL) {
         size_t n = take_args(in, args);
         ask(host, args, n);
         kit_host_call(host, args, n, 0);
@@ -390,8 +418,9 @@ static void end_connection(struct seeds *seeds)
 
 static void take_step(void *owner, const char *verb, struct iok_span bytes)
 {
-    static const char *const verbs[] = {"cancel", "ping",  "reset",  "eof",  "parts",
-                                        "body",   "piece", "finish", "break"}; /* in the order of enum action */
+    /* in the order of enum action */
+    static const char *const verbs[] = {"cancel", "ping",  "reset",  "eof",  "parts", "body",     "piece",
+                                        "finish", "break", "cursor", "more", "close", "described"};
     struct seeds *seeds = owner;
     bool tls;
     if (strcmp(verb, "url") == 0 || strcmp(verb, "server") == 0) {
@@ -410,6 +439,9 @@ static void take_step(void *owner, const char *verb, struct iok_span bytes)
     for (unsigned i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
         if (strcmp(verb, verbs[i]) == 0)
             put_action(seeds, ACTION_CANCEL + i);
+    if (strcmp(verb, "cursor") == 0 || strcmp(verb, "more") == 0 || strcmp(verb, "close") == 0 ||
+        strcmp(verb, "described") == 0)
+        kit_text_put(&seeds->bytes, &(uint8_t){bytes.n > 0 && bytes.p[0] == 'd' ? CURSOR_OTHER : 0}, 1);
 }
 
 static void write_seeds(const char *directory, const char *path)

@@ -26,8 +26,11 @@ static int read_starttls(struct iok_service *service, struct iok_error *err)
     config->verify = wish.verify_chain;
     config->any_name = !wish.verify_name;
     config->ca_file = wish.ca_file;
+    config->crl_file = wish.crl_file;
     config->cert_file = wish.cert_file;
     config->key_file = wish.key_file;
+    config->passphrase = wish.passphrase;
+    service->tls_ways = wish.ways;
     service->starttls = (struct iok_starttls){wish.ask, wish.yes, wish.no, wish.required};
     service->config.tls = wish.wanted;
     return 0;
@@ -67,8 +70,10 @@ int iok_service_load_tls(struct iok_service *service, struct iok_error *err)
 
     *config = (struct iok_tls_config){.verify = true,
                                       .ca_file = option_text(url, "tls_ca"),
+                                      .crl_file = option_text(url, "tls_crl"),
                                       .cert_file = option_text(url, "tls_cert"),
-                                      .key_file = option_text(url, "tls_key")};
+                                      .key_file = option_text(url, "tls_key"),
+                                      .passphrase = option_text(url, "tls_key_password")};
     if (service->proto->tls != NULL) {
         rc = read_starttls(service, err);
     } else {
@@ -81,7 +86,8 @@ int iok_service_load_tls(struct iok_service *service, struct iok_error *err)
         return 0;
     }
     if (!service->config.tls) {
-        return config->ca_file == NULL && config->cert_file == NULL && config->key_file == NULL && name == NULL
+        return config->ca_file == NULL && config->crl_file == NULL && config->cert_file == NULL &&
+                       config->key_file == NULL && config->passphrase == NULL && name == NULL
                    ? 0
                    : iok_err(err, IOK_EOPTION, "tls_... options need a TLS scheme such as rediss://");
     }

@@ -167,7 +167,7 @@ void iok_cancel_timer(struct iok_conn *conn)
 {
     struct iok_core *core = conn->service->core;
     struct iok_cancel *cancel = &conn->cancel;
-    struct iok_target target = iok_conn_target(conn->endpoint, &conn->address, 1);
+    struct iok_target target = iok_conn_target(conn, &conn->address, 1);
     struct iok_error err;
 
     if (core->now >= cancel->give_up) {

@@ -397,26 +397,30 @@ static const struct iok_link_events link_events = {
 
 /* ---- opening, sending, closing ---- */
 
-struct iok_target iok_conn_target(const struct iok_endpoint *endpoint, const struct iok_address *addresses, uint32_t n)
+struct iok_target iok_conn_target(const struct iok_conn *conn, const struct iok_address *addresses, uint32_t n)
 {
-    const struct iok_starttls *starttls = &endpoint->service->starttls;
+    const struct iok_starttls *starttls = &conn->service->starttls;
 
-    return (struct iok_target){addresses, n, endpoint->tls,
-                               starttls->ask.n > 0 && endpoint->port != 0 ? starttls : NULL};
+    return (struct iok_target){addresses, n, conn->plain ? NULL : conn->endpoint->tls,
+                               starttls->ask.n > 0 && conn->endpoint->port != 0 && !conn->plain ? starttls : NULL};
 }
 
-int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_error *err)
+/* first: why it failed in the other way, with or without TLS, taken over; NULL: it was not tried. */
+static int open_way(struct iok_endpoint *endpoint, bool for_leases, struct iok_error *first, struct iok_error *err)
 {
     struct iok_service *service = endpoint->service;
     struct iok_core *core = service->core;
-    struct iok_target target = iok_conn_target(endpoint, endpoint->addresses, endpoint->n_addresses);
+    struct iok_target target;
     struct iok_conn *conn = iok_calloc(sizeof(*conn));
 
     if (conn == NULL || (conn->codec = iok_calloc(service->proto->state_size + 1)) == NULL) {
         iok_free(conn);
+        iok_free(first);
         return iok_err(err, IOK_ENOMEM, "out of memory for a connection");
     }
     conn->service = service;
+    conn->first = first;
+    conn->plain = service->tls_ways == (first != NULL ? IOK_TLS_THEN_PLAIN : IOK_PLAIN_THEN_TLS);
     conn->endpoint = endpoint;
     iok_count_ref(&service->refs);
     conn->for_leases = for_leases;
@@ -429,6 +433,7 @@ int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_err
                                .url = &service->url,
                                .wish = service->config.wish,
                                .max_reply = service->config.max_reply};
+    target = iok_conn_target(conn, endpoint->addresses, endpoint->n_addresses);
     conn->link = core->net->ops->open(core->net, &target, &link_events, conn, err);
     if (conn->link == NULL) {
         iok_conn_free(conn);
@@ -445,6 +450,32 @@ int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_err
     iok_count_add(&core->objects, 1);
     iok_conn_arm(conn);
     return 0;
+}
+
+int iok_conn_open(struct iok_endpoint *endpoint, bool for_leases, struct iok_error *err)
+{
+    return open_way(endpoint, for_leases, NULL, err);
+}
+
+/* It failed, before it was usable: because it has TLS, or has none? Then one in the other way takes its place. Each
+ * connection tries both, so what is wrong with TLS for a moment does not last. */
+static bool try_other_way(struct iok_conn *conn, enum iok_conn_state was, const struct iok_error *err)
+{
+    const struct iok_service *service = conn->service;
+    bool had_tls = err->code == IOK_ETLS || (was == IOK_CONN_SIGNING_IN && conn->io.encrypted && conn->io.refused);
+    bool lacked_tls = was == IOK_CONN_SIGNING_IN && !conn->io.encrypted && conn->io.refused;
+    struct iok_error *first, failure;
+
+    if (conn->first != NULL || conn->endpoint->tls == NULL || service->closed || service->core->stopping ||
+        !(service->tls_ways == IOK_TLS_THEN_PLAIN ? had_tls : service->tls_ways == IOK_PLAIN_THEN_TLS && lacked_tls)) {
+        return false;
+    }
+    first = iok_malloc(sizeof(*first));
+    if (first == NULL) {
+        return false;
+    }
+    *first = *err;
+    return open_way(conn->endpoint, conn->for_leases, first, &failure) == 0;
 }
 
 bool iok_conn_has_room(const struct iok_conn *conn)
@@ -614,7 +645,8 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
     struct iok_service *service = conn->service;
     struct iok_core *core = service->core;
     struct iok_error err = *why; /* why may be part of what ends here */
-    bool was_usable = signed_in(conn->state);
+    enum iok_conn_state was = conn->state;
+    bool was_usable = signed_in(was);
 
     if (conn->state == IOK_CONN_CLOSED) {
         return;
@@ -658,6 +690,15 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
     if (conn->lease != NULL) {
         iok_lease_lost(conn->lease, &err);
     }
+    if (!was_usable && try_other_way(conn, was, &err)) {
+        return;
+    }
+    if (!was_usable && conn->first != NULL && err.code != 0) {
+        struct iok_error second = err;
+
+        iok_err(&err, err.code, "%.*s; %s TLS: %s", (int)(sizeof(err.text) / 2 - 16), conn->first->text,
+                conn->plain ? "without" : "with", second.text);
+    }
     iok_endpoint_lost(conn->endpoint, &err, was_usable);
     iok_service_want_pump(service);
 }
@@ -671,6 +712,7 @@ void iok_conn_free(struct iok_conn *conn)
     }
     iok_out_deinit(&conn->out);
     iok_tape_deinit(&conn->scrap);
+    iok_free(conn->first);
     iok_free(conn->flights);
     iok_free(conn->rest);
     iok_free(conn->codec);

@@ -148,6 +148,7 @@ struct iok_service {
     struct iok_service_config config;
     struct iok_tls_config tls_config; /* but for the server's name */
     struct iok_starttls starttls;     /* ask.n 0: TLS from the first byte on, if at all */
+    enum iok_tls_ways tls_ways;
     void (*tls_free)(struct iok_tls *tls);
     struct iok_kernel *owner; /* the public handle */
 
@@ -203,11 +204,13 @@ struct iok_conn {
     struct iok_link *link;
     struct iok_node node, dirty_node;
     enum iok_conn_state state;
-    bool for_leases;  /* not for shared calls */
-    bool serves;      /* shared calls may go here when it is READY: iok_conn_look */
-    bool retires;     /* takes no more calls, and ends with the last that it has */
-    bool dirty_state; /* a call on the lease changed the connection's state */
-    bool blocked;     /* send accepted less than all */
+    bool for_leases;         /* not for shared calls */
+    bool serves;             /* shared calls may go here when it is READY: iok_conn_look */
+    bool retires;            /* takes no more calls, and ends with the last that it has */
+    bool plain;              /* there is no TLS, nor is it asked for */
+    struct iok_error *first; /* it is tried in the second way after this; NULL: in the first */
+    bool dirty_state;        /* a call on the lease changed the connection's state */
+    bool blocked;            /* send accepted less than all */
     bool read_paused;
     bool pinged; /* a ping is under way */
     struct iok_lease *lease;
@@ -381,7 +384,7 @@ void iok_conn_free(struct iok_conn *conn);
 /* The caller of this flight went away: its reply will be swallowed. */
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call);
 void iok_conn_resume(struct iok_conn *conn);
-struct iok_target iok_conn_target(const struct iok_endpoint *endpoint, const struct iok_address *addresses, uint32_t n);
+struct iok_target iok_conn_target(const struct iok_conn *conn, const struct iok_address *addresses, uint32_t n);
 /* In state RESETTING, with nothing under way any more: to READY, by the codec's reset if it is needed. */
 void iok_conn_clean(struct iok_conn *conn);
 /* Makes it clean for the next lease, or closes it; behind: the answer would be long in coming. */

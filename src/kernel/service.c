@@ -12,10 +12,29 @@
 #define IOK_BYTES_MIN (UINT64_C(64) << 10) /* of the bounds in bytes: what a small call or message always fits into */
 #define IOK_BYTES_MAX (UINT64_C(64) << 30) /* more is no bound */
 
-static const char *const option_names[] = {
-    "connections",   "leases",           "max_inflight", "max_queued", "max_pending_bytes", "overload", "max_reply",
-    "slow_consumer", "max_stream_bytes", "retries",      "timeout",    "connect_timeout",   "ping",     "ping_timeout",
-    "lease_idle",    "tls_verify",       "tls_ca",       "tls_cert",   "tls_key",           "tls_name", NULL};
+static const char *const option_names[] = {"connections",
+                                           "leases",
+                                           "max_inflight",
+                                           "max_queued",
+                                           "max_pending_bytes",
+                                           "overload",
+                                           "max_reply",
+                                           "slow_consumer",
+                                           "max_stream_bytes",
+                                           "retries",
+                                           "timeout",
+                                           "connect_timeout",
+                                           "ping",
+                                           "ping_timeout",
+                                           "lease_idle",
+                                           "tls_verify",
+                                           "tls_ca",
+                                           "tls_crl",
+                                           "tls_key_password",
+                                           "tls_cert",
+                                           "tls_key",
+                                           "tls_name",
+                                           NULL};
 
 /* Every key must be known to the kernel or to the codec. */
 static int check_keys(const struct iok_url *url, const struct iok_proto *proto, struct iok_error *err)

@@ -416,7 +416,7 @@ static void asking_on_readable(struct iok_link *link)
         return;
     }
     if (got > 1 && (answer[0] == link->starttls.yes || answer[0] == link->starttls.no)) {
-        iok_err(&err, IOK_ETLS, "bytes that are not encrypted came before TLS: somebody may be in between");
+        iok_err(&err, IOK_EPROTO, "bytes that are not encrypted came before TLS: somebody may be in between");
         link_fail(link, &err);
     } else if (answer[0] == link->starttls.yes) {
         link->state = LINK_HANDSHAKE;

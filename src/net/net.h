@@ -41,8 +41,10 @@ struct iok_tls_config {
     bool verify;             /* chain and name; true unless the program says otherwise */
     bool any_name;           /* of these only the chain: any certificate of the authorities will do */
     const char *ca_file;     /* PEM; NULL for the system's store */
+    const char *crl_file;    /* PEM: what authorities have revoked; NULL: not looked at */
     const char *cert_file;   /* client certificate chain, PEM; NULL for none */
     const char *key_file;    /* PEM; NULL: in cert_file */
+    const char *passphrase;  /* of the key; NULL: it has none. Secret, used while it is loaded only */
     const char *const *alpn; /* NULL-terminated protocol names; NULL for none */
 };
 struct iok_tls; /* a loaded configuration */
@@ -76,8 +78,8 @@ struct iok_link_events {
     void (*writable)(void *owner);
     /* Optional, of accepted links: the peer sends no more, but may still read. Without it that is closed, with 0. */
     void (*ended)(void *owner);
-    /* The end: err->code is IOK_EREFUSED, IOK_ECONNECT, IOK_ETLS, IOK_ERESET, or 0 when the peer closed in an orderly
-     * way. The link is dead; the core must not use it again, nor call close. */
+    /* The end: err->code is IOK_EREFUSED, IOK_ECONNECT, IOK_ETLS, IOK_EPROTO (bytes that are not encrypted before TLS),
+     * IOK_ERESET, or 0 when the peer closed in an orderly way. The link is dead; the core must not use it again, nor call close. */
     void (*closed)(void *owner, const struct iok_error *err);
 };
 

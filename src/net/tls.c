@@ -57,10 +57,17 @@ static const char *take_reason(char at[REASON_MAX])
 /* ---- configurations ---------------------------------------------------------------------------------------------- */
 
 /* Without this OpenSSL would ask on the terminal. */
-static int no_passphrase(char *at, int n, int writing, void *arg)
+static int give_passphrase(char *at, int n, int writing, void *arg)
 {
-    (void)at, (void)n, (void)writing, (void)arg;
-    return -1;
+    const char *passphrase = arg;
+    size_t length = passphrase != NULL ? strlen(passphrase) : 0;
+
+    (void)writing;
+    if (length == 0 || length > (size_t)n) {
+        return -1;
+    }
+    memcpy(at, passphrase, length);
+    return (int)length;
 }
 
 /* Keeps the newest session for the next connection of the same service. */
@@ -86,6 +93,15 @@ static int load_authorities(struct iok_tls *tls, const struct iok_tls_config *co
     } else if (config->verify && SSL_CTX_set_default_verify_paths(tls->ctx) != 1) {
         return iok_err(err, IOK_ETLS, "cannot use the system's CA certificates (%s)", take_reason(reason));
     }
+    if (config->crl_file != NULL) {
+        X509_STORE *store = SSL_CTX_get_cert_store(tls->ctx);
+
+        if (X509_STORE_load_locations(store, config->crl_file, NULL) != 1) {
+            return iok_err(err, IOK_ETLS, "%s: cannot load a list of revoked certificates in PEM (%s)",
+                           config->crl_file, take_reason(reason));
+        }
+        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    }
     return 0;
 }
 
@@ -99,15 +115,18 @@ static int load_identity(struct iok_tls *tls, const struct iok_tls_config *confi
                    ? 0
                    : iok_err(err, IOK_ETLS, "%s: a private key needs a certificate file as well", key_file);
     }
-    SSL_CTX_set_default_passwd_cb(tls->ctx, no_passphrase);
+    SSL_CTX_set_default_passwd_cb(tls->ctx, give_passphrase);
+    SSL_CTX_set_default_passwd_cb_userdata(tls->ctx, (void *)(uintptr_t)config->passphrase);
     if (SSL_CTX_use_certificate_chain_file(tls->ctx, config->cert_file) != 1) {
         return iok_err(err, IOK_ETLS, "%s: cannot load the client certificate in PEM (%s)", config->cert_file,
                        take_reason(reason));
     }
     if (SSL_CTX_use_PrivateKey_file(tls->ctx, key_file, SSL_FILETYPE_PEM) != 1) {
-        return iok_err(err, IOK_ETLS, "%s: cannot load the private key, in PEM and without a passphrase (%s)", key_file,
-                       take_reason(reason));
+        iok_err(err, IOK_ETLS, "%s: cannot load the private key, in PEM and %s (%s)", key_file,
+                config->passphrase != NULL ? "with this passphrase" : "without a passphrase", take_reason(reason));
+        return IOK_ETLS;
     }
+    SSL_CTX_set_default_passwd_cb_userdata(tls->ctx, NULL);
     return 0;
 }
 

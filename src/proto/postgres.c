@@ -835,10 +835,14 @@ static void pg_close(void *state)
 static const char *const pg_schemes[] = {"postgresql", "postgres", NULL};
 
 static const struct iok_proto_option pg_options[] = {
-    {"sslmode", "disable, prefer, require, verify-ca or verify-full, as libpq has them; default prefer"},
-    {"sslrootcert", "as tls_ca"},
+    {"sslmode", "disable, allow, prefer, require, verify-ca or verify-full, as libpq has them; default prefer"},
+    {"sslrootcert", "as tls_ca; system: the system's authorities, and sslmode=verify-full"},
+    {"sslcrl", "as tls_crl"},
     {"sslcert", "as tls_cert"},
     {"sslkey", "as tls_key"},
+    {"sslpassword", "as tls_key_password"},
+    {"require_auth",
+     "ways to sign in that will do: none, password, md5, scram-sha-256; or, with ! before each, that will not"},
     {"user", "where it does not stand before the host"},
     {"password", "where it does not stand before the host"},
     {"passfile", "the password file; default ~/.pgpass"},

@@ -295,6 +295,7 @@ int pg_complete(const struct iok_url *url, char **whole, struct iok_error *err);
 struct pg_scram {
     char nonce[25]; /* the client's, base64 of 18 octets */
     uint8_t server_signature[32];
+    bool asked; /* the server wanted a password, in one way or another */
     bool proof_sent, verified;
     const char *gs2; /* RFC 5802, section 7: whether the sign-in is bound to TLS */
 };
@@ -302,12 +303,16 @@ struct pg_scram {
 /* channel_binding= */
 enum pg_binding { PG_BINDING_PREFER = 0, PG_BINDING_DISABLE, PG_BINDING_REQUIRE };
 
+/* require_auth=: a bit for each way to sign in. What a server may ask for and is not known here has none. */
+enum pg_auth { PG_AUTH_NONE = 1, PG_AUTH_PASSWORD = 2, PG_AUTH_MD5 = 4, PG_AUTH_SCRAM = 8, PG_AUTH_ANY = 15 };
+
 struct pg_wishes {
     struct iok_span user, database, application_name, options;
     uint64_t statements, statement_timeout; /* ns; 0: the server's own */
     uint32_t oldest, newest;                /* of the protocol */
     bool cleartext;
     enum pg_binding binding;
+    unsigned auths; /* enum pg_auth: what is allowed */
 };
 
 int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct iok_error *err);

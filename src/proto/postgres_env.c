@@ -1,10 +1,11 @@
 /* postgres_env.c - what a URL of PostgreSQL leaves open, from where libpq's users keep it: a service file, the PG*
- * variables, the password file, and the usual values. In libpq's order: the URL, the service, the environment.
+ * variables, the password file, certificates in the user's home, and the usual values. In libpq's order: the URL, the service, the environment.
  *
  * The result is the URL with further options at its end. This is the one part of a codec that reads files. It does so on
  * the program's thread, once, when a service is made; the kernel's thread never does.
  *
- * What it is not: a check of the values, which is that of all options, wherever they come from.
+ * What it is not: a check of the values, which is that of all options, wherever they come from; but for who may read the
+ * private key, as that is a file's matter.
  *
  * https://www.postgresql.org/docs/current/libpq-envars.html, libpq-pgservice.html, libpq-pgpass.html */
 #include "postgres.h"
@@ -40,6 +41,9 @@ static const struct {
     {"PGSSLROOTCERT", "sslrootcert"},
     {"PGSSLCERT", "sslcert"},
     {"PGSSLKEY", "sslkey"},
+    {"PGSSLCRL", "sslcrl"},
+    {NULL, "sslpassword"},
+    {"PGREQUIREAUTH", "require_auth"},
     {"PGCHANNELBINDING", "channel_binding"},
     {"PGMINPROTOCOLVERSION", "min_protocol_version"},
     {"PGMAXPROTOCOLVERSION", "max_protocol_version"},
@@ -79,14 +83,16 @@ static struct iok_span value_of(const struct found *found, const char *option)
 /* Whether the URL itself says it, in one way or another. */
 static bool is_given(const struct iok_url *url, const char *option)
 {
-    static const char *const other_names[][2] = {
-        {"sslrootcert", "tls_ca"}, {"sslcert", "tls_cert"}, {"sslkey", "tls_key"}};
+    /* tls_cert without tls_key is both; sslcert, as with libpq, is not. */
+    static const char *const other_names[][2] = {{"sslrootcert", "tls_ca"}, {"sslcert", "tls_cert"},
+                                                 {"sslkey", "tls_key"},     {"sslkey", "tls_cert"},
+                                                 {"sslcrl", "tls_crl"},     {"sslpassword", "tls_key_password"}};
     struct iok_span value;
     if (iok_url_option(url, option, &value))
         return true;
     for (size_t i = 0; i < sizeof(other_names) / sizeof(*other_names); i++)
-        if (strcmp(option, other_names[i][0]) == 0)
-            return iok_url_option(url, other_names[i][1], &value);
+        if (strcmp(option, other_names[i][0]) == 0 && iok_url_option(url, other_names[i][1], &value))
+            return true;
     if (strcmp(option, "host") == 0)
         return url->unix_socket || url->n_hosts > 0;
     if (strcmp(option, "port") == 0) {
@@ -354,6 +360,58 @@ static int take_password(struct found *found, struct pg_bytes *password, struct 
     return rc < 0 ? rc : 0;
 }
 
+/* ---- certificates ---------------------------------------------------------------------------------------------- */
+
+/* https://www.postgresql.org/docs/current/libpq-ssl.html: what is in the home, as far as it is there. A list of revoked
+ * certificates goes with authorities from a file. */
+static int take_certificates(struct found *found, struct iok_error *err)
+{
+    static const char *const files[][2] = {{"sslrootcert", ".postgresql/root.crt"},
+                                           {"sslcrl", ".postgresql/root.crl"},
+                                           {"sslcert", ".postgresql/postgresql.crt"},
+                                           {"sslkey", ".postgresql/postgresql.key"}};
+    struct iok_span system = iok_span_of("system"), value;
+    for (size_t k = 0; k < sizeof(files) / sizeof(*files); k++) {
+        char path[PATH_BYTES_MAX];
+        bool certified = value_of(found, "sslcert").n > 0, trusted = value_of(found, "sslrootcert").n > 0;
+        trusted = (trusted && !iok_span_eq(value_of(found, "sslrootcert"), system)) ||
+                  iok_url_option(found->url, "tls_ca", &value);
+        if (!at_home(files[k][1], path) || access(path, F_OK) != 0 ||
+            (strcmp(files[k][0], "sslcrl") == 0 && !trusted) || (strcmp(files[k][0], "sslkey") == 0 && !certified))
+            continue;
+        value = iok_span_of(path);
+        for (size_t i = 0; i < KNOWN; i++)
+            if (strcmp(known[i].option, files[k][0]) == 0 && !take(found, i, value))
+                return out_of_memory(err);
+    }
+    return 0;
+}
+
+/* As libpq: nobody but the user may read the private key; of one that belongs to root, its group may. */
+static int check_key(const struct found *found, struct iok_error *err)
+{
+    char path[PATH_BYTES_MAX];
+    struct iok_span mode = value_of(found, "sslmode"), file = value_of(found, "tls_key");
+    struct stat stat_;
+    if (file.n == 0)
+        file = value_of(found, "sslkey");
+    if (file.n == 0)
+        file = value_of(found, "tls_cert");
+    if (file.n == 0)
+        file = value_of(found, "sslcert");
+    if (file.n == 0 || found->url->unix_socket || iok_span_eq(mode, iok_span_of("disable")) ||
+        snprintf(path, sizeof(path), "%.*s", (int)file.n, file.p) >= (int)sizeof(path) || stat(path, &stat_) != 0)
+        return 0; /* it is not used, or whoever loads it says what is wrong */
+    if (!S_ISREG(stat_.st_mode))
+        return iok_err(err, IOK_ETLS, "%s: the private key is not a plain file", path);
+    if ((stat_.st_mode & (stat_.st_uid == 0 ? S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO)) != 0)
+        return iok_err(err, IOK_ETLS,
+                       "%s: others may read the private key; its permissions have to be 0600 or less, or 0640 if it "
+                       "belongs to root",
+                       path);
+    return 0;
+}
+
 /* ---- all together --------------------------------------------------------------------------------------------- */
 
 /* What nobody has said. */
@@ -381,12 +439,16 @@ static int take_all(struct found *found, struct iok_error *err)
     if (rc == 0 && address != NULL && address[0] != '\0' && !is_given(found->url, "host"))
         rc = iok_err(err, IOK_EOPTION, "PGHOSTADDR is not possible here: use PGHOST, and tls_name= for the name");
     for (size_t i = 0; i < KNOWN && rc == 0; i++) {
-        const char *value = getenv(known[i].variable);
+        const char *value = known[i].variable != NULL ? getenv(known[i].variable) : NULL;
         if (value != NULL && !take(found, i, iok_span_of(value)))
             rc = out_of_memory(err);
     }
     if (rc == 0)
         rc = take_usual(found, err);
+    if (rc == 0)
+        rc = take_certificates(found, err);
+    if (rc == 0)
+        rc = check_key(found, err);
     for (size_t i = 0; i < KNOWN && rc == 0; i++)
         if (strcmp(known[i].option, "password") == 0 && found->values[i].n == 0 &&
             !is_given(found->url, known[i].option))

@@ -8,13 +8,14 @@
  * server has to prove that it knows the password, too; no error text repeats the password.
  *
  * [PG] "Message Flow, Start-up", "SASL Authentication"; RFC 5802 and RFC 7677 (SCRAM-SHA-256). Over TLS the
- * sign-in is bound to the server's certificate (SCRAM-SHA-256-PLUS, RFC 5929), if the server can do that. Not here:
- * SASLprep (a password goes as it is, so one beyond ASCII has to be in the form NFKC already). */
+ * sign-in is bound to the server's certificate (SCRAM-SHA-256-PLUS, RFC 5929), if the server can do that. */
 #include "postgres.h"
 
 #include <stdio.h>
 
 #include "../base/digest.h"
+#include "../base/mem.h"
+#include "saslprep.h"
 
 #define PROTOCOL_3_0 0x00030000u
 #define PROTOCOL_3_2 0x00030002u
@@ -76,6 +77,48 @@ static int read_binding(const struct iok_url *url, enum pg_binding *binding, str
     return iok_err(err, IOK_EOPTION, "channel_binding= takes disable, prefer or require");
 }
 
+/* https://www.postgresql.org/docs/current/libpq-connect.html, require_auth: a list of what is allowed, or of what is not. */
+static int read_auths(const struct iok_url *url, unsigned *auths, struct iok_error *err)
+{
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } known[] = {{"none", PG_AUTH_NONE},
+                 {"password", PG_AUTH_PASSWORD},
+                 {"md5", PG_AUTH_MD5},
+                 {"scram-sha-256", PG_AUTH_SCRAM},
+                 {"gss", 0},
+                 {"sspi", 0},
+                 {"oauth", 0}};
+    struct iok_span list;
+    bool allows = false, forbids = false;
+    unsigned named = 0;
+    *auths = PG_AUTH_ANY;
+    if (!iok_url_option(url, "require_auth", &list) || list.n == 0)
+        return 0;
+    for (bool more = true; more;) {
+        const uint8_t *comma = list.n > 0 ? memchr(list.p, ',', list.n) : NULL;
+        struct iok_span word = iok_span(list.p, comma != NULL ? (size_t)(comma - list.p) : list.n);
+        bool no = word.n > 0 && word.p[0] == '!';
+        size_t i = 0;
+        more = comma != NULL;
+        list = iok_span_skip(list, word.n + more);
+        word = iok_span_skip(word, no);
+        while (i < sizeof(known) / sizeof(*known) && !iok_span_eq(word, iok_span_of(known[i].name)))
+            i++;
+        if (i == sizeof(known) / sizeof(*known))
+            return iok_err(err, IOK_EOPTION,
+                           "require_auth= takes a list of none, password, md5, scram-sha-256, gss, sspi and oauth");
+        named |= known[i].bit;
+        allows |= !no;
+        forbids |= no;
+    }
+    if (allows && forbids)
+        return iok_err(err, IOK_EOPTION, "require_auth= takes names with ! before each, or before none");
+    *auths = forbids ? PG_AUTH_ANY & ~named : named;
+    return 0;
+}
+
 static int read_version(const struct iok_url *url, const char *key, uint32_t *version, struct iok_error *err)
 {
     struct iok_span value;
@@ -119,6 +162,8 @@ int pg_read_wishes(const struct iok_url *url, struct pg_wishes *wishes, struct i
     if (rc == 0)
         rc = read_binding(url, &wishes->binding, err);
     if (rc == 0)
+        rc = read_auths(url, &wishes->auths, err);
+    if (rc == 0)
         rc = read_version(url, "min_protocol_version", &wishes->oldest, err);
     if (rc == 0)
         rc = read_version(url, "max_protocol_version", &wishes->newest, err);
@@ -135,35 +180,66 @@ static const char *file_option(const struct iok_url *url, const char *ours, cons
     return iok_span_eq(value, iok_span_of("system")) ? NULL : (const char *)value.p; /* the system's authorities */
 }
 
+static const char *text_option(const struct iok_url *url, const char *ours, const char *libpqs)
+{
+    struct iok_span value;
+    return iok_url_option(url, ours, &value) || iok_url_option(url, libpqs, &value) ? (const char *)value.p : NULL;
+}
+
 /* https://www.postgresql.org/docs/current/libpq-ssl.html */
+enum ssl_mode { SSL_DISABLE = 0, SSL_ALLOW, SSL_PREFER, SSL_REQUIRE, SSL_VERIFY_CA, SSL_VERIFY_FULL, SSL_MODES };
+
+static int read_mode(const struct iok_url *url, enum ssl_mode *mode, bool *given, struct iok_error *err)
+{
+    static const char *const words[SSL_MODES] = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"};
+    struct iok_span word, root;
+    /* Anybody has a certificate of some authority that the system trusts, so only the name says who it is. */
+    bool system = iok_url_option(url, "sslrootcert", &root) && iok_span_eq(root, iok_span_of("system"));
+    *given = iok_url_option(url, "sslmode", &word);
+    *mode = system ? SSL_VERIFY_FULL : SSL_PREFER;
+    for (size_t i = 0; *given && i < SSL_MODES; i++) {
+        if (!iok_span_eq(word, iok_span_of(words[i])))
+            continue;
+        *mode = (enum ssl_mode)i;
+        if (system && *mode != SSL_VERIFY_FULL && *mode != SSL_DISABLE)
+            return iok_err(err, IOK_EOPTION, "sslrootcert=system goes with sslmode=verify-full only");
+        return 0;
+    }
+    return *given
+               ? iok_err(err, IOK_EOPTION, "sslmode= takes disable, allow, prefer, require, verify-ca or verify-full")
+               : 0;
+}
+
 int pg_check_ssl(const struct iok_url *url, struct iok_proto_tls *tls, struct iok_error *err)
 {
     /* [PG] "SSL Session Encryption" */
     static const uint8_t request[] = {0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f};
-    struct iok_span mode = iok_span_of("prefer");
-    bool given = iok_url_option(url, "sslmode", &mode);
+    enum ssl_mode mode;
+    bool given;
     *tls = (struct iok_proto_tls){
         .ask = iok_span(request, sizeof(request)),
         .yes = 'S',
         .no = 'N',
         .ca_file = file_option(url, "tls_ca", "sslrootcert"),
-        .cert_file = file_option(url, "tls_cert", "sslcert"),
-        .key_file = file_option(url, "tls_key", "sslkey"),
+        .crl_file = text_option(url, "tls_crl", "sslcrl"),
+        .cert_file = text_option(url, "tls_cert", "sslcert"),
+        .key_file = text_option(url, "tls_key", "sslkey"),
+        .passphrase = text_option(url, "tls_key_password", "sslpassword"),
     };
-    bool full = iok_span_eq(mode, iok_span_of("verify-full"));
-    bool chain = full || iok_span_eq(mode, iok_span_of("verify-ca"));
-    bool require = chain || iok_span_eq(mode, iok_span_of("require"));
-    if (!require && !iok_span_eq(mode, iok_span_of("prefer")) && !iok_span_eq(mode, iok_span_of("disable")))
-        return iok_err(err, IOK_EOPTION, "sslmode= takes disable, prefer, require, verify-ca or verify-full");
+    int rc = read_mode(url, &mode, &given, err);
+    if (rc < 0)
+        return rc;
     if (url->unix_socket) {
-        if (given && require)
+        if (given && mode >= SSL_REQUIRE)
             return iok_err(err, IOK_EOPTION, "TLS is not spoken on a unix socket: leave out sslmode=");
         return 0;
     }
-    tls->wanted = !iok_span_eq(mode, iok_span_of("disable"));
-    tls->required = require;
-    tls->verify_name = full;
-    tls->verify_chain = chain || (require && tls->ca_file != NULL); /* as libpq does with a root certificate */
+    tls->wanted = mode != SSL_DISABLE;
+    tls->ways = mode == SSL_ALLOW ? IOK_PLAIN_THEN_TLS : mode == SSL_PREFER ? IOK_TLS_THEN_PLAIN : IOK_TLS_ONE_WAY;
+    tls->required = mode != SSL_PREFER;
+    tls->verify_name = mode == SSL_VERIFY_FULL;
+    /* With a root certificate require is as verify-ca. */
+    tls->verify_chain = mode >= SSL_VERIFY_CA || (mode == SSL_REQUIRE && tls->ca_file != NULL);
     return 0;
 }
 
@@ -252,7 +328,8 @@ static int answer_cleartext(struct iok_io *io)
     int rc = pg_read_wishes(io->url, &wishes, &io->err);
     if (rc < 0)
         return rc;
-    if (!io->encrypted && !wishes.cleartext)
+    io->refused = !io->encrypted && !wishes.cleartext;
+    if (io->refused)
         return iok_io_fail(io, IOK_EAUTH,
                            "the server asks for the password in clear text on a connection that is not "
                            "encrypted: use sslmode=require, or cleartext=yes where nobody can listen");
@@ -330,7 +407,7 @@ static int scram_first(struct pg_scram *scram, struct iok_io *io, struct iok_spa
     int rc = pg_read_wishes(io->url, &wishes, &io->err);
     if (rc < 0)
         return rc;
-    *scram = (struct pg_scram){.proof_sent = false};
+    *scram = (struct pg_scram){.asked = true};
     const char *name = choose(scram, io, wishes.binding, mechanisms);
     if (name == NULL)
         return iok_io_fail(io, IOK_EAUTH, "the server offers no way to sign in that %s",
@@ -424,7 +501,15 @@ static int scram_proof(struct pg_scram *scram, struct iok_io *io, struct iok_spa
                         (int)challenge.nonce.n, challenge.nonce.p);
     if (memchr(text.p, '\0', text.n) != NULL)
         return garbled(io);
-    if (!prove(scram, pg_password(io->url), &challenge, iok_span(message, (size_t)(before + last)), proof))
+    struct iok_span password;
+    uint8_t *prepared;
+    if (!iok_saslprep(pg_password(io->url), &password, &prepared))
+        return iok_io_fail(io, IOK_ENOMEM, "out of memory for the sign-in");
+    bool proven = prove(scram, password, &challenge, iok_span(message, (size_t)(before + last)), proof);
+    if (prepared != NULL)
+        iok_wipe(prepared, password.n);
+    iok_free(prepared);
+    if (!proven)
         return failed_digest(io, "SCRAM");
     scram->proof_sent = true;
     char head[SCRAM_TEXT_MAX + 192];
@@ -461,6 +546,27 @@ static int check_binding(const struct pg_scram *scram, struct iok_io *io, uint32
     return iok_io_fail(io, IOK_EAUTH, "channel_binding=require, and the server signs in without it");
 }
 
+/* What require_auth= allows; a certificate of TLS goes with none. */
+static int check_auth(struct pg_scram *scram, struct iok_io *io, uint32_t what)
+{
+    struct pg_wishes wishes;
+    unsigned auth = what == AUTH_CLEARTEXT ? PG_AUTH_PASSWORD
+                    : what == AUTH_MD5     ? PG_AUTH_MD5
+                    : what == AUTH_SASL    ? PG_AUTH_SCRAM
+                                           : 0;
+    bool ends = what == AUTH_OK && !scram->asked;
+    int rc = pg_read_wishes(io->url, &wishes, &io->err);
+    scram->asked |= auth != 0;
+    auth = ends ? PG_AUTH_NONE : auth;
+    if (rc < 0 || (auth & wishes.auths) == auth)
+        return rc;
+    return iok_io_fail(io, IOK_EAUTH, "require_auth= does not allow the server's way to sign in, which is %s",
+                       auth == PG_AUTH_NONE       ? "none"
+                       : auth == PG_AUTH_PASSWORD ? "password"
+                       : auth == PG_AUTH_MD5      ? "md5"
+                                                  : "scram-sha-256");
+}
+
 int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span body)
 {
     int rc;
@@ -473,7 +579,9 @@ int pg_authenticate(struct pg_scram *scram, struct iok_io *io, struct iok_span b
         return iok_io_fail(io, IOK_EAUTH,
                            "the server wants a password, and the URL has none, nor PGPASSWORD, a service file, or a "
                            "password file that nobody else may read");
-    rc = check_binding(scram, io, what);
+    rc = check_auth(scram, io, what);
+    if (rc == 0)
+        rc = check_binding(scram, io, what);
     if (rc < 0)
         return rc;
     switch (what) {
@@ -527,9 +635,12 @@ int pg_refused(struct iok_io *io, struct iok_span body)
     /* Appendix A "PostgreSQL Error Codes": too many connections; shutting down, crashed, starting. */
     if (iok_span_eq(code, iok_span_of("53300")))
         return iok_io_fail(io, IOK_ECONNECT, "the server has no room for another connection: %s", words);
-    if (code.n == 5 && (memcmp(code.p, "57P", 3) == 0 || memcmp(code.p, "08", 2) == 0 || memcmp(code.p, "53", 2) == 0))
+    /* 08P01 is what pgbouncer has for all that it does not let in. */
+    if (code.n == 5 && !iok_span_eq(code, iok_span_of("08P01")) &&
+        (memcmp(code.p, "57P", 3) == 0 || memcmp(code.p, "08", 2) == 0 || memcmp(code.p, "53", 2) == 0))
         return iok_io_fail(io, IOK_ECONNECT, "the server is not ready: %s", words);
     if (iok_span_eq(code, iok_span_of("3D000")))
         return iok_io_fail(io, IOK_EOPTION, "the URL's database was refused: %s", words);
+    io->refused = !iok_span_eq(code, iok_span_of("28P01")); /* a wrong password is wrong on each connection */
     return iok_io_fail(io, IOK_EAUTH, "sign-in refused: %s", words);
 }

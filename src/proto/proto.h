@@ -127,6 +127,7 @@ struct iok_io {
     const struct iok_url *url; /* the service's URL with user, password and the codec's own options */
     size_t max_reply;          /* bytes of one reply, its tokens included */
     bool encrypted;            /* TLS, or a unix socket */
+    bool refused;              /* set at sign-in: not on such a connection, but perhaps with TLS, or without */
     struct iok_span binding;   /* of TLS: "tls-server-end-point" (RFC 5929), to bind a sign-in to it; n 0: none */
     bool single;               /* server: feed returns behind each request, and the rest comes when that is answered */
     bool last;                 /* server: the connection ends behind the next answer */
@@ -144,14 +145,18 @@ struct iok_proto_option {
     const char *help; /* one line: meaning, unit, default */
 };
 
+/* Whether a connection that failed because it has TLS, or has none, is tried in the other way at once. */
+enum iok_tls_ways { IOK_TLS_ONE_WAY = 0, IOK_TLS_THEN_PLAIN, IOK_PLAIN_THEN_TLS };
+
 /* TLS that begins within a plain connection, for protocols in which the URL's scheme does not decide it. */
 struct iok_proto_tls {
     struct iok_span ask; /* bytes that ask the server whether it speaks TLS; static */
     uint8_t yes, no;     /* its whole answer */
     bool wanted;         /* ask at all */
-    bool required;       /* no is a failure, and not a plain connection */
+    enum iok_tls_ways ways;
+    bool required; /* no is a failure, and not a plain connection */
     bool verify_chain, verify_name;
-    const char *ca_file, *cert_file, *key_file; /* of the URL; NULL: none */
+    const char *ca_file, *crl_file, *cert_file, *key_file, *passphrase; /* of the URL; NULL: none */
 };
 
 /* How a URL of the protocol names several hosts, and which of them are wished for. */

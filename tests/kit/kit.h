@@ -98,7 +98,8 @@ struct kit_result {
 bool kit_script_run(const char *script, enum kit_mode mode, uint64_t param, struct kit_result *result);
 
 /* One line of a transcript, for tools that do not run it. bytes: of url its text, of recv what the peer sends, of call
- * the request's name, of all others nothing. */
+ * the request's name, of all others nothing. Calls that begin with an array are described, cursor, more and close, the
+ * last three with the cursor's name. */
 typedef void kit_step_fn(void *owner, const char *verb, struct iok_span bytes);
 void kit_script_steps(const char *script, kit_step_fn *step, void *owner);
 

@@ -720,19 +720,37 @@ bool kit_script_run(const char *script, enum kit_mode mode, uint64_t param, stru
 
 /* ---- transcripts as material -------------------------------------------------------------------------------------- */
 
+/* A call that begins with an array: of a cursor, or describe. Its verb; *name: the cursor's. */
+static const char *report_array(struct run *run, struct kit_text *name)
+{
+    struct kit_text kind = {0}, sql = {0};
+    char array[32], number[32] = "";
+    (void)take_word(run, array, sizeof(array));
+    take_string(run, &kind);
+    bool describes = kind.n == 8 && memcmp(kind.p, "describe", 8) == 0;
+    bool statement =
+        !describes && take_string(run, name) && take_word(run, number, sizeof(number)) && take_string(run, &sql);
+    kit_text_free(&kind);
+    kit_text_free(&sql);
+    return describes ? "described" : statement ? "cursor" : strcmp(number, "0") == 0 ? "close" : "more";
+}
+
 static void report_line(struct run *run, kit_step_fn *step, void *owner)
 {
     struct kit_text bytes = {0};
     char verb[32], url[512];
     if (!take_word(run, verb, sizeof(verb)))
         return;
+    const char *what = verb;
     if (strcmp(verb, "recv") == 0)
         take_strings(run, &bytes);
+    else if (strcmp(verb, "call") == 0 && !at_end(run) && strncmp(run->at, "array/", 6) == 0)
+        what = report_array(run, &bytes);
     else if (strcmp(verb, "call") == 0)
         take_string(run, &bytes);
     else if ((strcmp(verb, "url") == 0 || strcmp(verb, "server") == 0) && take_word(run, url, sizeof(url)))
         kit_text_put(&bytes, url, strlen(url));
-    step(owner, verb, iok_span(bytes.p, bytes.n));
+    step(owner, what, iok_span(bytes.p, bytes.n));
     kit_text_free(&bytes);
 }
 

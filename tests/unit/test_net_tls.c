@@ -29,8 +29,8 @@ struct identity {
 };
 
 static char directory[] = "/tmp/iok-tls-XXXXXX";
-static struct identity ca, other_ca, server, expired, user;
-static char junk_file[100], encrypted_file[100];
+static struct identity ca, other_ca, server, expired, user, revoked;
+static char junk_file[100], encrypted_file[100], crl_file[100];
 
 static EVP_PKEY *make_key(void)
 {
@@ -94,6 +94,32 @@ static void make_identity(struct identity *id, const char *name, const struct id
     write_files(id, name);
 }
 
+/* A list of the authority, with one revoked certificate. */
+static void write_crl(const struct identity *issuer, const struct identity *which)
+{
+    X509_CRL *crl = X509_CRL_new();
+    X509_REVOKED *entry = X509_REVOKED_new();
+    ASN1_TIME *now = X509_gmtime_adj(NULL, -DAY_S), *later = X509_gmtime_adj(NULL, DAY_S);
+    FILE *file;
+
+    X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(which->cert));
+    X509_REVOKED_set_revocationDate(entry, now);
+    X509_CRL_set_version(crl, 1);
+    X509_CRL_set_issuer_name(crl, X509_get_subject_name(issuer->cert));
+    X509_CRL_set1_lastUpdate(crl, now);
+    X509_CRL_set1_nextUpdate(crl, later);
+    X509_CRL_add0_revoked(crl, entry);
+    assert_true(X509_CRL_sign(crl, issuer->key, EVP_sha256()) > 0);
+    snprintf(crl_file, sizeof(crl_file), "%s/crl.pem", directory);
+    file = fopen(crl_file, "w");
+    assert_non_null(file);
+    PEM_write_X509_CRL(file, crl);
+    fclose(file);
+    ASN1_TIME_free(now);
+    ASN1_TIME_free(later);
+    X509_CRL_free(crl);
+}
+
 static void free_identity(struct identity *id)
 {
     unlink(id->cert_file);
@@ -115,6 +141,8 @@ static int make_all(void **state)
     make_identity(&server, "server", &ca, good_names, DAY_S);
     make_identity(&expired, "expired", &ca, good_names, -DAY_S);
     make_identity(&user, "user", &ca, "DNS:user", DAY_S);
+    make_identity(&revoked, "revoked", &ca, good_names, DAY_S);
+    write_crl(&ca, &revoked);
     snprintf(junk_file, sizeof(junk_file), "%s/junk.pem", directory);
     file = fopen(junk_file, "w");
     fputs("no certificate in here\n", file);
@@ -134,6 +162,8 @@ static int remove_all(void **state)
     free_identity(&server);
     free_identity(&expired);
     free_identity(&user);
+    free_identity(&revoked);
+    unlink(crl_file);
     unlink(junk_file);
     unlink(encrypted_file);
     return rmdir(directory);
@@ -312,7 +342,24 @@ static void test_client_certificate(void **state)
         config.cert_file = user.cert_file;
         config.key_file = user.key_file;
         check_good(config, ctx, "", "localhost");
+        ctx = server_ctx(&server, versions[i]);
+        require_client_cert(ctx);
+        config.key_file = encrypted_file;
+        config.passphrase = "open sesame";
+        check_good(config, ctx, "", "localhost");
     }
+}
+
+static void test_revoked(void **state)
+{
+    struct iok_tls_config config = good;
+
+    (void)state;
+    check_good(config, server_ctx(&revoked, TLS1_3_VERSION), "", "localhost");
+    config.crl_file = crl_file;
+    check_good(config, server_ctx(&server, TLS1_3_VERSION), "", "localhost");
+    check_bad(config, peer_echo_tls, server_ctx(&revoked, TLS1_3_VERSION),
+              "certificate verify failed: certificate revoked (expected localhost)");
 }
 
 static void serve_nothing(struct peer *peer, int fd)
@@ -375,7 +422,7 @@ static void check_asked(const char *answer, struct iok_tls_config config, bool r
         assert_int_equal(client.plain, plain);
     } else {
         assert_non_null(strstr(client.err.text, wanted));
-        assert_int_equal(client.err.code, IOK_ETLS);
+        assert_int_equal(client.err.code, strstr(wanted, "not encrypted") != NULL ? IOK_EPROTO : IOK_ETLS);
         assert_false(client.connected);
     }
     client_free(&client);
@@ -448,6 +495,12 @@ static void test_bad_configurations(void **state)
     check_config(config, server.key_file, "key values mismatch");
     config.key_file = encrypted_file;
     check_config(config, encrypted_file, "without a passphrase");
+    config.passphrase = "open barley";
+    check_config(config, encrypted_file, "with this passphrase");
+    config.passphrase = NULL;
+    config.crl_file = junk_file;
+    check_config(config, junk_file, "revoked certificates");
+    config.crl_file = NULL;
     config.cert_file = NULL;
     check_config(config, encrypted_file, "needs a certificate file");
     config = good;
@@ -811,6 +864,7 @@ int main(void)
         cmocka_unit_test(test_verification_off),
         cmocka_unit_test(test_bad_certificates),
         cmocka_unit_test(test_client_certificate),
+        cmocka_unit_test(test_revoked),
         cmocka_unit_test(test_peer_without_tls),
         cmocka_unit_test(test_old_version),
         cmocka_unit_test(test_asked),
