@@ -42,6 +42,7 @@ LIBRARIES = [
     (re.compile(r"uv\.h|uv/.*"), ["src/net/uv"]),
     (re.compile(r"openssl/.*"), ["src/net/tls", "src/base/digest.c", "tests/"]),
     (re.compile(r"ares.*\.h"), ["src/net/dns"]),
+    (re.compile(r"zlib\.h"), ["src/proto/websocket_deflate.c", "tests/"]),
     (re.compile(r"Python\.h|structmember\.h|datetime\.h|frameobject\.h"), ["bindings/python/"]),
     (re.compile(r"cmocka\.h"), ["tests/"]),
     (re.compile(r"stdatomic\.h"), ["src/ring/", "src/base/count.h", "src/base/hist."]),

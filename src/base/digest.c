@@ -15,6 +15,11 @@ bool iok_md5(struct iok_span data, uint8_t out[IOK_MD5_BYTES])
     return EVP_Digest(data.p, data.n, out, NULL, EVP_md5(), NULL) == 1;
 }
 
+bool iok_sha1(struct iok_span data, uint8_t out[IOK_SHA1_BYTES])
+{
+    return EVP_Digest(data.p, data.n, out, NULL, EVP_sha1(), NULL) == 1;
+}
+
 bool iok_hmac_sha256(struct iok_span key, struct iok_span data, uint8_t out[IOK_SHA256_BYTES])
 {
     /* A NULL key means another thing to HMAC than an empty one. */

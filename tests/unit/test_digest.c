@@ -28,6 +28,8 @@ static void test_digests(void **state)
     check_hex(out, sizeof(out), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     assert_true(iok_md5(iok_span_of("abc"), out)); /* RFC 1321 */
     check_hex(out, IOK_MD5_BYTES, "900150983cd24fb0d6963f7d28e17f72");
+    assert_true(iok_sha1(iok_span_of("abc"), out)); /* FIPS 180-4 */
+    check_hex(out, IOK_SHA1_BYTES, "a9993e364706816aba3e25717850c26c9cd0d89d");
     assert_true(iok_hmac_sha256(iok_span_of("Jefe"), iok_span_of("what do ya want for nothing?"), out)); /* RFC 4231 */
     check_hex(out, sizeof(out), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     assert_true(iok_hmac_sha256(iok_span(NULL, 0), iok_span(NULL, 0), out));

@@ -34,9 +34,9 @@ class Interval(postgresql.INTERVAL):
     render_bind_cast = True
 
     @classmethod
-    def adapt_emulated_to_native(cls, impl: Any, **kw: Any) -> Interval:
+    def adapt_emulated_to_native(cls, interval: sqltypes.Interval, **kw: Any) -> Interval:
         """Make it of the generic type."""
-        return cls(precision=impl.second_precision)
+        return cls(precision=interval.second_precision)
 
 
 class _Numbers(sqltypes.NumericCommon):  # type: ignore[type-arg]
