@@ -187,6 +187,58 @@ def test_transactions(connection: postgresql.Connection, db: Postgres) -> None:
     assert [row[0] for row in db.fetch("SELECT a FROM dbapi ORDER BY a")] == [1, 3, 4]
 
 
+def test_tables_that_change(
+    connection: postgresql.Connection, db: Postgres, shared_postgres: PostgresServer
+) -> None:
+    """Statements are prepared, and the server refuses those whose columns have other types than before."""
+    db.execute("CREATE TABLE dbapi_changes (a int)")
+    db.execute("INSERT INTO dbapi_changes VALUES (5)")
+    other = postgresql.connect(shared_postgres.unix_url)
+    cursors = [connection.cursor(), other.cursor()]
+
+    def read() -> list[object]:
+        found = [cursor.execute("SELECT a FROM dbapi_changes").fetchone() for cursor in cursors]
+        return [row and row[0] for row in found]
+
+    def end() -> None:
+        connection.commit()
+        other.commit()
+
+    for _ in range(2):
+        assert read() == [5, 5]
+        end()
+    # By another client: a transaction that begins with the statement does so again.
+    db.execute("ALTER TABLE dbapi_changes ALTER a TYPE text")
+    assert read() == ["5", "5"]
+    end()
+    # By a connection of the module: in the midst of a transaction, too, of any connection.
+    cursors[0].execute("ALTER TABLE dbapi_changes ALTER a TYPE int USING a::int")
+    connection.commit()
+    for cursor in cursors:
+        cursor.execute("SELECT 1")
+    assert read() == [5, 5]
+    end()
+    # Undone, as a whole and in part.
+    for undo in ("SAVEPOINT s", ""):
+        cursors[0].execute(undo or "SELECT 1")
+        cursors[0].execute("ALTER TABLE dbapi_changes ALTER a TYPE text")
+        assert cursors[0].execute("SELECT a FROM dbapi_changes").fetchone() == ("5",)
+        cursors[0].execute("ROLLBACK TO s" if undo else "ROLLBACK")
+        cursors[0].execute("SELECT 1")
+        assert cursors[0].execute("SELECT a FROM dbapi_changes").fetchone() == (5,)
+        end()
+    for kind in ("int", "text"):
+        cursors[0].execute(f"CREATE TABLE dbapi_again (a {kind})")
+        cursors[0].execute("SELECT a FROM dbapi_again")
+        connection.rollback()
+    # Alone.
+    connection.autocommit = other.autocommit = True
+    assert read() == [5, 5]
+    db.execute("ALTER TABLE dbapi_changes ALTER a TYPE text")
+    assert read() == ["5", "5"]
+    other.close()
+
+
 def test_errors(connection: postgresql.Connection, shared_postgres: PostgresServer) -> None:
     cursor = connection.cursor()
     for kind, sql in (

@@ -11,6 +11,7 @@ import decimal
 import enum
 import gc
 import ipaddress
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -384,6 +385,25 @@ def test_a_statement_that_is_cut_off_is_recognized(run: Run) -> None:
         assert connection.scalar(sa.select(1)) == 1
 
     run(body, begin=False)
+
+
+def test_a_server_that_is_killed_and_comes_again() -> None:
+    with PostgresServer() as server:
+        engine = sa.create_engine(url_of(server), pool_size=2)
+        with engine.connect() as idle, engine.connect() as busy:
+            for connection in (idle, busy):
+                connection.exec_driver_sql("SELECT 1")
+            killer = threading.Timer(0, server.kill)
+            killer.start()
+            for connection in (busy, idle):
+                with pytest.raises(exc.DBAPIError) as caught:
+                    connection.exec_driver_sql("SELECT pg_sleep(60)")
+                assert caught.value.connection_invalidated
+            killer.join()
+        server.start()
+        with engine.connect() as connection:
+            assert connection.scalar(sa.select(7)) == 7
+        engine.dispose()
 
 
 def test_an_error_of_the_server_is_no_lost_connection(run: Run) -> None:

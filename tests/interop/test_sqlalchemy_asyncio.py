@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -170,17 +171,33 @@ def test_loops_one_after_the_other(server: PostgresServer) -> None:
         asyncio.run(engine.dispose())
 
 
+def test_a_connection_that_is_forgotten(server: PostgresServer) -> None:
+    async def forget(engine: AsyncEngine) -> Any:
+        connection = await engine.connect()
+        return await connection.scalar(sa.select(sa.func.pg_backend_pid()))
+
+    async def main() -> None:
+        engine = create_async_engine(url_of(server, leases="1"), pool_size=1, max_overflow=0)
+        process = await forget(engine)
+        with pytest.warns(exc.SAWarning, match="garbage collector"):
+            gc.collect()
+        async with engine.connect() as connection:
+            assert await connection.scalar(sa.select(sa.func.pg_backend_pid())) == process
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
 def test_the_lease_itself(server: PostgresServer) -> None:
     async def main() -> None:
         engine = create_async_engine(url_of(server))
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:
             await connection.execute(sa.insert(Order), {"owner": 1})
             raw = await connection.get_raw_connection()
             lease = raw.driver_connection
             assert isinstance(lease, PostgresLease)
-            await lease.copy_records(
-                "sqla_orders", [(i, 2) for i in range(100, 200)], ["id", "owner"]
-            )
+            rows = [(i, 2) for i in range(100, 200)]
+            await lease.copy_records("sqla_orders", rows, columns=["id", "owner"])
             count = sa.select(sa.func.count(Order.id))
             assert await connection.scalar(count) == 101
             await connection.rollback()

@@ -10,6 +10,7 @@ keeps no connection open would make a new one each time.
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import event, pool
@@ -21,8 +22,20 @@ from iokernel.postgres import PostgresError
 from iokernel.postgres_streams import BATCH_ROWS
 from iokernel.sqlalchemy.types import COLSPECS
 
-# The lease is gone, or is another thread's or process's: a new connection helps, this one never.
-_GONE = (errors.Closed, errors.Forked, errors.MaybeExecuted, errors.WrongThread)
+# The lease's connection is lost, or the lease is another thread's or process's: no statement can
+# succeed on it any more. (Not so when one was too large, say, or its deadline has passed.)
+_GONE = frozenset(
+    (
+        "IOK_ECANCELLED",
+        "IOK_ECLOSED",
+        "IOK_EFORKED",
+        "IOK_EPROTO",
+        "IOK_ERESET",
+        "IOK_ESYSTEM",
+        "IOK_ETHREAD",
+        "IOK_ETLS",
+    )
+)
 
 
 class _Context(PGExecutionContext):
@@ -65,7 +78,7 @@ class Dialect(PGDialect):
 
     def retrieve_dbapi_version(self, dbapi: Any) -> Any:
         """Give iokernel's version."""
-        return tuple(int(part) for part in dbapi.__version__.split("."))
+        return tuple(map(int, re.findall(r"\d+", dbapi.__version__)[:3]))
 
     # ---- connections ----------------------------------------------------------------------------
 
@@ -113,13 +126,13 @@ class Dialect(PGDialect):
         return True
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
-        """Whether no statement can succeed on this connection any more."""
+        """Whether the pool has to make a new connection."""
         if connection is not None and connection.closed:
             return True
         cause = e.__cause__ if isinstance(e, Error) else e
         if isinstance(cause, PostgresError):
             return cause.severity in ("FATAL", "PANIC") or cause.sqlstate.startswith("08")
-        return isinstance(cause, _GONE)
+        return isinstance(cause, errors.Error) and cause.code in _GONE
 
     # ---- transactions ---------------------------------------------------------------------------
 

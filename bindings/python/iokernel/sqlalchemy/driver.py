@@ -100,6 +100,9 @@ class Cursor(postgresql.Cursor):
     ) -> tuple[Any, ...]:
         return (operation, *parameters) if parameters else (operation,)
 
+    async def _async_soft_close(self) -> None:
+        """Do nothing: on asyncio SQLAlchemy asks for it when the rows are here."""
+
 
 class ServerCursor(Cursor):
     """A statement whose rows are taken from the server a number at a time, in a transaction."""
