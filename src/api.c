@@ -718,7 +718,7 @@ void iok_cancel(struct iok_call *call)
     }
     call->app |= IOK_APP_CANCEL;
     if ((call->flags & IOK_CALL_SERVE) != 0) {
-        call->serve->unseen = (call->app & IOK_APP_HAND) == 0;
+        call->serve->seen = call->serve->have;
     }
     pushed = iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_CANCEL));
     assert(pushed); /* see port.h */

@@ -258,7 +258,7 @@ static void take_from(struct iok_call *call, struct iok_guest *guest)
     struct iok_error why;
 
     guest->call = NULL;
-    if (guest->state == IOK_GUEST_SERVED && serve->unseen) {
+    if (guest->state == IOK_GUEST_SERVED && serve->serial != serve->seen) {
         guest->request = serve->request;
         serve->request = NULL;
         iok_listener_dispatch_again(guest->listener, guest);

@@ -36,7 +36,7 @@ struct iok_serve {
     struct iok_listener *listener;
     uint64_t charged; /* bytes of its answer that its port was charged with */
     uint64_t have;    /* the serial number of the request that it was given last */
-    bool unseen;      /* of one that was cancelled: a request on its way to it was not taken, and will not be */
+    uint64_t seen;    /* of one that was cancelled: the same then. A later one is on its way, and will not be taken */
     /* the core's */
     alignas(IOK_CACHE_LINE) struct iok_station *station; /* since it was first submitted */
     struct iok_guest *guest;                             /* whose request it has; NULL: none, or that guest is gone */
