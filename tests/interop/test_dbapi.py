@@ -1,9 +1,7 @@
-"""The DB-API module against what PEP 249 says, on a real PostgreSQL."""
+"""The DB-API module on a real PostgreSQL, beyond what PEP 249 says: that is test_dbapi_pep249.py."""
 
 from __future__ import annotations
 
-import datetime
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -17,97 +15,6 @@ def connection(shared_postgres: PostgresServer) -> Iterator[postgresql.Connectio
     made = postgresql.connect(shared_postgres.unix_url)
     yield made
     made.close()
-
-
-def test_globals() -> None:
-    assert (postgresql.apilevel, postgresql.threadsafety, postgresql.paramstyle) == (
-        "2.0",
-        2,
-        "pyformat",
-    )
-    assert issubclass(postgresql.Warning, Exception) and issubclass(postgresql.Error, Exception)
-    for name in ("InterfaceError", "DatabaseError"):
-        assert issubclass(getattr(postgresql, name), postgresql.Error)
-    names = (
-        "DataError",
-        "OperationalError",
-        "IntegrityError",
-        "InternalError",
-        "ProgrammingError",
-        "NotSupportedError",
-    )
-    for name in names:
-        assert issubclass(getattr(postgresql, name), postgresql.DatabaseError)
-        assert getattr(postgresql.Connection, name) is getattr(postgresql, name)
-
-
-def test_constructors() -> None:
-    assert postgresql.Date(2002, 12, 25) == datetime.date(2002, 12, 25)
-    assert postgresql.Time(13, 45, 30) == datetime.time(13, 45, 30)
-    moment = datetime.datetime(2002, 12, 25, 13, 45, 30)
-    assert postgresql.Timestamp(2002, 12, 25, 13, 45, 30) == moment
-    ticks = moment.timestamp()
-    assert postgresql.DateFromTicks(ticks) == moment.date()
-    assert postgresql.TimeFromTicks(ticks) == moment.time()
-    assert postgresql.TimestampFromTicks(ticks) == moment
-    assert postgresql.Binary(b"a\0b") == b"a\0b"
-
-
-def test_description_and_type_objects(connection: postgresql.Connection) -> None:
-    cursor = connection.cursor()
-    assert (cursor.description, cursor.rowcount, cursor.arraysize, cursor.rownumber) == (
-        None,
-        -1,
-        1,
-        None,
-    )
-    cursor.execute(
-        "SELECT 'x'::text AS s, 'x'::bytea AS b, 1 AS n, now() AS d, 1::oid AS r WHERE false"
-    )
-    assert cursor.description is not None
-    assert [column[0] for column in cursor.description] == ["s", "b", "n", "d", "r"]
-    assert {len(column) for column in cursor.description} == {7}
-    kinds = [
-        postgresql.STRING,
-        postgresql.BINARY,
-        postgresql.NUMBER,
-        postgresql.DATETIME,
-        postgresql.ROWID,
-    ]
-    for at, column in enumerate(cursor.description):
-        assert [column[1] == kind for kind in kinds] == [at == i for i in range(5)]
-    assert (cursor.rowcount, cursor.fetchone(), cursor.fetchall(), cursor.fetchmany()) == (
-        0,
-        None,
-        [],
-        [],
-    )
-    cursor.execute("CREATE TEMP TABLE none ()")
-    assert cursor.description is None
-    with pytest.raises(postgresql.Error):
-        cursor.fetchone()
-
-
-def test_fetching(connection: postgresql.Connection) -> None:
-    cursor = connection.cursor()
-    for fetch in (cursor.fetchone, cursor.fetchmany, cursor.fetchall):
-        with pytest.raises(postgresql.ProgrammingError):
-            fetch()
-    cursor.execute("SELECT g FROM generate_series(1, 10) g")
-    assert (cursor.rowcount, cursor.fetchone(), cursor.fetchmany()) == (10, (1,), [(2,)])
-    cursor.arraysize = 3
-    assert (cursor.fetchmany(), cursor.fetchmany(2), cursor.rownumber) == (
-        [(3,), (4,), (5,)],
-        [(6,), (7,)],
-        7,
-    )
-    assert next(cursor) == (8,)
-    assert (list(cursor), cursor.fetchone(), cursor.fetchmany(), cursor.fetchall()) == (
-        [(9,), (10,)],
-        None,
-        [],
-        [],
-    )
 
 
 def test_parameters(connection: postgresql.Connection) -> None:
@@ -273,25 +180,6 @@ def test_closing(shared_postgres: PostgresServer, db: Postgres) -> None:
     for use in (connection.cursor, connection.commit, connection.rollback):
         with pytest.raises(postgresql.Error):
             use()
-
-
-def test_threads_share_a_connection(connection: postgresql.Connection) -> None:
-    wrong: list[object] = []
-
-    def work(number: int) -> None:
-        cursor = connection.cursor()
-        for i in range(50):
-            if cursor.execute("SELECT %s::int", (number * 100 + i,)).fetchall() != [
-                (number * 100 + i,)
-            ]:
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
 
 
 def test_options_by_name(shared_postgres: PostgresServer) -> None:

@@ -40,6 +40,7 @@ from iokernel.dbapi.exceptions import (
 )
 from iokernel.dbapi.placeholders import first_words, native
 from iokernel.dbapi.plans import Plans
+from iokernel.dbapi.transactions import Transactions, Xid
 from iokernel.postgres_steps import ROWS_AT_ONCE
 from iokernel.sync import Postgres
 
@@ -68,6 +69,7 @@ __all__ = [
     "Timestamp",
     "TimestampFromTicks",
     "Warning",
+    "Xid",
     "apilevel",
     "connect",
     "paramstyle",
@@ -91,7 +93,10 @@ class TypeObject:
         self.oids = frozenset(oids)
 
     def __eq__(self, other: object) -> bool:
-        return other is self or other in self.oids
+        return other is self or (isinstance(other, int) and self._has(other))
+
+    def _has(self, oid: int) -> bool:
+        return oid in self.oids
 
     def __hash__(self) -> int:
         return hash(self.oids)
@@ -100,11 +105,18 @@ class TypeObject:
         return self.name
 
 
-STRING = TypeObject("STRING", 18, 19, 25, 1042, 1043)  # "char", name, text, char(n), varchar(n)
+class Rest(TypeObject):
+    """Equal to all other OIDs: whatever its type, the server writes it as text."""
+
+    def _has(self, oid: int) -> bool:
+        return oid not in self.oids
+
+
 BINARY = TypeObject("BINARY", 17)
-NUMBER = TypeObject("NUMBER", 20, 21, 23, 700, 701, 790, 1700)  # with money
+NUMBER = TypeObject("NUMBER", 16, 20, 21, 23, 700, 701, 790, 1700)  # with boolean and money
 DATETIME = TypeObject("DATETIME", 1082, 1083, 1114, 1184, 1186, 1266)  # with interval
 ROWID = TypeObject("ROWID", 26)
+STRING = Rest("STRING", *BINARY.oids, *NUMBER.oids, *DATETIME.oids, *ROWID.oids)
 
 Date = datetime.date
 Time = datetime.time
@@ -156,7 +168,14 @@ def _with_options(url: str, options: dict[str, object]) -> str:
 
 
 def connect(
-    service: str | _core.Client = "postgresql://", *, wait: float = 30.0, **options: object
+    dsn: str | _core.Client = "postgresql://",
+    user: str | None = None,
+    password: str | None = None,
+    host: str | None = None,
+    database: str | None = None,
+    *,
+    wait: float = 30.0,
+    **options: object,
 ) -> Connection:
     """Give a connection to the service of a URL (docs/urls.md), or of a client of iokernel.
 
@@ -166,8 +185,10 @@ def connect(
     It waits so many seconds until one is free (``leases=`` in the URL is the limit). Statements
     have the deadline that ``timeout=`` in the URL says, and without that none.
     """
+    named = {"user": user, "password": password, "host": host, "database": database}
+    options |= {name: value for name, value in named.items() if value is not None}
     try:
-        client, timeout = find(service, options)
+        client, timeout = find(dsn, options)
         lease = _core.Lease(client, roams=True)
         try:
             lease.call("SELECT", timeout=wait)
@@ -190,7 +211,7 @@ def find(service: str | _core.Client, options: dict[str, object]) -> tuple[Postg
     return _client_of(service), None if has_deadline else math.inf
 
 
-class Connection:
+class Connection(Transactions):
     """A session with the server, and its transactions: the first statement begins one."""
 
     Warning = Warning
@@ -205,6 +226,7 @@ class Connection:
     NotSupportedError = NotSupportedError
 
     def __init__(self, client: Postgres, lease: _core.Lease, timeout: float | None) -> None:
+        super().__init__()
         self._client = client
         self._lease = lease
         self._timeout = timeout
@@ -218,23 +240,15 @@ class Connection:
         """Whether close() was called."""
         return self._lease.closed
 
-    @property
-    def autocommit(self) -> bool:
-        """Whether each statement is a transaction of its own. Not to be set within one."""
-        return self._autocommit
-
-    @autocommit.setter
-    def autocommit(self, value: bool) -> None:
-        with self._lock:
-            if self._in_transaction:
-                raise ProgrammingError("autocommit cannot be set within a transaction")
-            self._autocommit = bool(value)
+    def _check_open(self) -> None:
+        if self.closed:
+            raise InterfaceError("the connection was closed")
 
     def _ask(self, commands: list[tuple[Any, ...]]) -> list[list[Any]]:
         """Run statements, in a transaction; all are sent at once, and the first error is raised."""
         with self._lock:
-            if self.closed:
-                raise InterfaceError("the connection was closed")
+            self._check_open()
+            self._check_unprepared()
             begin = not self._autocommit and not self._in_transaction
             try:
                 # Once sent, BEGIN may have been run, so a rollback is due whatever comes of it.
@@ -266,10 +280,6 @@ class Connection:
                 replies = self._call_many(commands)
         return replies
 
-    def _begin(self) -> str:
-        """Give the statement that begins a transaction."""
-        return "BEGIN"
-
     def _call_many(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         return self._lease.call_many(commands, timeout=self._timeout)
 
@@ -293,8 +303,7 @@ class Connection:
 
     def _end(self, sql: str) -> None:
         with self._lock:
-            if self.closed:
-                raise InterfaceError("the connection was closed")
+            self._check_open()
             if not self._in_transaction:
                 return
             try:
@@ -309,21 +318,9 @@ class Connection:
             if reply[3] != sql:
                 raise InternalError("rolled back instead of committed, since a statement failed")
 
-    def commit(self) -> None:
-        """Commit the transaction; without one nothing is done.
-
-        If a statement of it failed there is nothing to commit: it is rolled back, and an error.
-        """
-        self._end("COMMIT")
-
-    def rollback(self) -> None:
-        """Undo what was done in the transaction; without one nothing is done."""
-        self._end("ROLLBACK")
-
     def cursor(self) -> Cursor:
         """Give a new cursor."""
-        if self.closed:
-            raise InterfaceError("the connection was closed")
+        self._check_open()
         return Cursor(self)
 
     def close(self) -> None:
@@ -350,7 +347,7 @@ class Connection:
 
 # ---- cursors ------------------------------------------------------------------------------------
 
-_COUNT = re.compile(r"(?:INSERT \d+|SELECT|UPDATE|DELETE|MERGE|FETCH|MOVE) (\d+)")
+_COUNT = re.compile(r"(?:INSERT \d+|SELECT|UPDATE|DELETE|MERGE|FETCH|MOVE|COPY) (\d+)")
 Column = tuple[str, int, None, None, None, None, None]
 
 
@@ -411,11 +408,11 @@ class Cursor:
         self._check_open()
         self._clear()
         commands = [self._words(operation, parameters) for parameters in seq_of_parameters]
-        count = 0
+        counts = [0]
         for at in range(0, len(commands), ROWS_AT_ONCE):
             for reply in self.connection._ask(commands[at : at + ROWS_AT_ONCE]):
-                count += max(0, _rows_of(reply[3]))
-        self.rowcount = count
+                counts.append(_rows_of(reply[3]))
+        self.rowcount = -1 if min(counts) < 0 else sum(counts)
         return self
 
     def callproc(self, procname: str, parameters: Sequence[Any] = ()) -> Sequence[Any]:
@@ -446,6 +443,25 @@ class Cursor:
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Give all rows that are left."""
         return self._take(None)
+
+    def nextset(self) -> None:
+        """Drop the rows that are left: a statement has one result, so there is never another."""
+        self._check_open()
+        if self.description is None:
+            raise ProgrammingError("no statement was run that gives rows")
+        self._clear()
+
+    def scroll(self, value: int, mode: str = "relative") -> None:
+        """Go so many rows on, or back, or to a row's number; beyond the rows: IndexError."""
+        self._check_open()
+        if self.description is None:
+            raise ProgrammingError("no statement was run that gives rows")
+        if mode not in ("relative", "absolute"):
+            raise ProgrammingError("mode is relative or absolute")
+        at = value + (self._at if mode == "relative" else 0)
+        if not 0 <= at < max(1, len(self._rows)):
+            raise IndexError(f"row {at} of {len(self._rows)}")
+        self._at = at
 
     @property
     def rownumber(self) -> int | None:

@@ -25,7 +25,6 @@ from iokernel.dbapi.exceptions import (
     Warning,  # noqa: A004 (the name is PEP 249's)
     translated,
 )
-from iokernel.postgres import begin_statement
 from iokernel.postgres_streams import BATCH_ROWS, cursor_name
 
 __all__ = [
@@ -58,20 +57,12 @@ REST_ROWS = 10_000
 
 
 class Connection(postgresql.Connection):
-    """A session with the server; its transactions are as its attributes say when they begin."""
-
-    isolation_level: Any = None
-    """In small letters, such as ``"serializable"``; None is the server's default."""
-    readonly = False
-    deferrable = False
+    """A session with the server."""
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction was begun and has not ended."""
         return self._in_transaction
-
-    def _begin(self) -> str:
-        return begin_statement(self.isolation_level, self.readonly, self.deferrable)
 
     def cursor(self, rows: int = 0) -> Cursor:
         """Give a new cursor; with a number of rows one that has no more than these at a time."""
