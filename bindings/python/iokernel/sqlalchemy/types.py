@@ -34,9 +34,7 @@ class Interval(postgresql.INTERVAL):
     render_bind_cast = True
 
     @classmethod
-    def adapt_emulated_to_native(  # type: ignore[override] (as of its base)
-        cls, interval: Any, **kw: Any
-    ) -> Interval:
+    def adapt_emulated_to_native(cls, interval: Any, **kw: Any) -> Interval:  # type: ignore[override]
         """Make it of the generic type."""
         return cls(precision=interval.second_precision)
 
