@@ -68,7 +68,7 @@ def _is_async(config: Any) -> bool:
 
 
 def _has_virtual_columns(config: Any) -> bool:
-    return bool(config.db.dialect.supports_virtual_generated_columns)
+    return bool(getattr(config.db.dialect, "supports_virtual_generated_columns", False))
 
 
 _SOMETIMES = {"async_dialect": _is_async, "computed_columns_virtual": _has_virtual_columns}

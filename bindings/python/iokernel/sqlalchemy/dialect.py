@@ -210,6 +210,7 @@ class AsyncDialect(Dialect):
 
     driver = "iokernel_async"
     is_async = True
+    poolclass = pool.AsyncAdaptedQueuePool
     supports_statement_cache = True
 
     @classmethod

@@ -34,17 +34,17 @@ class Interval(postgresql.INTERVAL):
     render_bind_cast = True
 
     @classmethod
-    def adapt_emulated_to_native(  # type: ignore[override] (as of its base)
-        cls, interval: Any, **kw: Any
-    ) -> Interval:
+    def adapt_emulated_to_native(cls, interval: Any, **kw: Any) -> Interval:  # type: ignore[override]
         """Make it of the generic type."""
         return cls(precision=interval.second_precision)
 
 
-class _Numbers(sqltypes.NumericCommon):  # type: ignore[type-arg]
+class _Numbers:
     """NUMERIC comes as Decimal, floats as float; the program may wish for the other one."""
 
     render_bind_cast = True
+    asdecimal: Any
+    _effective_decimal_return_scale: Any
 
     def bind_processor(self, dialect: Any) -> None:
         """Nothing: both go as they are."""
@@ -62,11 +62,11 @@ class _Numbers(sqltypes.NumericCommon):  # type: ignore[type-arg]
         return None if self.asdecimal else processors.to_float
 
 
-class Numeric(_Numbers, sqltypes.Numeric):  # type: ignore[type-arg]
+class Numeric(_Numbers, sqltypes.Numeric[Any]):
     """As its base says."""
 
 
-class Float(_Numbers, sqltypes.Float):  # type: ignore[type-arg]
+class Float(_Numbers, sqltypes.Float[Any]):
     """As its base says."""
 
 
@@ -98,7 +98,7 @@ def _range_in(value: Any) -> Any:
     return ranges.Range(value.lower, value.upper, bounds=value.bounds)  # type: ignore[arg-type]
 
 
-class SingleRange(ranges.AbstractSingleRangeImpl):  # type: ignore[type-arg]
+class SingleRange(ranges.AbstractSingleRangeImpl[Any]):
     """SQLAlchemy has a class of its own for ranges, and so has iokernel."""
 
     def bind_processor(self, dialect: Any) -> Callable[[Any], Any]:
@@ -110,7 +110,7 @@ class SingleRange(ranges.AbstractSingleRangeImpl):  # type: ignore[type-arg]
         return _range_in
 
 
-class MultiRange(ranges.AbstractMultiRangeImpl):  # type: ignore[type-arg]
+class MultiRange(ranges.AbstractMultiRangeImpl[Any]):
     """Likewise."""
 
     def bind_processor(self, dialect: Any) -> Callable[[Any], Any]:
