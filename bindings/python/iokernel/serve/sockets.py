@@ -100,7 +100,6 @@ def listener_url(fd: int, settings: str, options: Options) -> str:
         "client_ca": options.ssl_ca_certs,
         "health": options.health,
         "proxy": "1" if options.proxy_protocol else None,
-        "trust": options.forwarded_allow_ips,
     }
     query = urlencode({name: value for name, value in given.items() if value}, safe="/:*,")
     return f"{scheme}:?{query}" + (f"&{settings}" if settings else "")
