@@ -141,6 +141,8 @@ class Server:
     def _on_signal(self) -> None:
         if self._end.is_set():
             self._at_once.set()
+        elif self.role.alive_fd < 0:  # else the parent says so
+            log.info("ending")
         self._end.set()
 
     def _watch(self) -> None:

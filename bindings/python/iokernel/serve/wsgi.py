@@ -300,6 +300,8 @@ def run(app: App, options: Options, role: Role) -> int:
     if role.alive_fd < 0:
         log.info("serving %s (WSGI)", ", ".join(listener.name for listener in pool.listeners))
     signals.wait()
+    if role.alive_fd < 0:
+        log.info("ending")
     pool.close()
     end = time.monotonic() + options.graceful_timeout
     while not pool.ended.is_set():
