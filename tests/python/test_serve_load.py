@@ -189,6 +189,6 @@ def test_a_descriptor_that_does_not_listen() -> None:
 
 
 def test_what_the_listener_is_told() -> None:
-    options = Options("x", health="/h", forwarded_allow_ips="10.0.0.1", ssl_certfile="/a b.pem")
+    options = Options("x", health="/h", ssl_certfile="/a b.pem")
     url = listener_url(7, "idle=5s", options)
-    assert url == "https:?fd=7&cert_file=/a+b.pem&health=/h&trust=10.0.0.1&idle=5s"
+    assert url == "https:?fd=7&tls_cert=/a%20b.pem&health=/h&idle=5s"

@@ -156,6 +156,20 @@ static PyObject *wsgi_input(const struct wsgi *self, const struct request *reque
     return input;
 }
 
+/* The kernel found that the last answer cannot be sent as it is; the request is here once more. */
+static PyObject *wsgi_report_refused(struct wsgi *self, const struct iok_error *err)
+{
+    iok_call_array(self->call, 4);
+    iok_call_i64(self->call, 500);
+    iok_call_null(self->call);
+    iok_call_array(self->call, 0);
+    iok_call_static(self->call, "", 0);
+    if (wsgi_submit(self) == 0) {
+        PyErr_SetString(PyExc_ValueError, err->text);
+    }
+    return NULL;
+}
+
 static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
@@ -176,6 +190,10 @@ static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
     struct request request;
     if (taken == 0 || !request_read(&request, self->call)) {
         Py_RETURN_NONE;
+    }
+    struct iok_error err;
+    if (UNLIKELY(iok_call_error(self->call, &err) != 0)) {
+        return wsgi_report_refused(self, &err);
     }
     PyObject *input = wsgi_input(self, &request);
     PyObject *environ = input == NULL ? NULL : environ_of_request(self->constant, &request, self->call, input);

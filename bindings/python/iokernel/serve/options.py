@@ -49,7 +49,6 @@ class Options:
     proxy_protocol: bool = False
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
-    ssl_keyfile_password: str | None = None
     ssl_ca_certs: str | None = None
     log_level: str = "info"
     access_log: bool = False
@@ -190,7 +189,6 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add("--proxy-protocol", action="store_true", help="connections from those begin with its line")
     add("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate chain")
     add("--ssl-keyfile", metavar="FILE", help="its key, if that is not in the same file")
-    add("--ssl-keyfile-password", metavar="TEXT", help="of the key")
     add("--ssl-ca-certs", metavar="FILE", help="ask clients for certificates of these authorities")
 
 

@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 from dataclasses import dataclass, field
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from iokernel.serve.options import DEFAULT_BIND, Options
 
@@ -94,14 +94,13 @@ def listener_url(fd: int, settings: str, options: Options) -> str:
     scheme = "https" if options.ssl_certfile else "http"
     given = {
         "fd": str(fd),
-        "cert_file": options.ssl_certfile,
-        "key_file": options.ssl_keyfile,
-        "key_password": options.ssl_keyfile_password,
-        "client_ca": options.ssl_ca_certs,
+        "tls_cert": options.ssl_certfile,
+        "tls_key": options.ssl_keyfile,
+        "tls_ca": options.ssl_ca_certs,
         "health": options.health,
         "proxy": "1" if options.proxy_protocol else None,
     }
-    query = urlencode({name: value for name, value in given.items() if value}, safe="/:*,")
+    query = urlencode({name: value for name, value in given.items() if value}, safe="/:*,", quote_via=quote)
     return f"{scheme}:?{query}" + (f"&{settings}" if settings else "")
 
 

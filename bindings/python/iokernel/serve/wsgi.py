@@ -216,7 +216,14 @@ class Pool:
     def _run(self, listener: _core.Listener, server: tuple[str, int | None]) -> None:
         try:
             taker = _core.Wsgi(listener, self._environ(server))
-            while (environ := taker.next()) is not None:
+            while True:
+                try:
+                    environ = taker.next()
+                except ValueError as error:  # of the last answer
+                    log.error("an answer was refused, and became a 500: %s", error)
+                    continue
+                if environ is None:
+                    return
                 self._serve(taker, environ)
         except BaseException:
             log.critical("a thread of the pool failed", exc_info=True)
