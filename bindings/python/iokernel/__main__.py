@@ -1,4 +1,4 @@
-"""The command line: ``iokernel demo``, or ``python -m iokernel demo``."""
+"""The command line: ``iokernel serve``, ``iokernel demo``; or ``python -m iokernel ...``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,31 @@ import sys
 
 import iokernel
 
+_COMMANDS = """\
+commands:
+  serve MODULE:APP  serve an ASGI or WSGI application
+  demo              calls on a private Redis and PostgreSQL that are stopped in the middle
+
+iokernel COMMAND --help tells of each
+"""
+
 
 def main(words: list[str] | None = None) -> int:
     """Run one subcommand; give the process's status."""
     parser = argparse.ArgumentParser(
         prog="iokernel",
         description="All network input and output of a process on one thread.",
-        epilog="commands: demo (calls on a private Redis and PostgreSQL, stopped in the middle)",
+        epilog=_COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"iokernel {iokernel.__version__}")
-    parser.add_argument("command", choices=["demo"])
+    parser.add_argument("command", choices=["serve", "demo"])
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="the command's own options")
     args = parser.parse_args(words)
+    if args.command == "serve":
+        from iokernel import serve
+
+        return serve.main(args.rest)
     from iokernel import demo
 
     return demo.main(args.rest)

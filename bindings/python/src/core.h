@@ -12,6 +12,7 @@
  *     Reply: what asyncio awaits                 reply.c
  *     Task: what a Reply resumes at once         task.c
  *     Stream: messages without end               stream.c
+ *     Listener, Asgi, Wsgi: the server's side    serve.h
  *
  * It uses include/iokernel.h only. Everything here runs with the interpreter's lock held, except the few lines between
  * Py_BEGIN_ALLOW_THREADS and Py_END_ALLOW_THREADS, which touch no Python object. The kernel thread runs none of it. */
@@ -301,6 +302,12 @@ int task_wake(PyObject *task, struct py_reply *reply, struct py_port *drain);
 /* Between the tasks that a drain resumes the last stays the loop's current one, as the next soon takes its place. This
  * ends that, before anything else may look. Leaves the current exception as it is. */
 void task_settle(struct py_port *drain);
+/* A Task for coro, which keeps the protocol of coroutines, in a copy of the current context. options is {"loop": loop}.
+ * task_get_type was called before. */
+PyObject *task_make(PyObject *coro, PyObject *loop, PyObject *options);
+/* Its first step: now, in that port's drain, or if that is NULL by the loop. One that has not ended by then is made known
+ * to asyncio. 0, or -1 with an exception for the loop. */
+int task_launch(PyObject *task, struct py_port *drain);
 /* _core.task_type(): the class, made at its first use, as it is a subclass of asyncio's. */
 PyObject *task_get_type(PyObject *module, PyObject *unused);
 

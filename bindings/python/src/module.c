@@ -1,5 +1,5 @@
 /* module.c - iokernel._core: the module, the process-wide kernel, fork and the interpreter's exit. */
-#include "core.h"
+#include "serve.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -277,7 +277,8 @@ static int core_exec(PyObject *module)
     if (core_init_once() < 0 || value_init() < 0 || port_init_type(module) < 0 || reply_init_type(module) < 0 ||
         client_init_types(module) < 0 || lease_init_type(module) < 0 || queue_init_type(module) < 0 ||
         stream_init_type(module) < 0 || command_init(module) < 0 || record_init_types(module) < 0 ||
-        query_init(module) < 0) {
+        query_init(module) < 0 || serve_init_types(module) < 0 || asgi_init_types(module) < 0 ||
+        wsgi_init_type(module) < 0) {
         return -1;
     }
     return PyModule_AddStringConstant(module, "version", iok_version());

@@ -3,7 +3,7 @@
  * A thread's port belongs to the thread state's dictionary and dies with the thread. One that roams belongs to its lease. A loop's port belongs to the
  * loop's reader handle, and to leases and streams on it; it is freed when the loop was closed. A port's C side is used
  * by its owner thread only; what dies elsewhere is buried (port_bury) and reaped by the owner. */
-#include "core.h"
+#include "serve.h"
 
 #define DRAIN_MAX 256 /* completions a wake-up: more starves the loop's other work and gains nothing */
 
@@ -439,7 +439,10 @@ static int port_deliver(struct iok_call *call, struct py_port *drain)
     if (LIKELY(Py_IS_TYPE(user, &reply_type))) {
         return reply_complete((struct py_reply *)user, call, drain);
     }
-    return stream_news(user, call, drain);
+    if (Py_IS_TYPE(user, &stream_type)) {
+        return stream_news(user, call, drain);
+    }
+    return serve_news(user, call, drain);
 }
 
 static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))

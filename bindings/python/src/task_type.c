@@ -39,13 +39,23 @@ static int task_start_eagerly(PyObject *op, struct task *self)
     return done;
 }
 
-static int task_begin(PyObject *op, struct task *self, PyObject *eager)
+static int task_register(PyObject *op)
 {
-    static PyMethodDef step_def = {"task_step", (PyCFunction)(void (*)(void))task_step, METH_FASTCALL, NULL};
     PyObject *registered = PyObject_CallOneArg(from.register_task, op);
     Py_XDECREF(registered);
-    self->step = registered == NULL ? NULL : PyCFunction_New(&step_def, op);
-    if (self->step == NULL) {
+    return registered == NULL ? -1 : 0;
+}
+
+static int task_make_step(PyObject *op, struct task *self)
+{
+    static PyMethodDef step_def = {"task_step", (PyCFunction)(void (*)(void))task_step, METH_FASTCALL, NULL};
+    self->step = PyCFunction_New(&step_def, op);
+    return self->step == NULL ? -1 : 0;
+}
+
+static int task_begin(PyObject *op, struct task *self, PyObject *eager)
+{
+    if (task_register(op) < 0 || task_make_step(op, self) < 0) {
         return -1;
     }
     int now = PyObject_IsTrue(eager);
@@ -118,6 +128,51 @@ static int task_init(PyObject *op, PyObject *args, PyObject *kwargs)
         return -1;
     }
     return task_begin(op, self, eager);
+}
+
+PyObject *task_make(PyObject *coro, PyObject *loop, PyObject *options)
+{
+    static PyObject *none;
+    if (none == NULL && (none = PyTuple_New(0)) == NULL) {
+        return NULL;
+    }
+    PyObject *op = task_type->tp_alloc(task_type, 0);
+    if (op == NULL || task_base->tp_base->tp_init(op, none, options) < 0) {
+        Py_XDECREF(op);
+        return NULL;
+    }
+    struct task *self = task_of(op);
+    self->loop = Py_NewRef(loop);
+    self->coro = Py_NewRef(coro);
+    self->context = PyContext_CopyCurrent();
+    self->log_destroy = true;
+    self->number = ++task_numbers;
+    if (self->context == NULL || task_make_step(op, self) < 0) {
+        self->log_destroy = false;
+        Py_DECREF(op);
+        return NULL;
+    }
+    return op;
+}
+
+int task_launch(PyObject *op, struct py_port *drain)
+{
+    struct task *self = task_of(op);
+    if (drain == NULL) {
+        return task_register(op) < 0 ? -1 : task_soon(self, NULL);
+    }
+    if (PyContext_Enter(self->context) < 0) {
+        return -1;
+    }
+    int done = task_run(op, NULL, drain);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    (void)PyContext_Exit(self->context);
+    if (UNLIKELY(!self->done) && task_register(op) < 0) {
+        PyErr_Clear(); /* then all_tasks() does not have it */
+    }
+    PyErr_Restore(type, value, traceback);
+    return done;
 }
 
 static int task_traverse(PyObject *op, visitproc visit, void *arg)

@@ -1,0 +1,318 @@
+"""A worker that serves a WSGI application (PEP 3333) on a pool of threads.
+
+Each thread has a port of its own and takes one request at a time; the kernel gives a request to
+whichever waits. iokernel._core.Wsgi makes the environ and takes the answer; what PEP 3333 says of
+start_response, write and iterables is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType, TracebackType
+from typing import Any
+
+from iokernel import _core
+from iokernel.serve.asgi import server_of
+from iokernel.serve.log import access, log
+from iokernel.serve.options import Options
+from iokernel.serve.worker import Role
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+BLOCK_BYTES = 65536
+
+
+class FileWrapper:
+    """wsgi.file_wrapper: a file as an iterable of blocks."""
+
+    def __init__(self, file: Any, block_bytes: int = BLOCK_BYTES) -> None:
+        self._file = file
+        self._block_bytes = block_bytes
+        if hasattr(file, "close"):
+            self.close = file.close
+
+    def __iter__(self) -> FileWrapper:
+        return self
+
+    def __next__(self) -> bytes:
+        block: bytes = self._file.read(self._block_bytes)
+        if not block:
+            raise StopIteration
+        return block
+
+
+class Body(io.RawIOBase):
+    """A request's body that comes in parts; io.BufferedReader makes lines and sizes of it."""
+
+    def __init__(self, taker: _core.Wsgi) -> None:
+        self._taker: _core.Wsgi | None = taker
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for bytes; 0 at the body's end."""
+        if not self._rest and self._taker is not None:
+            self._rest = memoryview(self._taker.read())
+        n = min(len(buffer), len(self._rest))
+        buffer[:n] = self._rest[:n]
+        self._rest = self._rest[n:]
+        return n
+
+    def forget(self) -> None:
+        """The request is over: what the application kept of it has ended."""
+        self._taker = None
+        self._rest = memoryview(b"")
+
+
+class Answer:
+    """One request's answer; start_response and write are methods of it."""
+
+    def __init__(self, taker: _core.Wsgi) -> None:
+        self._taker = taker
+        self._head: tuple[int, str, list[tuple[str, str]]] | None = None
+        self.sent = False  # the head has gone out
+
+    @property
+    def status(self) -> int:
+        """0 before start_response."""
+        return self._head[0] if self._head is not None else 0
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """As PEP 3333 has it."""
+        if exc_info is not None:
+            try:
+                if self.sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no cycle through the traceback's frames
+        elif self._head is not None:
+            raise AssertionError("start_response was called twice, and without exc_info")
+        self._head = (*_read_status(status), _check_headers(headers))
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body now."""
+        if type(data) is not bytes:
+            raise TypeError(f"the body must be bytes, not {type(data).__name__}")
+        if not self.sent:
+            self._send_head()
+        if data:
+            self._taker.write(data)
+
+    def _send_head(self) -> None:
+        if self._head is None:
+            raise AssertionError("a body came before start_response was called")
+        self.sent = True
+        self._taker.start(*self._head)
+
+    def run(self, body: Iterable[bytes]) -> None:
+        """Send what the application returned, and end."""
+        if type(body) in (list, tuple) and len(body) == 1 and not self.sent:  # type: ignore[arg-type]
+            data: bytes = body[0]  # type: ignore[index]
+            if type(data) is bytes and self._head is not None:
+                self.sent = True
+                self._taker.answer(*self._head, data)
+                return
+        for data in body:
+            if data or not isinstance(data, bytes):
+                self.write(data)
+        if self.sent:
+            self._taker.end()
+        elif self._head is None:
+            raise AssertionError("the application ended without a call of start_response")
+        else:
+            self.sent = True
+            self._taker.answer(*self._head, b"")
+
+    def fail(self) -> None:
+        """The application failed: 500, or break off what has begun."""
+        if self.sent:
+            self._taker.fail()
+        else:
+            self.sent = True
+            self._head = (500, "Internal Server Error", [("content-type", "text/plain")])
+            self._taker.answer(*self._head, b"Internal Server Error")
+
+
+def _read_status(status: str) -> tuple[int, str]:
+    if type(status) is not str:
+        raise TypeError(f"the status must be a str, not {type(status).__name__}")
+    code, _, reason = status.partition(" ")
+    if len(code) != 3 or not code.isdecimal():
+        raise ValueError(f"the status must be as '200 OK', not {status!r}")
+    return int(code), reason
+
+
+def _check_headers(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    if type(headers) is not list:
+        raise TypeError(f"the headers must be a list, not {type(headers).__name__}")
+    for pair in headers:
+        if type(pair) is not tuple or len(pair) != 2:
+            raise TypeError("each header must be a tuple (name, value)")
+        for text in pair:
+            if type(text) is not str:
+                raise TypeError(f"header {pair[0]!r}: must be str, not {type(text).__name__}")
+    return headers
+
+
+class Pool:
+    """The threads of one worker."""
+
+    def __init__(self, app: App, options: Options, role: Role) -> None:
+        self.app = app
+        self.options = options
+        self.listeners = [_core.Listener(url) for url in role.urls]
+        self._lock = threading.Lock()
+        self.ended = threading.Event()
+        self._running = 0
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(listener, server_of(url)), name=f"wsgi-{n}", daemon=True
+            )
+            for listener, url in zip(self.listeners, role.urls, strict=True)
+            for n in range(options.threads)
+        ]
+
+    def start(self) -> None:
+        """Take requests."""
+        self._running = len(self._threads)
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Take no more; the threads end when nothing is left to answer."""
+        for listener in self.listeners:
+            listener.close(self.options.graceful_timeout)
+
+    def _environ(self, server: tuple[str, int | None]) -> dict[str, Any]:
+        return {
+            "SCRIPT_NAME": self.options.root_path,
+            "SERVER_NAME": server[0],
+            "SERVER_PORT": str(server[1] or ""),
+            "SERVER_SOFTWARE": f"iokernel/{_core.version}",
+            "wsgi.version": (1, 0),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": self.options.threads > 1,
+            "wsgi.multiprocess": self.options.workers > 1,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+
+    def _run(self, listener: _core.Listener, server: tuple[str, int | None]) -> None:
+        try:
+            taker = _core.Wsgi(listener, self._environ(server))
+            while True:
+                try:
+                    environ = taker.next()
+                except ValueError as error:  # of the last answer
+                    log.error("an answer was refused, and became a 500: %s", error)
+                    continue
+                if environ is None:
+                    return
+                self._serve(taker, environ)
+        except BaseException:
+            log.critical("a thread of the pool failed", exc_info=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._running == 0:
+                    self.ended.set()
+
+    def _serve(self, taker: _core.Wsgi, environ: dict[str, Any]) -> None:
+        began = time.perf_counter()
+        answer = Answer(taker)
+        body = None
+        if environ["wsgi.input"] is None:
+            body = Body(taker)
+            environ["wsgi.input"] = io.BufferedReader(body)
+        try:
+            result = self.app(environ, answer.start_response)
+            try:
+                answer.run(result)
+            finally:
+                if hasattr(result, "close"):
+                    result.close()
+        except _core.ClientGone:
+            log.debug("%s: the client has gone", environ["PATH_INFO"])
+        except Exception:
+            log.error(
+                "%s %s: the application failed",
+                environ["REQUEST_METHOD"], environ["PATH_INFO"], exc_info=True,
+            )  # fmt: skip
+            with contextlib.suppress(_core.ClientGone):
+                answer.fail()
+        finally:
+            if body is not None:
+                body.forget()
+        if self.options.access_log:
+            _log_access(environ, answer.status, time.perf_counter() - began)
+
+
+def _log_access(environ: dict[str, Any], status: int, seconds: float) -> None:
+    access.info(
+        '%s:%s "%s %s %s" %d %.1fms',
+        environ.get("REMOTE_ADDR", "-"), environ.get("REMOTE_PORT", ""), environ["REQUEST_METHOD"],
+        environ["REQUEST_URI"], environ["SERVER_PROTOCOL"], status, seconds * 1000,
+    )  # fmt: skip
+
+
+class _Signals:
+    """SIGTERM, and the parent's end, as something to wait for."""
+
+    def __init__(self, role: Role) -> None:
+        self._alive_fd = role.alive_fd
+        self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        if self._alive_fd < 0:
+            signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Nothing: its number is written to the pipe."""
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Tell whether one came within the time."""
+        fds = [self._read_fd] + ([self._alive_fd] if self._alive_fd >= 0 else [])
+        ready, _, _ = select.select(fds, [], [], timeout_s)
+        if self._alive_fd in ready:
+            log.error("the parent process has gone: ending")
+            self._alive_fd = -1
+        elif ready:
+            os.read(self._read_fd, 4096)
+        return bool(ready)
+
+
+def run(app: App, options: Options, role: Role) -> int:
+    """Serve; give the exit status. An Error of the listener if it cannot start."""
+    signals = _Signals(role)
+    pool = Pool(app, options, role)
+    pool.start()
+    role.tell_ready("wsgi")
+    if role.alive_fd < 0:
+        log.info("serving %s (WSGI)", ", ".join(listener.name for listener in pool.listeners))
+    signals.wait()
+    if role.alive_fd < 0:
+        log.info("ending")
+    pool.close()
+    end = time.monotonic() + options.graceful_timeout
+    while not pool.ended.is_set():
+        if signals.wait(0.02) or time.monotonic() >= end:
+            log.warning("requests are cut off")
+            break
+    return 0

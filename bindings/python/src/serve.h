@@ -1,0 +1,152 @@
+/* serve.h - what the files of the server's side share.
+ *
+ *     Listener                 serve.c
+ *     requests as dicts        scope.c      tape -> scope (ASGI), environ (WSGI)
+ *     Asgi: one listener with one application on one event loop
+ *                              asgi.c       takes requests, and the application's coroutines
+ *                              exchange.c   receive() and send() of one request
+ *     Wsgi: one thread's requests
+ *                              wsgi.c
+ *
+ * A serving call is a credit for one request: it is submitted empty, comes back filled, and submitting it again sends the
+ * answer and waits for the next request. */
+#ifndef IOK_PYTHON_SERVE_H
+#define IOK_PYTHON_SERVE_H
+
+#include "core.h"
+
+static inline bool iok_serve_expects_body(const struct iok_call *call)
+{
+    (void)call;
+    return false;
+}
+
+/* ---- listener (serve.c) ------------------------------------------------------------------------------------- */
+
+struct py_listener {
+    PyObject_HEAD
+    struct iok_listener *listener; /* a reference */
+    struct py_port *port;          /* a reference: of the thread that made it */
+    bool closed;
+};
+
+extern PyTypeObject listener_type;
+
+/* ---- requests as Python sees them (scope.c) ------------------------------------------------------------------ */
+
+/* A request's tape, taken apart; borrowed from the call. */
+struct request {
+    struct iok_token method, target, body;
+    int64_t minor;                  /* of the version 1.x */
+    const struct iok_token *fields; /* name, value in turn */
+    uint32_t n_fields;              /* tokens: twice as many as fields */
+    const uint8_t *path, *query;    /* within the target; query: behind the '?' */
+    size_t path_len, query_len;
+};
+
+/* Fills it in; false if the tape is not a request's (which would be a bug). */
+bool request_read(struct request *request, struct iok_call *call);
+
+/* What stays the same from request to request of one ASGI listener. */
+struct scope_base {
+    PyObject *constant;  /* the dict that each scope is a copy of */
+    PyObject *state;     /* of lifespan, copied for each; NULL: none */
+    PyObject *root_path; /* str, and as bytes; NULL: none */
+    PyObject *raw_root;
+};
+
+PyObject *scope_of_request(const struct scope_base *base, const struct request *request, struct iok_call *call);
+/* environ: a copy of constant, filled in; wsgi.input is body, or None if that is NULL. */
+PyObject *environ_of_request(PyObject *constant, const struct request *request, struct iok_call *call, PyObject *body);
+int scope_init(void);
+
+/* ---- ASGI (asgi.c, exchange.c, channel.c) -------------------------------------------------------------------- */
+
+/* Replies that wait for the same event; each looks again for itself when it rings. */
+struct bell {
+    PyObject *one;  /* a Reply: nearly always the only one */
+    PyObject *more; /* a list of further ones */
+};
+
+enum answer_state {
+    ANSWER_NONE,
+    ANSWER_HEAD, /* http.response.start came, and waits for the first part of the body */
+    ANSWER_BODY, /* the head has been sent, and the body goes in parts */
+    ANSWER_DONE,
+};
+
+struct asgi;
+
+/* One request with the application. It is the coroutine that the request's task runs: it calls the application, runs
+ * what that returns, and ends the answer. It outlives its answer as long as the application works on behind it. */
+struct exchange {
+    PyObject_HEAD
+    struct exchange *next, **link; /* of the Asgi's list, which keeps it alive while it runs; NULL: it has ended */
+    struct asgi *asgi;             /* a reference */
+    struct iok_call *call;         /* NULL once the answer is complete, or the client has gone */
+    PyObject *task;                /* a reference while it runs */
+    PyObject *scope;
+    PyObject *coro;             /* the application's; NULL before its first step and after its last */
+    PyObject *headers;          /* of an ANSWER_HEAD: a list or tuple */
+    struct bell received, sent; /* who waits in receive(), in send() */
+    uint64_t began_ns;          /* of the access log; 0: there is none */
+    size_t lent_bytes;          /* in parts that the system has not taken yet */
+    int status;
+    uint8_t answer;  /* enum answer_state */
+    bool body_given; /* receive() has given all of the request's body */
+    bool gone;       /* the client */
+};
+
+struct asgi {
+    PyObject_HEAD
+    struct py_port *port; /* references */
+    struct py_listener *listener;
+    PyObject *app, *on_error, *on_access; /* on_access may be NULL */
+    PyObject *task_options;               /* {"loop": loop} */
+    struct scope_base base;
+    struct exchange *exchanges; /* references */
+    uint32_t busy;              /* of these */
+    struct iok_call **calls;    /* all serving calls */
+    uint32_t n_calls, waiting;  /* of these; how many wait for a request */
+    uint32_t calls_max;
+};
+
+extern PyTypeObject asgi_type, exchange_type;
+
+/* News of a call whose user is an Asgi, an exchange, or a part of an answer. 0 or -1 as reply_end. */
+int serve_news(PyObject *user, struct iok_call *call, struct py_port *drain);
+int asgi_news(struct asgi *asgi, struct iok_call *call, struct py_port *drain);
+int exchange_news(struct exchange *exchange, struct iok_call *call, struct py_port *drain);
+/* An exchange needs its call no more: submits it, with the answer if that is in it, for the next request. 0, or -1 with
+ * an exception; then the call is still the exchange's. */
+int asgi_give_back(struct asgi *asgi, struct iok_call *call);
+/* The call has ended, as the listener was closed: frees it. */
+void asgi_lose(struct asgi *asgi, struct iok_call *call);
+
+struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject *scope);
+/* Has its task run: at once, or by the loop. 0 or -1 as reply_end. */
+int exchange_launch(struct exchange *exchange, struct py_port *drain);
+/* Out of the Asgi's list, which gives its reference back. */
+void exchange_unlink(struct exchange *exchange);
+int exchange_init_type(PyObject *module);
+
+/* receive() and send(), as callables. */
+PyObject *channel_receive(struct exchange *exchange);
+PyObject *channel_send(struct exchange *exchange);
+/* Answers in the application's place, which had not begun to. 0, or -1 with an exception. */
+int channel_answer(struct exchange *exchange, int status, const char *text);
+/* Breaks off a body that has begun. */
+void channel_break(struct exchange *exchange, const char *why);
+int bell_ring(struct bell *bell, struct py_port *drain);
+int bell_traverse(const struct bell *bell, visitproc visit, void *arg);
+void bell_clear(struct bell *bell);
+int channel_init_types(PyObject *module);
+
+int serve_init_types(PyObject *module);
+int asgi_init_types(PyObject *module);
+int wsgi_init_type(PyObject *module);
+
+/* Raised by send() when the client has gone; an OSError, as ASGI has it. */
+extern PyObject *client_gone;
+
+#endif
