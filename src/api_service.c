@@ -77,6 +77,11 @@ const char *iok_service_protocol(const struct iok_service *service)
     return service->proto->name;
 }
 
+uint64_t iok_service_max_reply(const struct iok_service *service)
+{
+    return service->config.max_reply;
+}
+
 void iok_service_stats(struct iok_service *service, struct iok_service_stats *out)
 {
     *out = (struct iok_service_stats){

@@ -193,6 +193,7 @@ http {
     root files;
     location /gone { return 410 "gone"; }
     location /bare { return 204; }
+    location /gzip/ { alias files/; gzip on; gzip_types *; gzip_min_length 100; }
   }
 }
 """

@@ -7,28 +7,28 @@ and iokernel.asyncio.
 
 from __future__ import annotations
 
-import io
 import json as json_module
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from email.message import Message
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import urlencode
+from typing import Any, TypeVar
 
-from iokernel import _core
 from iokernel.errors import Error
+from iokernel.http_coding import CodingError, decoding_of
 
-__all__ = ["Headers", "Response", "StatusError"]
+__all__ = ["CodingError", "Headers", "RedirectError", "Response", "StatusError"]
 
 SCHEMES = ("http", "https")
-Pairs: TypeAlias = Mapping[str, Any] | Iterable[tuple[str, Any]]
-
 H = TypeVar("H", bound="Head")
-
-_USER_AGENT = f"iokernel/{_core.version}"
 
 
 class StatusError(Error):
     """A status from 400 on, by ``Response.raise_for_status()``; ``response`` is what came."""
+
+    response: Head
+
+
+class RedirectError(Error):
+    """An answer leads on, but not to where we can go; ``response`` is that answer."""
 
     response: Head
 
@@ -80,12 +80,18 @@ class Headers(Mapping[str, str]):
 
 
 class Head:
-    """What an answer begins with: ``status``, ``reason``, ``headers``."""
+    """What an answer begins with: ``status``, ``reason``, ``headers``.
 
-    __slots__ = ("_parts",)
+    Of a request that may be redirected ``history`` has the answers that led here, and ``url`` the
+    place that this one came from.
+    """
+
+    __slots__ = ("_parts", "history", "url")
 
     def __init__(self, parts: list[Any]) -> None:
         self._parts = parts
+        self.history: tuple[Head, ...] = ()
+        self.url = ""
 
     @property
     def status(self) -> int:
@@ -126,12 +132,27 @@ class Head:
 class Response(Head):
     """An answer, whole: ``status``, ``reason``, ``headers``, ``body``, ``trailers``."""
 
-    __slots__ = ()
+    __slots__ = ("_body", "_limit")
+
+    def __init__(self, parts: list[Any], limit: int = 0) -> None:
+        """Take a reply; what Content-Encoding says is undone up to limit bytes, or if 0 left so."""
+        super().__init__(parts)
+        self._limit = limit
+        self._body: bytes | None = None
 
     @property
     def body(self) -> bytes:
-        """The body as it came."""
-        return bytes(self._parts[3])
+        """The body, without its Content-Encoding, unless compression=False."""
+        body = self._body
+        if body is None:
+            body = self._parts[3]
+            if self._limit and body and b"content-encoding" in self._parts[2]:
+                decoding = decoding_of(self.headers, self.status, self._limit)
+                if decoding is not None:
+                    body = decoding.feed(body)
+                    decoding.end()
+            self._body = body
+        return bytes(body)
 
     @property
     def trailers(self) -> Headers:
@@ -148,60 +169,3 @@ class Response(Head):
 
     def __repr__(self) -> str:
         return f"<Response {self.status}, {len(self._parts[3])} bytes>"
-
-
-def _pairs(given: Pairs) -> Iterable[tuple[str, Any]]:
-    return given.items() if isinstance(given, Mapping) else given
-
-
-def body_length(source: Any) -> int | None:
-    """Give how many bytes a body in parts has left, if that is known: of a binary file it is."""
-    if isinstance(source, (str, bytes, bytearray, memoryview)):
-        return len(source.encode() if isinstance(source, str) else memoryview(source).cast("B"))
-    if isinstance(source, io.TextIOBase):
-        return None
-    try:
-        here = source.tell()
-        end = source.seek(0, io.SEEK_END)
-        source.seek(here)
-    except (AttributeError, OSError, ValueError):
-        return None
-    return int(end - here)
-
-
-def request_arguments(
-    method: str,
-    target: str,
-    params: Pairs | None,
-    headers: Pairs | None,
-    body: Any,
-    json: Any,
-    expect: bool,
-) -> tuple[list[Any], Any]:
-    """The arguments of ``call()`` for a request; and the body, where it follows in parts."""
-    if params is not None:
-        query = urlencode(list(_pairs(params)), doseq=True)
-        target += ("&" if "?" in target else "?") + query if query else ""
-    fields: list[Any] = []
-    names = set()
-    for name, value in _pairs(headers or ()):
-        fields += (name, value)
-        names.add(name.lower())
-    if json is not None:
-        if body is not None:
-            raise TypeError("a request has body= or json=, not both")
-        body = json_module.dumps(json, separators=(",", ":"))
-        if "content-type" not in names:
-            fields += ("content-type", "application/json")
-    if "user-agent" not in names:
-        fields += ("user-agent", _USER_AGENT)
-    if not expect and (body is None or isinstance(body, (str, bytes, bytearray, memoryview))):
-        return [method, target, body, *fields], None
-    if body is None:
-        raise TypeError("expect= is for a request that has a body")
-    length = body_length(body)
-    if length is not None and "content-length" not in names:
-        fields += ("content-length", length)
-    if expect:
-        fields += ("expect", "100-continue")
-    return [method, target, None, *fields], body

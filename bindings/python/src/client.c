@@ -345,6 +345,12 @@ static PyObject *caller_protocol(PyObject *op, void *Py_UNUSED(closure))
     return PyUnicode_FromString(caller->service == NULL ? "" : iok_service_protocol(caller->service));
 }
 
+static PyObject *caller_max_reply(PyObject *op, void *Py_UNUSED(closure))
+{
+    const struct py_caller *caller = (const struct py_caller *)op;
+    return PyLong_FromUnsignedLongLong(caller->service == NULL ? 0 : iok_service_max_reply(caller->service));
+}
+
 static PyObject *caller_repr(PyObject *op)
 {
     const struct py_caller *caller = (const struct py_caller *)op;
@@ -374,6 +380,7 @@ static PyMemberDef caller_members[] = {
 static PyGetSetDef caller_getset[] = {
     {"url", caller_url, NULL, "The service's URL without password.", NULL},
     {"protocol", caller_protocol, NULL, "The protocol's name, such as 'redis'.", NULL},
+    {"max_reply", caller_max_reply, NULL, "The service's max_reply=, in bytes.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

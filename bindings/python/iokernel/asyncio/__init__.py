@@ -20,13 +20,14 @@ from iokernel.asyncio.http import Http, StreamResponse
 from iokernel.asyncio.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.asyncio.redis import Redis, RedisLease, Subscription, Transaction, Watch
 from iokernel.http import SCHEMES as HTTP_SCHEMES
-from iokernel.http import Headers, Response, StatusError
+from iokernel.http import CodingError, Headers, RedirectError, Response, StatusError
 from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
 
 __all__ = [
     "Client",
+    "CodingError",
     "Headers",
     "Http",
     "Lease",
@@ -38,6 +39,7 @@ __all__ = [
     "Redis",
     "RedisLease",
     "Reply",
+    "RedirectError",
     "Response",
     "StatusError",
     "StreamResponse",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from iokernel import _core
@@ -37,6 +37,22 @@ def task_factory(
     return Task(coro, loop=loop, **options)
 
 
+async def finish(steps: Generator[Any, Any, T]) -> T:
+    """Go through the steps, each an awaitable, to the end."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = await step
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
 class Client(_core.Client):
     """A service of any protocol, for asyncio."""
 
@@ -45,7 +61,10 @@ class Client(_core.Client):
     if TYPE_CHECKING:
 
         def call(
-            self, *args: Argument, timeout: float | None = None, repeatable: bool | None = None
+            self,
+            *args: Argument | None,
+            timeout: float | None = None,
+            repeatable: bool | None = None,
         ) -> Reply[Any]:
             """Send one command, given as its words."""
 
@@ -76,7 +95,10 @@ class Lease(_core.Lease):
     if TYPE_CHECKING:
 
         def call(
-            self, *args: Argument, timeout: float | None = None, repeatable: bool | None = None
+            self,
+            *args: Argument | None,
+            timeout: float | None = None,
+            repeatable: bool | None = None,
         ) -> Reply[Any]:
             """Send one command, given as its words."""
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator
-from typing import Any
+from http.cookiejar import CookieJar
+from typing import TYPE_CHECKING, Any
 
 from iokernel.asyncio.bodies import Exchange
-from iokernel.asyncio.client import Client
-from iokernel.http import Head, Headers, Pairs, Response, request_arguments
+from iokernel.asyncio.client import Client, finish
+from iokernel.http import Head, Headers, Response
+from iokernel.http_coding import Decoding, decoding_of
+from iokernel.http_steps import HttpSteps, Request, RequestOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class StreamResponse(Head):
@@ -18,44 +25,55 @@ class StreamResponse(Head):
     its end, the connection is closed.
     """
 
-    __slots__ = ("_args", "_body", "_client", "_exchange", "_timeout")
+    __slots__ = ("_client", "_decoding", "_exchange", "_request")
 
-    def __init__(self, client: Http, args: list[Any], body: Any, timeout: float | None) -> None:
+    def __init__(self, client: Http, request: Request) -> None:
         super().__init__([])
         self._client = client
-        self._args = args
-        self._body = body
-        self._timeout = timeout
+        self._request = request
         self._exchange: Exchange | None = None
+        self._decoding: Decoding | None = None
 
     async def __aenter__(self) -> StreamResponse:
         if self._exchange is not None:
             raise RuntimeError("the request was sent already")
-        self._exchange = Exchange(
-            self._client, self._args, self._body, parts=True, timeout=self._timeout
-        )
+        request = self._request
         try:
-            self._parts = await self._exchange.next()
+            head = await finish(self._client._follow(request, self._open))
+            if request.compression:
+                limit = self._client.max_reply
+                self._decoding = decoding_of(head.headers, head.status, limit)
         except BaseException:
             self.close()
             raise
+        self._parts, self.history, self.url = head._parts, head.history, head.url
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self.close()
+
+    async def _open(self, client: Http, args: list[Any], body: Any) -> Head:
+        self.close()
+        exchange = Exchange(client, args, body, parts=True, timeout=self._request.timeout)
+        self._exchange = exchange
+        return Head(await exchange.next())
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         if self._exchange is None:
-            raise RuntimeError(
-                "a stream is used in a block: async with web.stream(...) as response"
-            )
-        part: bytes | None = await self._exchange.next()
-        if part is None:
-            raise StopAsyncIteration
-        return part
+            raise RuntimeError("it is used in a block: async with web.stream(...) as response")
+        while True:
+            part: bytes | None = await self._exchange.next()
+            if part is None:
+                if self._decoding is not None:
+                    self._decoding.end()
+                raise StopAsyncIteration
+            if self._decoding is not None:
+                part = self._decoding.feed(part)
+            if part:
+                return part
 
     async def read(self) -> bytes:
         """Give all of the body that is left."""
@@ -72,88 +90,103 @@ class StreamResponse(Head):
             self._exchange.close()
 
 
-class Http(Client):
+class Http(HttpSteps, Client):
     """A web service, for asyncio; ``connect("http://host")`` makes it.
 
     A request goes over one of at most ``connections=`` (64) connections, which are made as they are
     needed and kept while they are. Methods that are idempotent (GET, HEAD, PUT, DELETE, OPTIONS,
     TRACE) are sent again when their connection was lost; ``repeatable=`` says otherwise.
+
+    Attributes, and options of each request: ``redirects`` says how many redirects are followed
+    (0), ``cookies`` is a CookieJar of http.cookiejar or None, and ``compression`` says whether
+    answers may be compressed (True).
     """
 
-    __slots__ = ()
+    __slots__ = ("_others", "compression", "cookies", "redirects")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take what the client is made of; the options of requests are set afterwards."""
+        self.cookies: CookieJar | None = None
+        self.redirects = 0
+        self.compression = True
+        self._others = OrderedDict()
 
     async def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        params: Pairs | None = None,
-        headers: Pairs | None = None,
-        body: Any = None,
-        json: Any = None,
-        expect: bool = False,
-        timeout: float | None = None,
-        repeatable: bool | None = None,
+        self, method: str, target: str, **options: Unpack[RequestOptions]
     ) -> Response:
         """Send a request and give its whole answer, whatever its status.
 
-        ``target`` is the path with its query, escaped; ``params`` are added to the query. ``body``
-        is bytes or text; or a file or an iterator of them, which go out part by part. With
-        ``expect`` the server is asked first whether it wants the body.
+        ``target`` is the path with its query, escaped. Options: ``params`` are added to the query;
+        ``headers``; and one of ``body`` (bytes or text; or a file or an iterator of them, which go
+        out part by part), ``json``, and ``data`` with ``files`` (a form). With ``expect`` the
+        server is asked first whether it wants the body. ``redirects``, ``cookies`` and
+        ``compression`` in place of the client's; ``timeout`` and ``repeatable`` as of call().
         """
-        args, body = request_arguments(method, target, params, headers, body, json, expect)
+        request = Request(self, method, target, **options)
+
+        async def send(client: Http, args: list[Any], body: Any) -> Response:
+            return await client._send(request, args, body)
+
+        if request.jar is None and not request.redirects:
+            return await self._send(request, *request.arguments())
+        response: Response = await finish(self._follow(request, send))
+        return response
+
+    async def _send(self, request: Request, args: list[Any], body: Any) -> Response:
+        limit = self.max_reply if request.compression else 0
         if body is None:
-            return Response(await self.call(*args, timeout=timeout, repeatable=repeatable))
-        exchange = Exchange(self, args, body, parts=False, timeout=timeout)
+            reply = await self.call(*args, timeout=request.timeout, repeatable=request.repeatable)
+            return Response(reply, limit)
+        exchange = Exchange(self, args, body, parts=False, timeout=request.timeout)
         try:
             await exchange.next()
         finally:
             exchange.close()
-        return Response(exchange.result)
+        return Response(exchange.result, limit)
 
-    def stream(
-        self,
-        method: str,
-        target: str,
-        *,
-        params: Pairs | None = None,
-        headers: Pairs | None = None,
-        body: Any = None,
-        json: Any = None,
-        expect: bool = False,
-        timeout: float | None = None,
-    ) -> StreamResponse:
+    def stream(self, method: str, target: str, **options: Unpack[RequestOptions]) -> StreamResponse:
         """Make a request whose answer is taken part by part; the options are those of request().
 
         ``timeout`` is for the answer's head, and then for each part of it.
         """
-        args, body = request_arguments(method, target, params, headers, body, json, expect)
-        return StreamResponse(self, args, body, timeout)
+        return StreamResponse(self, Request(self, method, target, **options))
 
-    async def get(self, target: str, **options: Any) -> Response:
+    def _make(self, url: str) -> Http:
+        return type(self)(url, mode="asyncio")
+
+    def close(self) -> None:
+        """End its calls, close its connections. Any thread; again is harmless."""
+        self._close_others()
+        super().close()
+
+    async def get(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a GET request; the options are those of request()."""
-        return await self.request("GET", target, **options)
+        usual = None if options else self._usual()
+        if usual is None:
+            return await self.request("GET", target, **options)
+        reply = await self.call("GET", target, *usual)
+        return Response(reply, self.max_reply if self.compression else 0)
 
-    async def head(self, target: str, **options: Any) -> Response:
+    async def head(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a HEAD request; the options are those of request()."""
         return await self.request("HEAD", target, **options)
 
-    async def post(self, target: str, **options: Any) -> Response:
+    async def post(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a POST request; the options are those of request()."""
         return await self.request("POST", target, **options)
 
-    async def put(self, target: str, **options: Any) -> Response:
+    async def put(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a PUT request; the options are those of request()."""
         return await self.request("PUT", target, **options)
 
-    async def patch(self, target: str, **options: Any) -> Response:
+    async def patch(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a PATCH request; the options are those of request()."""
         return await self.request("PATCH", target, **options)
 
-    async def delete(self, target: str, **options: Any) -> Response:
+    async def delete(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a DELETE request; the options are those of request()."""
         return await self.request("DELETE", target, **options)
 
-    async def options(self, target: str, **options: Any) -> Response:
-        """Send a OPTIONS request; the options are those of request()."""
+    async def options(self, target: str, **options: Unpack[RequestOptions]) -> Response:
+        """Send an OPTIONS request; the options are those of request()."""
         return await self.request("OPTIONS", target, **options)

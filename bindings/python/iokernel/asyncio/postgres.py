@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from iokernel import _core
 from iokernel._core import Reply
-from iokernel.asyncio.client import Client, Lease
+from iokernel.asyncio.client import Client, Lease, finish
 from iokernel.asyncio.postgres_streams import Cursor, Listener, PostgresStreams
 from iokernel.postgres import (
     Isolation,
@@ -17,7 +17,6 @@ from iokernel.postgres import (
 )
 from iokernel.postgres_prepared import Column, Parameter, describe
 from iokernel.postgres_steps import (
-    Steps,
     TransactionSteps,
     execute_many,
     innermost,
@@ -27,22 +26,6 @@ from iokernel.postgres_streams import BATCH_ROWS
 from iokernel.postgres_types import ALL, BY_NAME, BY_OID, Decoders, learn, set_decoder
 
 T = TypeVar("T")
-
-
-async def finish(steps: Steps[T]) -> T:
-    """Go through the steps, each an awaitable, to the end."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                value = await step
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(value)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 class PostgresQueries:

@@ -12,7 +12,7 @@ from typing import Any, overload
 
 from iokernel import _core
 from iokernel.http import SCHEMES as HTTP_SCHEMES
-from iokernel.http import Headers, Response, StatusError
+from iokernel.http import CodingError, Headers, RedirectError, Response, StatusError
 from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
@@ -23,6 +23,7 @@ from iokernel.sync.redis import Redis, RedisLease, Subscription, Transaction, Wa
 
 __all__ = [
     "Client",
+    "CodingError",
     "Headers",
     "Http",
     "Lease",
@@ -33,6 +34,7 @@ __all__ = [
     "Record",
     "Redis",
     "RedisLease",
+    "RedirectError",
     "Response",
     "StatusError",
     "StreamResponse",

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
+from iokernel.bodies import READ_BYTES
 from iokernel.errors import Error
 
 if TYPE_CHECKING:
     from iokernel.sync.client import Client
-
-READ_BYTES = 65536
-"""What is asked of a file at a time."""
 
 
 def pieces(source: Any) -> Iterator[Any]:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Generator
+from typing import Any, TypeVar
 
 from iokernel import _core
 
 C = TypeVar("C", bound="Client")
 L = TypeVar("L", bound="Lease")
+T = TypeVar("T")
+
+
+def finish(steps: Generator[Any, Any, T]) -> T:
+    """Go through the steps, each a value that is there already, to the end."""
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(step)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 class Client(_core.Client):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from http.cookiejar import CookieJar
+from typing import TYPE_CHECKING, Any
 
-from iokernel.http import Head, Headers, Pairs, Response, request_arguments
+from iokernel.http import Head, Headers, Response
+from iokernel.http_coding import Decoding, decoding_of
+from iokernel.http_steps import HttpSteps, Request, RequestOptions
 from iokernel.sync.bodies import Exchange
-from iokernel.sync.client import Client
+from iokernel.sync.client import Client, finish
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class StreamResponse(Head):
@@ -18,31 +25,38 @@ class StreamResponse(Head):
     its end, the connection is closed.
     """
 
-    __slots__ = ("_args", "_body", "_client", "_exchange", "_timeout")
+    __slots__ = ("_client", "_decoding", "_exchange", "_request")
 
-    def __init__(self, client: Http, args: list[Any], body: Any, timeout: float | None) -> None:
+    def __init__(self, client: Http, request: Request) -> None:
         super().__init__([])
         self._client = client
-        self._args = args
-        self._body = body
-        self._timeout = timeout
+        self._request = request
         self._exchange: Exchange | None = None
+        self._decoding: Decoding | None = None
 
     def __enter__(self) -> StreamResponse:
         if self._exchange is not None:
             raise RuntimeError("the request was sent already")
-        self._exchange = Exchange(
-            self._client, self._args, self._body, parts=True, timeout=self._timeout
-        )
+        request = self._request
         try:
-            self._parts = self._exchange.next()
+            head = finish(self._client._follow(request, self._open))
+            if request.compression:
+                limit = self._client.max_reply
+                self._decoding = decoding_of(head.headers, head.status, limit)
         except BaseException:
             self.close()
             raise
+        self._parts, self.history, self.url = head._parts, head.history, head.url
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _open(self, client: Http, args: list[Any], body: Any) -> Head:
+        self.close()
+        exchange = Exchange(client, args, body, parts=True, timeout=self._request.timeout)
+        self._exchange = exchange
+        return Head(exchange.next())
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -50,10 +64,16 @@ class StreamResponse(Head):
     def __next__(self) -> bytes:
         if self._exchange is None:
             raise RuntimeError("it is used in a block: with web.stream(...) as response")
-        part: bytes | None = self._exchange.next()
-        if part is None:
-            raise StopIteration
-        return part
+        while True:
+            part: bytes | None = self._exchange.next()
+            if part is None:
+                if self._decoding is not None:
+                    self._decoding.end()
+                raise StopIteration
+            if self._decoding is not None:
+                part = self._decoding.feed(part)
+            if part:
+                return part
 
     def read(self) -> bytes:
         """Give all of the body that is left."""
@@ -70,88 +90,101 @@ class StreamResponse(Head):
             self._exchange.close()
 
 
-class Http(Client):
+class Http(HttpSteps, Client):
     """A web service, for plain threads; ``connect("http://host")`` makes it.
 
     A request goes over one of at most ``connections=`` (64) connections, which are made as they are
     needed and kept while they are. Methods that are idempotent (GET, HEAD, PUT, DELETE, OPTIONS,
     TRACE) are sent again when their connection was lost; ``repeatable=`` says otherwise.
+
+    Attributes, and options of each request: ``redirects`` says how many redirects are followed
+    (0), ``cookies`` is a CookieJar of http.cookiejar or None, and ``compression`` says whether
+    answers may be compressed (True).
     """
 
-    __slots__ = ()
+    __slots__ = ("_others", "compression", "cookies", "redirects")
 
-    def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        params: Pairs | None = None,
-        headers: Pairs | None = None,
-        body: Any = None,
-        json: Any = None,
-        expect: bool = False,
-        timeout: float | None = None,
-        repeatable: bool | None = None,
-    ) -> Response:
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take what the client is made of; the options of requests are set afterwards."""
+        self.cookies: CookieJar | None = None
+        self.redirects = 0
+        self.compression = True
+        self._others = OrderedDict()
+
+    def request(self, method: str, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a request and give its whole answer, whatever its status.
 
-        ``target`` is the path with its query, escaped; ``params`` are added to the query. ``body``
-        is bytes or text; or a file or an iterator of them, which go out part by part. With
-        ``expect`` the server is asked first whether it wants the body.
+        ``target`` is the path with its query, escaped. Options: ``params`` are added to the query;
+        ``headers``; and one of ``body`` (bytes or text; or a file or an iterator of them, which go
+        out part by part), ``json``, and ``data`` with ``files`` (a form). With ``expect`` the
+        server is asked first whether it wants the body. ``redirects``, ``cookies`` and
+        ``compression`` in place of the client's; ``timeout`` and ``repeatable`` as of call().
         """
-        args, body = request_arguments(method, target, params, headers, body, json, expect)
+        request = Request(self, method, target, **options)
+
+        def send(client: Http, args: list[Any], body: Any) -> Response:
+            return client._send(request, args, body)
+
+        if request.jar is None and not request.redirects:
+            return self._send(request, *request.arguments())
+        response: Response = finish(self._follow(request, send))
+        return response
+
+    def _send(self, request: Request, args: list[Any], body: Any) -> Response:
+        limit = self.max_reply if request.compression else 0
         if body is None:
-            return Response(self.call(*args, timeout=timeout, repeatable=repeatable))
-        exchange = Exchange(self, args, body, parts=False, timeout=timeout)
+            reply = self.call(*args, timeout=request.timeout, repeatable=request.repeatable)
+            return Response(reply, limit)
+        exchange = Exchange(self, args, body, parts=False, timeout=request.timeout)
         try:
             exchange.next()
         finally:
             exchange.close()
-        return Response(exchange.result)
+        return Response(exchange.result, limit)
 
-    def stream(
-        self,
-        method: str,
-        target: str,
-        *,
-        params: Pairs | None = None,
-        headers: Pairs | None = None,
-        body: Any = None,
-        json: Any = None,
-        expect: bool = False,
-        timeout: float | None = None,
-    ) -> StreamResponse:
+    def stream(self, method: str, target: str, **options: Unpack[RequestOptions]) -> StreamResponse:
         """Make a request whose answer is taken part by part; the options are those of request().
 
         ``timeout`` is for the answer's head, and then for each part of it.
         """
-        args, body = request_arguments(method, target, params, headers, body, json, expect)
-        return StreamResponse(self, args, body, timeout)
+        return StreamResponse(self, Request(self, method, target, **options))
 
-    def get(self, target: str, **options: Any) -> Response:
+    def _make(self, url: str) -> Http:
+        return type(self)(url, mode="sync")
+
+    def close(self) -> None:
+        """End its calls, close its connections. Any thread; again is harmless."""
+        self._close_others()
+        super().close()
+
+    def get(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a GET request; the options are those of request()."""
-        return self.request("GET", target, **options)
+        usual = None if options else self._usual()
+        if usual is None:
+            return self.request("GET", target, **options)
+        reply = self.call("GET", target, *usual)
+        return Response(reply, self.max_reply if self.compression else 0)
 
-    def head(self, target: str, **options: Any) -> Response:
+    def head(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a HEAD request; the options are those of request()."""
         return self.request("HEAD", target, **options)
 
-    def post(self, target: str, **options: Any) -> Response:
+    def post(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a POST request; the options are those of request()."""
         return self.request("POST", target, **options)
 
-    def put(self, target: str, **options: Any) -> Response:
+    def put(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a PUT request; the options are those of request()."""
         return self.request("PUT", target, **options)
 
-    def patch(self, target: str, **options: Any) -> Response:
+    def patch(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a PATCH request; the options are those of request()."""
         return self.request("PATCH", target, **options)
 
-    def delete(self, target: str, **options: Any) -> Response:
+    def delete(self, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a DELETE request; the options are those of request()."""
         return self.request("DELETE", target, **options)
 
-    def options(self, target: str, **options: Any) -> Response:
-        """Send a OPTIONS request; the options are those of request()."""
+    def options(self, target: str, **options: Unpack[RequestOptions]) -> Response:
+        """Send an OPTIONS request; the options are those of request()."""
         return self.request("OPTIONS", target, **options)

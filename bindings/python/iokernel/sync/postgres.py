@@ -14,7 +14,6 @@ from iokernel.postgres import (
 )
 from iokernel.postgres_prepared import Column, Parameter, describe
 from iokernel.postgres_steps import (
-    Steps,
     TransactionSteps,
     execute_many,
     innermost,
@@ -22,21 +21,10 @@ from iokernel.postgres_steps import (
 )
 from iokernel.postgres_streams import BATCH_ROWS
 from iokernel.postgres_types import ALL, BY_NAME, BY_OID, Decoders, learn, set_decoder
-from iokernel.sync.client import Client, Lease
+from iokernel.sync.client import Client, Lease, finish
 from iokernel.sync.postgres_streams import Cursor, Listener, PostgresStreams
 
 T = TypeVar("T")
-
-
-def finish(steps: Steps[T]) -> T:
-    """Go through the steps, each a value that is there already, to the end."""
-    try:
-        step = next(steps)
-        while True:
-            step = steps.send(step)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 class PostgresQueries:
