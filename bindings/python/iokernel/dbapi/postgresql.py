@@ -244,12 +244,12 @@ class Connection(Transactions):
         if self.closed:
             raise InterfaceError("the connection was closed")
 
-    def _ask(self, commands: list[tuple[Any, ...]]) -> list[list[Any]]:
-        """Run statements, in a transaction; all are sent at once, and the first error is raised."""
+    def _ask(self, commands: list[tuple[Any, ...]], *, outside: bool = False) -> list[list[Any]]:
+        """Run statements at once, in a transaction or outside; the first error is raised."""
         with self._lock:
             self._check_open()
             self._check_unprepared()
-            begin = not self._autocommit and not self._in_transaction
+            begin = not (outside or self._autocommit or self._in_transaction)
             try:
                 # Once sent, BEGIN may have been run, so a rollback is due whatever comes of it.
                 self._in_transaction |= begin

@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from iokernel.dbapi.exceptions import InternalError, ProgrammingError
 from iokernel.postgres import Isolation, begin_statement
-
-if TYPE_CHECKING:
-    import threading
 
 __all__ = ["Transactions", "Xid"]
 
@@ -67,7 +64,6 @@ def _quoted(xid: Any) -> str:
 class Transactions:
     """Of a Connection."""
 
-    _lock: threading.RLock
     _in_transaction: bool
     _autocommit: bool
 
@@ -78,7 +74,7 @@ class Transactions:
         self._xid: Xid | None = None
         self._prepared = False
 
-    def _ask(self, commands: list[tuple[Any, ...]]) -> list[list[Any]]:
+    def _ask(self, commands: list[tuple[Any, ...]], *, outside: bool = False) -> list[list[Any]]:
         raise NotImplementedError
 
     def _end(self, sql: str) -> None:
@@ -109,9 +105,8 @@ class Transactions:
 
     @autocommit.setter
     def autocommit(self, value: bool) -> None:
-        with self._lock:
-            self._check_idle("autocommit")
-            self._autocommit = bool(value)
+        self._check_idle("autocommit")
+        self._autocommit = bool(value)
 
     @property
     def isolation_level(self) -> Isolation | None:
@@ -123,9 +118,8 @@ class Transactions:
         level = None if value is None else str(value).lower().replace("_", " ")
         if level is not None and level not in _ISOLATIONS:
             raise ProgrammingError(f"isolation_level is None or one of {', '.join(_ISOLATIONS)}")
-        with self._lock:
-            self._check_idle("isolation_level")
-            self._isolation_level = cast("Isolation | None", level)
+        self._check_idle("isolation_level")
+        self._isolation_level = cast("Isolation | None", level)
 
     @property
     def readonly(self) -> bool:
@@ -134,9 +128,8 @@ class Transactions:
 
     @readonly.setter
     def readonly(self, value: bool) -> None:
-        with self._lock:
-            self._check_idle("readonly")
-            self._readonly = bool(value)
+        self._check_idle("readonly")
+        self._readonly = bool(value)
 
     @property
     def deferrable(self) -> bool:
@@ -145,9 +138,8 @@ class Transactions:
 
     @deferrable.setter
     def deferrable(self, value: bool) -> None:
-        with self._lock:
-            self._check_idle("deferrable")
-            self._deferrable = bool(value)
+        self._check_idle("deferrable")
+        self._deferrable = bool(value)
 
     # ---- the usual ends -------------------------------------------------------------------------
 
@@ -156,15 +148,13 @@ class Transactions:
 
         If a statement of it failed there is nothing to commit: it is rolled back, and an error.
         """
-        with self._lock:
-            self._check_one_phase()
-            self._end("COMMIT")
+        self._check_one_phase()
+        self._end("COMMIT")
 
     def rollback(self) -> None:
         """Undo what was done in the transaction; without one nothing is done."""
-        with self._lock:
-            self._check_one_phase()
-            self._end("ROLLBACK")
+        self._check_one_phase()
+        self._end("ROLLBACK")
 
     def _check_one_phase(self) -> None:
         if self._xid is not None:
@@ -183,34 +173,23 @@ class Transactions:
                 )
         return Xid(format_id, global_transaction_id, branch_qualifier)
 
-    def _ask_outside(self, sql: str, *parameters: Any) -> list[Any]:
-        """Ask without beginning a transaction."""
-        before = self._autocommit
-        self._autocommit = True
-        try:
-            return self._ask([(sql, *parameters)])[0]
-        finally:
-            self._autocommit = before
-
     def tpc_begin(self, xid: Xid) -> None:
         """Begin a transaction that is to end in two phases."""
         _quoted(xid)
-        with self._lock:
-            self._check_idle("tpc_begin()")
-            self._ask_outside(self._begin())
-            self._xid = xid
+        self._check_idle("tpc_begin()")
+        self._ask([(self._begin(),)], outside=True)
+        self._xid = xid
 
     def tpc_prepare(self) -> None:
         """Do the first phase: from then on the server keeps the transaction, whatever comes."""
-        with self._lock:
-            self._check_open()
-            if self._xid is None or self._prepared:
-                raise ProgrammingError("tpc_prepare() goes behind tpc_begin(), and once")
-            reply = self._ask([(f"PREPARE TRANSACTION {_quoted(self._xid)}",)])[0]
-            if reply[3] == "ROLLBACK":
-                self._xid = None
-                raise InternalError("rolled back instead of prepared, since a statement failed")
-            self._prepared = True
+        self._check_open()
+        if self._xid is None or self._prepared:
+            raise ProgrammingError("tpc_prepare() goes behind tpc_begin(), and once")
+        reply = self._ask([(f"PREPARE TRANSACTION {_quoted(self._xid)}",)])[0]
+        if reply[3] == "ROLLBACK":
+            self._xid = None
+            raise InternalError("rolled back instead of prepared, since a statement failed")
+        self._prepared = True
 
     def tpc_commit(self, xid: Xid | None = None) -> None:
         """Commit what was prepared, or all at once; or, by its name, what was left over."""
@@ -221,28 +200,27 @@ class Transactions:
         self._tpc_end("ROLLBACK", xid)
 
     def _tpc_end(self, how: str, xid: Xid | None) -> None:
-        with self._lock:
-            self._check_open()
-            if xid is not None:
-                name = _quoted(xid)
-                self._check_idle(f"tpc_{how.lower()}() with a name")
-                self._ask_outside(f"{how} PREPARED {name}")
-                return
-            if self._xid is None:
-                raise ProgrammingError(f"tpc_{how.lower()}() goes behind tpc_begin()")
-            name, prepared = _quoted(self._xid), self._prepared
-            self._xid, self._prepared = None, False  # if this fails, its name can still be used
-            if prepared:
-                self._ask_outside(f"{how} PREPARED {name}")
-            else:
-                self._end(how)
+        self._check_open()
+        if xid is not None:
+            name = _quoted(xid)
+            self._check_idle(f"tpc_{how.lower()}() with a name")
+            self._ask([(f"{how} PREPARED {name}",)], outside=True)
+            return
+        if self._xid is None:
+            raise ProgrammingError(f"tpc_{how.lower()}() goes behind tpc_begin()")
+        name, prepared = _quoted(self._xid), self._prepared
+        self._xid, self._prepared = None, False  # if this fails, its name can still be used
+        if prepared:
+            self._ask([(f"{how} PREPARED {name}",)], outside=True)
+        else:
+            self._end(how)
 
     def tpc_recover(self) -> list[Xid]:
         """Give the names of all that are prepared in this database, by whomever."""
-        with self._lock:
-            self._check_open()
-            reply = self._ask_outside(
-                "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() "
-                "ORDER BY prepared"
-            )
-            return [Xid.of(row[0]) for row in reply[2]]
+        self._check_open()
+        sql = (
+            "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() "
+            "ORDER BY prepared"
+        )
+        (reply,) = self._ask([(sql,)], outside=True)
+        return [Xid.of(row[0]) for row in reply[2]]
