@@ -152,7 +152,7 @@ class ServerCursor(Cursor):
 
 
 def connect(
-    service: str | _core.Client = "postgresql://", *, wait: float = 30.0, **options: object
+    service: str | _core.Client = "postgresql://", *, wait: float = 30.0, **options: Any
 ) -> Connection:
     """Give a connection, as iokernel.dbapi.postgresql.connect() does."""
     made = postgresql.connect(service, wait=wait, **options)
