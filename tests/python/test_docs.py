@@ -1,7 +1,8 @@
 """Examples in README.md and docs/ that stand behind `<!-- run -->` are run as they stand.
 
 Each runs in a process of its own and must end with status 0. "redis://localhost" in its text is
-replaced by the URL of a private server, which is in the environment as REDIS_URL, too. A comment
+replaced by the URL of a private server, which is in the environment as REDIS_URL, too; likewise
+"postgresql+iokernel://localhost" by one of SQLAlchemy for an empty database. A comment
 `# prints: text` (or `// prints: text`) in an example tells a line that it must print.
 """
 
@@ -14,10 +15,12 @@ import subprocess
 import sys
 
 import pytest
+from kit.postgres import PostgresServer
 from kit.servers import RedisServer
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 BUILD = ROOT / "build/c/src"
+SQLALCHEMY = "postgresql+iokernel://localhost"
 EXAMPLE = re.compile(r"^<!-- run -->\n+```(python|c)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -44,12 +47,25 @@ def compile_c(text: str, directory: pathlib.Path) -> pathlib.Path:
     return program
 
 
+def empty_database(server: PostgresServer) -> str:
+    for sql in ("DROP DATABASE IF EXISTS docs WITH (FORCE)", "CREATE DATABASE docs"):
+        server.psql(sql)
+    return f"postgresql+iokernel://app@/docs?host={server.directory}&port={server.port}"
+
+
 @pytest.mark.parametrize(("language", "text"), examples())
 def test_example(
-    language: str, text: str, shared_redis: RedisServer, tmp_path: pathlib.Path
+    language: str,
+    text: str,
+    shared_redis: RedisServer,
+    request: pytest.FixtureRequest,
+    tmp_path: pathlib.Path,
 ) -> None:
     shared_redis.cli("FLUSHALL")
     text = text.replace("redis://localhost", shared_redis.url)
+    if SQLALCHEMY in text:
+        server = request.getfixturevalue("shared_postgres")
+        text = text.replace(SQLALCHEMY, empty_database(server))
     if language == "c":
         command = [str(compile_c(text, tmp_path))]
     else:
