@@ -170,10 +170,9 @@ struct http1_server {
     struct http1_reader reader;
     uint8_t pending[HTTP1_PENDING_MAX]; /* enum pending; a ring */
     uint32_t first, n_pending;
-    bool streams;     /* the body of the request before comes in parts */
-    bool spoilt;      /* and cannot be read to its end: the answer is the last */
-    bool answers;     /* an answer's body is not complete yet: */
-    bool closes;      /* the connection ends with that answer */
+    bool streams; /* the body of the request before comes in parts */
+    bool answers; /* an answer's body is not complete yet: */
+    bool closes;  /* the connection ends with that answer */
     struct http1_body body;
     bool continues;   /* a 100 is due once the requests before have their answers */
     uint16_t refuses; /* the status of the answer that ends the connection is due then; 0: none */
@@ -212,12 +211,10 @@ static int refuse(struct http1_server *s, struct iok_io *io, int rc)
         return rc;
     s->continues = false;
     s->reader.stage = HTTP1_DEAF;
-    if (s->streams) { /* the program has that request, and answers it */
-        s->streams = false;
-        s->spoilt = true;
-        io->host->cut(io);
-        return 0;
-    }
+    if (s->streams && s->answers) /* half of the program's answer is out */
+        return iok_io_fail(io, IOK_EPROTO, "the rest of a request cannot be read");
+    s->n_pending -= s->streams; /* this is its answer */
+    s->streams = false;
     s->refuses = s->reader.status;
     return write_due(s, io);
 }
@@ -309,8 +306,7 @@ static int server_answer(void *state, struct iok_io *io, const struct iok_token 
     struct http1_answer_frame frame = {.head = (pending & PENDING_HEAD) != 0,
                                        .connect = (pending & PENDING_CONNECT) != 0,
                                        .old = (pending & PENDING_OLD) != 0,
-                                       .close = (pending & PENDING_LAST) != 0 || io->last || s->spoilt ||
-                                                (s->streams && !io->parts),
+                                       .close = (pending & PENDING_LAST) != 0 || io->last || (s->streams && !io->parts),
                                        .parts = io->parts};
     if (s->n_pending == 0)
         return iok_io_fail(io, IOK_EINVAL, "there is no request to answer");
@@ -331,7 +327,7 @@ static int server_body(void *state, struct iok_io *io, struct iok_span bytes, en
     int rc = http1_write_piece(io, &s->body, bytes, what == IOK_BODY_END);
     if (rc != 0 || what != IOK_BODY_END)
         return rc;
-    s->closes |= s->streams || s->spoilt; /* the client still sends what nobody wants */
+    s->closes |= s->streams; /* the client still sends what nobody wants */
     return end_answer(s, io);
 }
 

@@ -88,7 +88,7 @@ struct http1_reader {
     bool has_length, chunked, close, keep_alive, expects, has_host;
     bool head, connect; /* the request's method; of a reply, that which it answers */
     bool blank_line;    /* one before the request line was passed over */
-    bool parts;         /* taken in parts: head, pieces of the body, and the trailer as the reply (request: last part) */
+    bool parts; /* taken in parts: head, pieces of the body, and the trailer as the reply (request: last part) */
     uint8_t minor;
     uint16_t status; /* of the reply; of a request that cannot be read, what to answer */
     uint16_t n_interim;
@@ -122,10 +122,10 @@ static inline bool http1_persists(const struct http1_reader *r)
 
 /* A body that follows in pieces. */
 struct http1_body {
-    bool open;    /* there is more to come */
-    bool chunked; /* it goes in chunks */
-    bool to_end;  /* it ends with the connection */
-    bool mute;    /* of an answer that has none: what the program gives is dropped */
+    bool open;     /* there is more to come */
+    bool chunked;  /* it goes in chunks */
+    bool to_end;   /* it ends with the connection */
+    bool mute;     /* of an answer that has none: what the program gives is dropped */
     uint64_t left; /* else: bytes of its length that have not come */
 };
 

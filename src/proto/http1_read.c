@@ -493,7 +493,8 @@ static ptrdiff_t read_chunk(struct http1_reader *r, struct iok_io *io, struct io
     r->extension_bytes += (uint32_t)extension;
     if (r->extension_bytes > HTTP1_EXTENSION_BYTES_MAX)
         return iok_io_fail(io, IOK_ELIMIT, "more than %u bytes of chunk extensions", HTTP1_EXTENSION_BYTES_MAX);
-    if (r->left > io->max_reply && !r->parts) /* before its first byte came, and before sums can overflow */
+    if (r->left > io->max_reply &&
+        (r->server || !r->parts)) /* before its first byte came, and before sums can overflow */
         return too_large(r, io);
     r->stage = r->left > 0 ? HTTP1_CHUNK_DATA : HTTP1_TRAILERS;
     if (r->left == 0) {

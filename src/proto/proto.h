@@ -79,7 +79,7 @@ enum iok_msg_flags {
     IOK_MSG_AGAIN =
         8, /* with REJECTED: and it will do so now, if asked again; the host does, if no lease holds the order */
     IOK_MSG_HEAD = 16, /* of a server: a request whose body comes by begin_part, and ends by a part with LAST */
-    IOK_MSG_DROP = 4, /* begun but not to be delivered: a server's part that could not read it to its end */
+    IOK_MSG_DROP = 4,  /* begun but not to be delivered: a server's part that could not read it to its end */
 };
 
 #define IOK_CANCEL_BYTES_MAX 512u
@@ -117,8 +117,6 @@ struct iok_host {
     void (*closing)(struct iok_io *io);
     /* Optional, of servers: the head of the request that is open was read, and its body follows. */
     void (*head)(struct iok_io *io);
-    /* Optional, of servers: the body that comes in parts will not be complete: it cannot be read further. */
-    void (*cut)(struct iok_io *io);
     /* For nonces. It may be the generator of the host's jitter: do not show its values to a peer as they are. */
     uint64_t (*random)(struct iok_io *io);
 };
