@@ -365,16 +365,18 @@ static void on_closed(void *owner, const struct iok_error *err)
 {
     struct iok_conn *conn = owner;
     struct iok_error orderly;
+    int rc;
 
     iok_core_look_at_clock(conn->service->core);
     conn->link = NULL;
     if (err->code == 0 && usable(conn->state) && conn->service->proto->eof != NULL) {
         conn->arrived_at = conn->service->core->now;
-        if (conn->service->proto->eof(conn->codec, &conn->io) == 0) {
-            iok_err(&orderly, 0, "the server closed the connection");
-            iok_conn_close(conn, &orderly);
-        } else {
+        rc = conn->service->proto->eof(conn->codec, &conn->io);
+        if (rc < 0) {
             close_with_io(conn);
+        } else {
+            iok_err(&orderly, rc > 0 ? IOK_ERESET : 0, "the server closed the connection");
+            iok_conn_close(conn, &orderly);
         }
         return;
     }
@@ -394,6 +396,55 @@ static const struct iok_link_events link_events = {
     .writable = on_writable,
     .closed = on_closed,
 };
+
+/* Of one that is raw: the peer's side has ended, and perhaps ours. */
+static void both_ended(struct iok_conn *conn)
+{
+    struct iok_error orderly;
+    int rc;
+
+    conn->arrived_at = conn->service->core->now;
+    rc = conn->service->proto->eof(conn->codec, &conn->io);
+    if (rc < 0) {
+        close_with_io(conn);
+    } else if (rc == 0) {
+        iok_err(&orderly, 0, "both sides have ended");
+        iok_conn_close(conn, &orderly);
+    }
+}
+
+static void on_ended(void *owner)
+{
+    struct iok_conn *conn = owner;
+
+    iok_core_look_at_clock(conn->service->core);
+    conn->ended = true;
+    if (!conn->shuts) { /* else when the last of ours is out */
+        both_ended(conn);
+    }
+}
+
+static const struct iok_link_events raw_events = {
+    .connected = on_connected,
+    .read_space = on_read_space,
+    .arrived = on_arrived,
+    .writable = on_writable,
+    .ended = on_ended,
+    .closed = on_closed,
+};
+
+void iok_conn_raw(struct iok_conn *conn, struct iok_call *call)
+{
+    struct iok_core *core = conn->service->core;
+
+    if (call != NULL) { /* there may be silence for as long as the two like */
+        iok_timer_stop(&core->wheel, &call->deadline);
+        call->deadline_ns = 0;
+    }
+    conn->raw = true;
+    conn->service->n_raw++;
+    core->net->ops->adopt(conn->link, &raw_events, conn);
+}
 
 /* ---- opening, sending, closing ---- */
 
@@ -604,6 +655,13 @@ void iok_conn_flush(struct iok_conn *conn)
     }
     stamp_sent(conn, core->now);
     iok_body_sent(conn);
+    if (conn->shuts && iok_out_pending(&conn->out) == 0 && conn->link != NULL) {
+        conn->shuts = false;
+        core->net->ops->shut(conn->link);
+        if (conn->ended) {
+            both_ended(conn);
+        }
+    }
 }
 
 /* Something of it was used up, or given to the program, that a repeat would lack or bring twice. */
@@ -652,6 +710,7 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
         return;
     }
     iok_conn_set_state(conn, IOK_CONN_CLOSED);
+    service->n_raw -= conn->raw;
     if (iok_node_linked(&conn->dirty_node)) {
         iok_list_remove(&conn->dirty_node);
     }

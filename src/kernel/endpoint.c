@@ -581,7 +581,8 @@ static bool is_by_need(const struct iok_service *service)
 /* How many connections for shared calls there should be. */
 static uint64_t count_wanted(const struct iok_service *service)
 {
-    uint64_t max = service->config.connections, needed = service->n_pending;
+    uint64_t max = service->config.connections;
+    uint64_t needed = service->n_pending > service->n_raw ? service->n_pending - service->n_raw : 0;
 
     if (!is_by_need(service)) {
         return max;

@@ -379,6 +379,21 @@ static void host_closing(struct iok_io *io)
     iok_conn_retire(conn_of(io));
 }
 
+static void host_raw(struct iok_io *io, uint64_t seq)
+{
+    struct iok_conn *conn = conn_of(io);
+
+    iok_conn_raw(conn, iok_flight_at(conn, seq)->call);
+}
+
+static void host_shut(struct iok_io *io)
+{
+    struct iok_conn *conn = conn_of(io);
+
+    conn->shuts = true;
+    iok_conn_dirty(conn);
+}
+
 static uint64_t host_random(struct iok_io *io)
 {
     struct iok_net *net = conn_of(io)->service->core->net;
@@ -396,5 +411,7 @@ const struct iok_host iok_conn_host = {
     .ready = host_ready,
     .role = host_role,
     .closing = host_closing,
+    .raw = host_raw,
+    .shut = host_shut,
     .random = host_random,
 };

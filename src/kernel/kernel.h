@@ -160,7 +160,8 @@ struct iok_service {
     struct iok_list lease_wait;                         /* leases that wait for a connection */
     struct iok_list conns;                              /* all, in the order they were opened */
     uint32_t n_pending, n_inflight, n_shared, n_leased; /* pending: queued, waiting for a lease, or in flight */
-    uint64_t pending_bytes;                             /* arguments of these calls */
+    uint32_t n_raw;         /* connections that are raw: of in flight, these need no other */
+    uint64_t pending_bytes; /* arguments of these calls */
     struct iok_budget retry_budget;
 
     struct iok_endpoint *endpoints; /* in the URL's order, which is that of preference */
@@ -213,6 +214,9 @@ struct iok_conn {
     bool blocked;            /* send accepted less than all */
     bool read_paused;
     bool pinged; /* a ping is under way */
+    bool raw;    /* its call and the peer talk of something else by now: iok_conn_raw */
+    bool shuts;  /* nothing follows what is in out, and the peer is to be told so */
+    bool ended;  /* the peer sends no more, and may still read */
     struct iok_lease *lease;
     struct iok_call *stream;    /* where pushes go */
     struct iok_message *notice; /* pushes are being dropped: what will tell the program how many; else NULL */
@@ -384,6 +388,8 @@ void iok_conn_free(struct iok_conn *conn);
 /* The caller of this flight went away: its reply will be swallowed. */
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call);
 void iok_conn_resume(struct iok_conn *conn);
+/* It is the call's alone from now on, bytes in both directions: host->raw. call NULL: that has gone away. */
+void iok_conn_raw(struct iok_conn *conn, struct iok_call *call);
 struct iok_target iok_conn_target(const struct iok_conn *conn, const struct iok_address *addresses, uint32_t n);
 /* In state RESETTING, with nothing under way any more: to READY, by the codec's reset if it is needed. */
 void iok_conn_clean(struct iok_conn *conn);

@@ -76,7 +76,7 @@ struct iok_link_events {
     void (*arrived)(void *owner, size_t n);
     /* send accepted less than all before, and may accept more now. */
     void (*writable)(void *owner);
-    /* Optional, of accepted links: the peer sends no more, but may still read. Without it that is closed, with 0. */
+    /* Optional: the peer sends no more, but may still read. Without it that is closed, with 0. */
     void (*ended)(void *owner);
     /* The end: err->code is IOK_EREFUSED, IOK_ECONNECT, IOK_ETLS, IOK_EPROTO (bytes that are not encrypted before TLS),
      * IOK_ERESET, or 0 when the peer closed in an orderly way. The link is dead; the core must not use it again, nor call close. */
@@ -137,7 +137,7 @@ struct iok_net_ops {
                                void *owner, struct iok_error *err);
     void (*want_accept)(struct iok_door *door, bool on); /* on at first */
     void (*stop)(struct iok_door *door);                 /* no events follow */
-    /* Within accepted: who is told about the link. */
+    /* Within accepted: who is told about the link. Later: who is from now on, by the same owner or another. */
     void (*adopt)(struct iok_link *link, const struct iok_link_events *events, void *owner);
     /* Nothing more will be sent, and the peer is told so. Events go on. */
     void (*shut)(struct iok_link *link);

@@ -8,7 +8,8 @@
  *     array 5:  i64 status   bytes reason   array 2n: bytes name, bytes value ...   bytes body   array: its trailer
  *
  * In parts it is array 3: status, reason, fields; then any number of bytes; and the trailer's array as the reply proper.
- * A body that follows in parts goes in chunks, unless the fields have a Content-Length.
+ * A body that follows in parts goes in chunks, unless the fields have a Content-Length. Behind a 101 both are plain bytes,
+ * of which an empty part is the end.
  *
  * A server's request is array 6: method, target, i64 minor version, fields, body, trailer; its answer is as a reply.
  * Names of fields are in small letters.
@@ -40,21 +41,33 @@ static int client_encode(void *state, struct iok_io *io, const struct iok_token 
                          struct iok_flight *flight)
 {
     struct http1_client *c = state;
-    struct http1_request_frame frame = {.body = (flight->host & IOK_FLIGHT_BODY) != 0};
+    bool body = (flight->host & IOK_FLIGHT_BODY) != 0;
+    struct http1_request_frame frame = {.body = body, .raw = body && (flight->host & IOK_FLIGHT_PARTS) != 0};
     int rc = http1_write_request(io, args, n, &frame);
     if (rc != 0)
         return rc;
     c->body = frame.follows;
     flight->tag = frame.tag;
-    if (frame.body)
+    if (body && (frame.tag & HTTP1_REQUEST_UPGRADE) == 0)
         flight->host |= frame.expects ? IOK_FLIGHT_SOON : IOK_FLIGHT_GO;
     return 0;
+}
+
+static int raw_body(struct http1_client *c, struct iok_io *io, struct iok_span bytes, bool end)
+{
+    iok_out_refer(io->out, bytes);
+    c->body.open = !end;
+    if (end)
+        io->host->shut(io);
+    return io->out->error != 0 ? iok_io_fail(io, IOK_ENOMEM, "out of memory for bytes to send") : 0;
 }
 
 static int client_body(void *state, struct iok_io *io, uint64_t seq, struct iok_span bytes, enum iok_body what)
 {
     struct http1_client *c = state;
     (void)seq; /* there is but one */
+    if (c->reader.stage == HTTP1_RAW)
+        return raw_body(c, io, bytes, what == IOK_BODY_END);
     return http1_write_piece(io, &c->body, bytes, what == IOK_BODY_END);
 }
 
@@ -68,6 +81,28 @@ static int end_reply(struct http1_client *c, struct iok_io *io)
         c->reader.stage = HTTP1_DEAF;
         io->host->closing(io);
     }
+    return io->host->end(io, IOK_MSG_LAST);
+}
+
+/* RFC 9110, 7.8: from here on the connection is the program's, in both directions. */
+static int begin_raw(struct http1_client *c, struct iok_io *io)
+{
+    c->body.open = true;
+    io->host->raw(io, IOK_SEQ_HEAD);
+    return io->host->go(io, IOK_SEQ_HEAD);
+}
+
+/* The peer's side has ended: an empty part says so. With ours, the call ends. */
+static int end_raw(struct http1_client *c, struct iok_io *io)
+{
+    if (c->body.open) {
+        iok_tape_copy(io->host->begin_part(io, IOK_SEQ_HEAD), IOK_BYTES, 0, iok_span(NULL, 0));
+        int rc = io->host->end(io, 0);
+        return rc != 0 ? rc : 1;
+    }
+    iok_tape_head(io->host->begin_reply(io, IOK_SEQ_HEAD), IOK_ARRAY, 0);
+    c->reader.stage = HTTP1_DEAF;
+    io->host->closing(io);
     return io->host->end(io, IOK_MSG_LAST);
 }
 
@@ -86,7 +121,7 @@ static ptrdiff_t client_feed(void *state, struct iok_io *io, struct iok_span in)
         if (n < 0)
             return n;
         used += (size_t)n;
-        int rc = event == HTTP1_COMPLETE ? end_reply(c, io) : 0;
+        int rc = event == HTTP1_COMPLETE ? end_reply(c, io) : event == HTTP1_SWITCH ? begin_raw(c, io) : 0;
         if (rc != 0)
             return rc;
         if (event == HTTP1_MORE)
@@ -98,6 +133,8 @@ static ptrdiff_t client_feed(void *state, struct iok_io *io, struct iok_span in)
 static int client_eof(void *state, struct iok_io *io)
 {
     struct http1_client *c = state;
+    if (c->reader.stage == HTTP1_RAW)
+        return end_raw(c, io);
     if (http1_read_end(&c->reader, io)) {
         int rc = iok_tape_error(io->tape);
         if (rc != 0)
@@ -141,6 +178,10 @@ static void client_classify(const struct iok_token *args, size_t n, struct iok_c
 {
     struct iok_span method = method_of(args, n);
     *out = (struct iok_class){.flags = is_idempotent(method) ? IOK_CLASS_REPEATABLE : 0};
+    for (size_t i = 3; i + 1 < n; i += 2)
+        if (args[i].len == 7 && iok_span_eq_nocase(iok_token_span(&args[i]), "upgrade"))
+            *out = (struct iok_class){.flags = IOK_CLASS_NEEDS_LEASE | IOK_CLASS_DIRTY,
+                                      .why = "Upgrade makes the connection another protocol's, and needs a lease"};
     if (iok_span_eq(method, iok_span_of("CONNECT")))
         *out = (struct iok_class){.flags = IOK_CLASS_FORBIDDEN, .why = "CONNECT makes the connection a tunnel"};
 }

@@ -77,6 +77,7 @@ enum http1_stage {
     HTTP1_CHUNK_DATA,
     HTTP1_CHUNK_END, /* before the CR LF behind its data */
     HTTP1_TRAILERS,
+    HTTP1_RAW,  /* behind a 101: bytes of another protocol */
     HTTP1_DEAF, /* nothing more is read: all further bytes are dropped */
 };
 
@@ -106,6 +107,7 @@ enum http1_event {
     HTTP1_MORE,     /* all bytes but those of an unfinished line were used, and more are needed */
     HTTP1_HEAD,     /* a head was read, and a body follows */
     HTTP1_COMPLETE, /* a message was read, and is to be ended by the caller, who then calls http1_next */
+    HTTP1_SWITCH,   /* the head of a 101 was read, and given out: what follows are bytes, in parts */
 };
 
 /* Reads until there is an event; begins messages. Returns bytes used, or an error. */
@@ -139,12 +141,14 @@ struct http1_answer_frame {
     struct http1_body follows;
 };
 
-#define HTTP1_REQUEST_HEAD 1u  /* tag of a flight: its reply has no body */
-#define HTTP1_REQUEST_CLOSE 2u /* the request says that it is the last */
+#define HTTP1_REQUEST_HEAD 1u    /* tag of a flight: its reply has no body */
+#define HTTP1_REQUEST_CLOSE 2u   /* the request says that it is the last */
+#define HTTP1_REQUEST_UPGRADE 4u /* it asks for another protocol */
 
 /* What a request asks for. */
 struct http1_request_frame {
     bool body;    /* given by the caller: a body follows */
+    bool raw;     /* given by the caller: the reply comes in parts, too, so an Upgrade is possible */
     bool expects; /* 100-continue */
     struct http1_body follows;
     uint32_t tag;

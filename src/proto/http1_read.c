@@ -7,6 +7,7 @@
  *                      +-> LENGTH -> (complete)
  *                      +-> TO_END -> (complete by the connection's end)
  *                      +-> CHUNK -> CHUNK_DATA -> CHUNK_END -> CHUNK ... -> TRAILERS -> (complete)
+ *                      +-> RAW                                   behind a 101
  *
  * A line is used up once its end is there; so what is left unused is at most one line (of a reply, a field with its
  * continuations and one octet, which tells whether there are more). A line that cannot be read is refused when its end
@@ -181,13 +182,16 @@ static int start_reply(struct http1_reader *r, struct iok_io *io, struct iok_spa
     r->minor = (uint8_t)start.minor;
     r->status = (uint16_t)start.status;
     r->interim = start.status < 200;
-    if (start.status == 101) /* RFC 9110, 15.2.2: only if asked for, and we do not ask */
-        return bad(r, io, 101, "the server changes the protocol (101), which nobody asked for");
+    const struct iok_flight *flight = io->host->flight(io, IOK_SEQ_HEAD);
+    if (start.status == 101) { /* RFC 9110, 15.2.2: only if asked for */
+        if ((flight->tag & HTTP1_REQUEST_UPGRADE) == 0 || start.minor == 0)
+            return bad(r, io, 101, "the server changes the protocol (101), which nobody asked for");
+        r->interim = false;
+    }
     if (r->interim && ++r->n_interim > HTTP1_INTERIM_MAX)
         return iok_io_fail(io, IOK_ELIMIT, "more than %u interim replies", HTTP1_INTERIM_MAX);
     if (r->interim)
         return 0;
-    const struct iok_flight *flight = io->host->flight(io, IOK_SEQ_HEAD);
     r->head = (flight->tag & HTTP1_REQUEST_HEAD) != 0;
     r->close |= (flight->tag & HTTP1_REQUEST_CLOSE) != 0;
     r->no_body = r->head || start.status == 204 || start.status == 304; /* RFC 9112, 6.3, 1 */
@@ -430,6 +434,12 @@ static int end_head(struct http1_reader *r, struct iok_io *io, enum http1_event 
     if (r->interim)
         return end_interim(r, io);
     iok_tape_patch(io->tape, r->fields_at, 2 * r->n_fields);
+    if (!r->server && r->status == 101) {
+        int kept = check_tape(r, io);
+        r->stage = HTTP1_RAW;
+        *event = HTTP1_SWITCH;
+        return kept != 0 ? kept : end_part(r, io);
+    }
     if (r->chunked && (r->has_length || r->minor == 0))
         return bad(r, io, 400,
                    r->has_length ? "both Content-Length and Transfer-Encoding"
@@ -551,6 +561,7 @@ static ptrdiff_t step(struct http1_reader *r, struct iok_io *io, struct iok_span
     case HTTP1_LENGTH:
         return read_length(r, io, in, event);
     case HTTP1_TO_END:
+    case HTTP1_RAW:
         return read_to_end(r, io, in);
     case HTTP1_CHUNK:
         return read_chunk(r, io, in);

@@ -18,6 +18,7 @@ struct given {
     size_t n;
     size_t bytes; /* on the wire */
     bool host, authorization, length, chunked, close, date;
+    bool upgrade, says_upgrade; /* the field, and the option of Connection that belongs to it */
     uint64_t length_value;
 };
 
@@ -57,13 +58,12 @@ static int take_length(struct iok_io *io, struct given *given, struct iok_span v
     return 0;
 }
 
-static int take_connection(struct iok_io *io, struct given *given, struct iok_span value)
+static int take_connection(struct given *given, struct iok_span value)
 {
     struct iok_span option;
     while (http1_list_next(&value, &option)) {
         given->close |= iok_span_eq_nocase(option, "close");
-        if (iok_span_eq_nocase(option, "upgrade"))
-            return iok_io_fail(io, IOK_EUNSAFE, "a change of the protocol (Upgrade) is not possible here");
+        given->says_upgrade |= iok_span_eq_nocase(option, "upgrade");
     }
     return 0;
 }
@@ -74,15 +74,14 @@ static int note_given(struct iok_io *io, struct given *given, struct iok_span na
     if (iok_span_eq_nocase(name, "content-length"))
         return take_length(io, given, value);
     if (iok_span_eq_nocase(name, "connection"))
-        return take_connection(io, given, value);
-    if (iok_span_eq_nocase(name, "upgrade"))
-        return iok_io_fail(io, IOK_EUNSAFE, "a change of the protocol (Upgrade) is not possible here");
+        return take_connection(given, value);
     if (iok_span_eq_nocase(name, "transfer-encoding")) {
         if (given->chunked || !iok_span_eq_nocase(value, "chunked"))
             return iok_io_fail(io, IOK_EINVAL, "no Transfer-Encoding but chunked can be written");
         given->chunked = true;
     }
     given->authorization |= iok_span_eq_nocase(name, "authorization");
+    given->upgrade |= iok_span_eq_nocase(name, "upgrade");
     given->date |= iok_span_eq_nocase(name, "date");
     return 0;
 }
@@ -194,6 +193,18 @@ static int take_expect(struct iok_io *io, struct http1_request_frame *frame, con
     return 0;
 }
 
+/* RFC 9110, 7.8. What would follow the request is not its body. */
+static int check_upgrade(struct iok_io *io, const struct given *given, struct http1_request_frame *frame)
+{
+    if (!frame->raw)
+        return iok_io_fail(io, IOK_EUNSAFE, "a change of the protocol (Upgrade) needs body and reply in parts");
+    if (!given->upgrade || given->length || frame->expects)
+        return iok_io_fail(io, IOK_EINVAL, "a request with an Upgrade has no body, and Connection does not replace it");
+    frame->tag |= HTTP1_REQUEST_UPGRADE;
+    frame->body = false;
+    return 0;
+}
+
 static int check_request_fields(struct iok_io *io, struct given *given, struct iok_span body,
                                 struct http1_request_frame *frame)
 {
@@ -214,6 +225,8 @@ static int check_request_fields(struct iok_io *io, struct given *given, struct i
         return iok_io_fail(io, IOK_EINVAL, "no Transfer-Encoding: the body has a Content-Length");
     if (given->length && !frame->body && given->length_value != body.n)
         return iok_io_fail(io, IOK_EINVAL, "a Content-Length other than the body's: leave it out");
+    if ((given->upgrade || given->says_upgrade) && (rc = check_upgrade(io, given, frame)) != 0)
+        return rc;
     if (frame->body)
         frame->follows = (struct http1_body){
             .open = !given->length || given->length_value > 0, .chunked = !given->length, .left = given->length_value};
@@ -298,10 +311,12 @@ int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t 
     at = put_fields(at, given.fields, given.n, 0);
     if (!given.length && (has_body || wants_length(method)))
         at = put_framing(at, frame, body);
+    if (given.upgrade && !given.says_upgrade)
+        at = put_text(at, "connection: upgrade\r\n");
     at = put_text(at, "\r\n");
     iok_out_commit(io->out, (size_t)(at - start));
     iok_out_refer(io->out, body);
-    frame->tag =
+    frame->tag |=
         (iok_span_eq(method, iok_span_of("HEAD")) ? HTTP1_REQUEST_HEAD : 0) | (given.close ? HTTP1_REQUEST_CLOSE : 0);
     return io->out->error != 0 ? no_memory(io) : 0;
 }
@@ -418,8 +433,8 @@ static int take_trailer(struct iok_io *io, struct answer *a)
 {
     struct given trailer = {0};
     int rc = look(io, &trailer, a->trailer, a->n_trailer);
-    if (rc == 0 && (trailer.length || trailer.chunked)) /* RFC 9110, 6.5.1 */
-        return iok_io_fail(io, IOK_EINVAL, "a trailer cannot say how the body is framed");
+    if (rc == 0 && (trailer.length || trailer.chunked || trailer.upgrade)) /* RFC 9110, 6.5.1 */
+        return iok_io_fail(io, IOK_EINVAL, "a trailer cannot say how the body is framed, or what follows it");
     a->trailer_bytes = trailer.bytes;
     return rc;
 }
@@ -437,6 +452,8 @@ static int take_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     int rc = take_body(io, &reply[at++], &a->body);
     if (rc != 0 || (rc = look(io, &a->given, fields, n_fields)) != 0)
         return rc;
+    if (a->given.upgrade || a->given.says_upgrade)
+        return iok_io_fail(io, IOK_EUNSAFE, "a change of the protocol (Upgrade) is not possible here");
     if ((reply[0].len == 5 && !take_array(reply, n, &at, &a->trailer, &a->n_trailer)) || at != n)
         return iok_io_fail(io, IOK_EINVAL, "an answer's last part is its trailer: [name, value ...]");
     if (a->status < 200 || a->status > 999)

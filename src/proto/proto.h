@@ -115,6 +115,12 @@ struct iok_host {
     /* The connection ends, in order, once its flights are answered, or its output is sent: no request goes out on it
      * after those that have. */
     void (*closing)(struct iok_io *io);
+    /* The answer to flight seq, in parts, and its body are plain bytes from now on, with an end of its own each, until the
+     * connection's end. The call has no deadline any more, and eof is called when the peer has ended its side; should it
+     * return 1, again when ours is ended, too. */
+    void (*raw)(struct iok_io *io, uint64_t seq);
+    /* Then: nothing more will be sent, and the peer is told so once all is out. */
+    void (*shut)(struct iok_io *io);
     /* Optional, of servers: the head of the request that is open was read, and its body follows. */
     void (*head)(struct iok_io *io);
     /* For nonces. It may be the generator of the host's jitter: do not show its values to a peer as they are. */
@@ -234,7 +240,8 @@ struct iok_proto {
      * rest again with more behind it, so only what is short and bounded may be left. Negative: error. */
     ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);
     /* The peer closed its side after all bytes were fed, in good order. 0: its end is no failure, and completes the
-     * message that it ends. Optional: by default it is a failure. */
+     * message that it ends. 1: nor is it, and what is still to be sent goes out all the same (host->raw). Optional: by
+     * default it is a failure. */
     int (*eof)(void *state, struct iok_io *io);
     /* Frees what open allocated. The connection is gone. Called also when open was not, with the state as zeroed. */
     void (*close)(void *state);

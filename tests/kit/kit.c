@@ -278,6 +278,17 @@ static void on_role(struct iok_io *io, uint32_t role)
                    (role & IOK_ROLE_READ_ONLY) != 0 ? " read-only" : "");
 }
 
+static void on_raw(struct iok_io *io, uint64_t seq)
+{
+    (void)seq;
+    kit_text_print(&host_of(io)->events, "raw\n");
+}
+
+static void on_shut(struct iok_io *io)
+{
+    kit_text_print(&host_of(io)->events, "shut\n");
+}
+
 static void on_closing(struct iok_io *io)
 {
     kit_text_print(&host_of(io)->events, "closing\n");
@@ -299,6 +310,8 @@ static const struct iok_host callbacks = {
     .ready = on_ready,
     .role = on_role,
     .closing = on_closing,
+    .raw = on_raw,
+    .shut = on_shut,
     .random = on_random,
 };
 

@@ -12,6 +12,7 @@
  *     parts "COPY" ...              the same; the answer is taken in parts
  *     body "COPY" ...               the same; the request has a body, of which follow, once there was a go:
  *     piece "bytes"  finish "bytes"  break "why"
+ *     upgrade "GET" ...             the same; it has both
  *     server http://h               the same in the server's role
  *     request array 2 bytes "a" ... what a server has read: in its role, and in KIT_ROUND
  *     answer array 2 i64 200 ...    the server's program answers the oldest request; words as of reply
@@ -26,6 +27,7 @@
  *     part bytes "v"                a part of the oldest request's answer; of bytes all that follow one another, where the
  *                                   protocol has one request at a time
  *     go                            the body of the oldest request is wanted
+ *     raw  shut                     the connection has plain bytes from now on; none of ours any more
  *     swallowed  pong               an answer that nobody waits for any more; that to a ping
  *     refused IOK_ETYPE "argument"  the request is an error, whose text has this in it
  *     error IOK_EPROTO "not RESP"   the connection is closed for this
@@ -423,6 +425,11 @@ static void do_body(struct run *run)
     call_as(run, IOK_FLIGHT_BODY);
 }
 
+static void do_upgrade(struct run *run)
+{
+    call_as(run, IOK_FLIGHT_BODY | IOK_FLIGHT_PARTS);
+}
+
 static void give_body(struct run *run, enum iok_body what)
 {
     struct kit_text bytes = {0};
@@ -622,15 +629,16 @@ static const struct {
     const char *verb;
     void (*run)(struct run *run);
 } verbs[] = {
-    {"url", do_url},         {"server", do_server},         {"recv", do_recv},
-    {"call", do_call},       {"parts", do_parts},           {"body", do_body},
-    {"piece", do_piece},     {"finish", do_finish},         {"break", do_break},
-    {"answer", do_answer},   {"request", expect_request},   {"sent", expect_sent},
-    {"class", expect_class}, {"describe", expect_describe}, {"check", expect_check},
+    {"url", do_url},         {"server", do_server},   {"recv", do_recv},
+    {"call", do_call},       {"parts", do_parts},     {"body", do_body},
+    {"upgrade", do_upgrade}, {"piece", do_piece},     {"finish", do_finish},
+    {"break", do_break},     {"answer", do_answer},   {"request", expect_request},
+    {"sent", expect_sent},   {"class", expect_class}, {"describe", expect_describe},
+    {"check", expect_check},
 };
 
-static const char *const events[] = {"reply",     "reject", "again", "push", "part",    "go",
-                                     "swallowed", "pong",   "ready", "role", "closing", "not"};
+static const char *const events[] = {"raw", "shut",      "reply", "reject", "again", "push",    "part",
+                                     "go",  "swallowed", "pong",  "ready",  "role",  "closing", "not"};
 
 static bool run_expectation(struct run *run, const char *verb)
 {

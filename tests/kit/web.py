@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -52,6 +53,16 @@ class Peer:
     def rest(self) -> bytes:
         """Read to the connection's end."""
         return self._file.read()
+
+    def end(self) -> None:
+        """Send no more."""
+        self.connection.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """End it in both directions at once, as a broken network does."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._file.close()
+        self.connection.close()
 
     def has_more(self, seconds: float) -> bool:
         """Whether something comes within this time."""
@@ -167,7 +178,11 @@ http.createServer((request, response) => {
     response.addTrailers({'x-sum': '7'});
     response.end();
   });
-}).listen(PORT, '127.0.0.1');
+}).on('upgrade', (request, socket, head) => {
+  socket.write('HTTP/1.1 101 Switch\\r\\nconnection: upgrade\\r\\nupgrade: echo\\r\\n\\r\\n');
+  socket.write(head);
+  socket.pipe(socket);
+}).listen({port: PORT, host: '127.0.0.1', allowHalfOpen: true});
 """
 
 NGINX = """
@@ -193,6 +208,12 @@ http {
     root files;
     location /gone { return 410 "gone"; }
     location /bare { return 204; }
+    location /echo {
+      proxy_pass BEHIND;
+      proxy_http_version 1.1;
+      proxy_set_header upgrade $http_upgrade;
+      proxy_set_header connection upgrade;
+    }
     location /gzip/ { alias files/; gzip on; gzip_types *; gzip_min_length 100; }
   }
 }
@@ -248,7 +269,8 @@ class NodeServer(_Program):
 class NginxServer(_Program):
     """nginx: files below `files`, over TCP, TLS and a unix socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, behind: str = "http://127.0.0.1:9") -> None:
+        """Below /echo it passes on what comes, to the server behind."""
         directory = pathlib.Path(tempfile.mkdtemp(prefix="iok-nginx-"))
         port, tls = free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -259,6 +281,7 @@ class NginxServer(_Program):
         self.files = directory / "files"
         self.files.mkdir()
         config = NGINX.replace("PORT", str(port)).replace("TLS", str(tls))
+        config = config.replace("BEHIND", behind)
         (directory / "nginx.conf").write_text(config.replace("DIRECTORY", str(directory)))
         self.start(
             ["nginx", "-p", str(directory), "-c", "nginx.conf", "-e", "error.log"], directory, port

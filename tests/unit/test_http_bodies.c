@@ -55,15 +55,19 @@ static void arrive(struct world *w, struct iok_link *link, const char *text)
     world_run(w);
 }
 
-/* A new connection is there, and carries a request as if nothing had happened. */
-static void next_goes_well(struct world *w)
+/* The connection carries a request as if nothing had happened. NULL: a new one does. */
+static void next_goes_well_on(struct world *w, struct iok_link *link)
 {
     struct iok_call *call = request(w, "GET", NULL, NULL);
-    struct iok_link *link = world_connect(w);
 
-    arrive(w, link, OK);
+    arrive(w, link != NULL ? link : world_connect(w), OK);
     world_expect(w, call, IOK_DONE, 0, NULL);
     world_free(w);
+}
+
+static void next_goes_well(struct world *w)
+{
+    next_goes_well_on(w, NULL);
 }
 
 static void test_credits(void **state)
@@ -318,12 +322,181 @@ static void test_late_credit(void **state)
     next_goes_well(w);
 }
 
+/* ---- behind a 101 ---- */
+
+struct raw {
+    struct world *w;
+    struct iok_lease *lease;
+    struct iok_call *call;
+    struct iok_link *link;
+};
+
+static void upgrade(struct raw *r)
+{
+    size_t n;
+
+    r->w = world_new(URL "&leases=1");
+    (void)world_connect(r->w); /* the shared one */
+    r->lease = iok_lease_new(r->w->port, r->w->service, NULL);
+    r->call = iok_call_new(r->w->port, r->w->service, NULL);
+    iok_call_text(r->call, "GET", 3);
+    iok_call_text(r->call, "/", 1);
+    iok_call_null(r->call);
+    iok_call_text(r->call, "upgrade", 7);
+    iok_call_text(r->call, "echo", 4);
+    iok_call_body(r->call);
+    iok_call_parts(r->call);
+    iok_call_lease(r->call, r->lease);
+    world_hand_in(r->w, r->call);
+    world_run(r->w);
+    r->link = world_connect(r->w);
+    arrive(r->w, r->link, "HTTP/1.1 101 x\r\n\r\nhello");
+    world_take(r->w);
+    assert_int_equal(iok_call_message(r->call, &n)[1].i, 101);
+    iok_call_next(r->call);
+}
+
+static void gives(struct raw *r, const char *bytes)
+{
+    size_t n;
+    const struct iok_token *token;
+
+    world_take(r->w);
+    token = iok_call_message(r->call, &n);
+    assert_non_null(token);
+    assert_int_equal(token->len, strlen(bytes));
+    assert_memory_equal(token->p, bytes, token->len);
+    iok_call_next(r->call);
+}
+
+static void finish(struct raw *r)
+{
+    iok_lease_free(r->lease);
+    world_run(r->w);
+    next_goes_well_on(r->w, r->w->sim.links[0].dead ? NULL : &r->w->sim.links[0]);
+}
+
+static void test_raw_we_end_first(void **state)
+{
+    struct raw r;
+
+    (void)state;
+    upgrade(&r);
+    gives(&r, "hello");
+    world_advance(r.w, 600 * SIM_S); /* as long as the two like */
+    sim_clear(r.link);
+    world_expect(r.w, part(r.w, r.call, "abc", false), IOK_DONE, 0, NULL);
+    sim_accept(r.link, 1);
+    world_pending(r.w, part(r.w, r.call, "de", true));
+    assert_string_equal(r.link->got, "abcd");
+    assert_false(r.link->shut); /* all has to be out first */
+    sim_accept(r.link, 100);
+    world_run(r.w);
+    assert_int_equal(sim_live_links(&r.w->sim), 1); /* it needs no other, and the shared one is idle */
+    assert_string_equal(r.link->got, "abcde");
+    assert_true(r.link->shut);
+    world_advance(r.w, 600 * SIM_S);
+    arrive(r.w, r.link, "more");
+    gives(&r, "more");
+    world_pending(r.w, r.call);
+    sim_end(r.link);
+    world_run(r.w);
+    world_expect(r.w, r.call, IOK_DONE, 0, NULL);
+    assert_true(r.link->dead);
+    finish(&r);
+}
+
+static void test_raw_peer_ends_first(void **state)
+{
+    struct raw r;
+
+    (void)state;
+    upgrade(&r);
+    gives(&r, "hello");
+    sim_end(r.link);
+    world_run(r.w);
+    gives(&r, "");
+    world_pending(r.w, r.call);
+    sim_accept(r.link, 1);
+    world_pending(r.w, part(r.w, r.call, "abc", true));
+    assert_false(r.link->dead);
+    sim_accept(r.link, 100);
+    world_run(r.w);
+    assert_true(r.link->shut && r.link->dead);
+    world_expect(r.w, r.call, IOK_DONE, 0, NULL);
+    finish(&r);
+    upgrade(&r); /* both at once: its end comes while ours is on its way */
+    sim_accept(r.link, 0);
+    world_pending(r.w, part(r.w, r.call, "abc", true));
+    sim_end(r.link);
+    world_run(r.w);
+    world_pending(r.w, r.call);
+    assert_false(r.link->dead);
+    sim_accept(r.link, 100);
+    world_run(r.w);
+    gives(&r, "hello");
+    world_expect(r.w, r.call, IOK_DONE, 0, NULL);
+    finish(&r);
+}
+
+static void test_raw_other_ends(void **state)
+{
+    struct raw r;
+
+    (void)state;
+    upgrade(&r);
+    sim_fail(r.link, IOK_ERESET);
+    world_run(r.w);
+    world_expect(r.w, r.call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
+    finish(&r);
+    upgrade(&r);
+    sim_fail(r.link, 0); /* at once in both directions */
+    world_run(r.w);
+    world_expect(r.w, r.call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL);
+    finish(&r);
+    upgrade(&r);
+    iok_cancel(r.call);
+    world_run(r.w);
+    world_expect(r.w, r.call, IOK_MAYBE_EXECUTED, IOK_ECANCELLED, NULL);
+    assert_true(r.link->dead);
+    finish(&r);
+    upgrade(&r);
+    iok_lease_free(r.lease);
+    world_run(r.w);
+    world_expect(r.w, r.call, IOK_MAYBE_EXECUTED, IOK_ECANCELLED, NULL);
+    assert_true(r.link->dead);
+    finish(&r);
+}
+
+static void test_raw_needs_a_lease(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = iok_call_new(w->port, w->service, NULL);
+
+    (void)state;
+    iok_call_text(call, "GET", 3);
+    iok_call_text(call, "/", 1);
+    iok_call_null(call);
+    iok_call_text(call, "Upgrade", 7);
+    iok_call_text(call, "echo", 4);
+    iok_call_body(call);
+    iok_call_parts(call);
+    world_hand_in(w, call);
+    world_run(w);
+    world_expect(w, call, IOK_NEVER_SENT, IOK_EUNSAFE, NULL);
+    next_goes_well_on(w, link);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_credits),      cmocka_unit_test(test_expect),       cmocka_unit_test(test_broken_off),
-        cmocka_unit_test(test_wrong_length), cmocka_unit_test(test_early_answer), cmocka_unit_test(test_repeats),
-        cmocka_unit_test(test_slow_reader),  cmocka_unit_test(test_late_credit),
+        cmocka_unit_test(test_credits),          cmocka_unit_test(test_expect),
+        cmocka_unit_test(test_broken_off),       cmocka_unit_test(test_wrong_length),
+        cmocka_unit_test(test_early_answer),     cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_slow_reader),      cmocka_unit_test(test_late_credit),
+        cmocka_unit_test(test_raw_we_end_first), cmocka_unit_test(test_raw_peer_ends_first),
+        cmocka_unit_test(test_raw_other_ends),   cmocka_unit_test(test_raw_needs_a_lease),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from iokernel.errors import Error
 from iokernel.http_coding import CodingError, decoding_of
 
-__all__ = ["CodingError", "Headers", "RedirectError", "Response", "StatusError"]
+__all__ = ["CodingError", "Headers", "RedirectError", "Response", "StatusError", "UpgradeError"]
 
 SCHEMES = ("http", "https")
 H = TypeVar("H", bound="Head")
@@ -31,6 +31,12 @@ class RedirectError(Error):
     """An answer leads on, but not to where we can go; ``response`` is that answer."""
 
     response: Head
+
+
+class UpgradeError(Error):
+    """The server does not change the protocol; ``response`` is what it answered instead."""
+
+    response: Response
 
 
 class Headers(Mapping[str, str]):

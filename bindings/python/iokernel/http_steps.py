@@ -18,7 +18,7 @@ from urllib.request import Request as JarRequest
 
 from iokernel import _core
 from iokernel.bodies import is_whole, length, position, rewind
-from iokernel.http import Head, RedirectError
+from iokernel.http import Head, RedirectError, Response, UpgradeError
 from iokernel.http_coding import ACCEPTED
 from iokernel.http_forms import Pairs, form, pairs
 
@@ -256,6 +256,7 @@ class HttpSteps:
         redirects: int
         compression: bool
         url: str
+        max_reply: int
         _others: OrderedDict[tuple[str, str, int], Any]
 
     def _usual(self) -> tuple[Any, ...] | None:
@@ -285,6 +286,32 @@ class HttpSteps:
 
     def _make(self, url: str) -> Any:
         raise NotImplementedError
+
+    def _upgrade(self, request: Request, protocol: str) -> list[Any]:
+        """Give the arguments of ``call()`` for a request that asks for another protocol."""
+        jar = request.jar
+        url = urljoin(_base(_origin(self.url)), request.target)
+        request.fields.append(("upgrade", protocol))
+        args, _ = request.arguments(cookies_for(jar, request, url) if jar is not None else "")
+        return args
+
+    def _upgraded(self, stream: _core.Stream, protocol: str) -> Steps[Any]:
+        """Give the head of the answer that says yes, or raise another one."""
+        parts: list[Any] = yield stream.next()
+        head = Head(parts)
+        if head.status == 101 and head.headers.get("upgrade", "").lower() == protocol.lower():
+            return head
+        body: list[bytes] = []
+        part = b"" if head.status != 101 else None
+        while part is not None and sum(map(len, body)) <= self.max_reply:
+            body.append(part)
+            part = yield stream.next()
+        error = UpgradeError(
+            f"the server answers {head.status}, and not that it goes on with {protocol}",
+            outcome="done",
+        )
+        error.response = Response([*parts, b"".join(body), stream.result or []], self.max_reply)
+        raise error
 
     def _follow(self, request: Request, send: Callable[[Any, list[Any], Any], Any]) -> Steps[Any]:
         """Send a request by ``send(client, arguments, body)``, and follow where answers lead."""

@@ -16,11 +16,18 @@ from typing import Any, overload
 from iokernel import _core
 from iokernel._core import Reply
 from iokernel.asyncio.client import C, Client, Lease, Task, task_factory
-from iokernel.asyncio.http import Http, StreamResponse
+from iokernel.asyncio.http import Http, StreamResponse, Upgraded
 from iokernel.asyncio.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.asyncio.redis import Redis, RedisLease, Subscription, Transaction, Watch
 from iokernel.http import SCHEMES as HTTP_SCHEMES
-from iokernel.http import CodingError, Headers, RedirectError, Response, StatusError
+from iokernel.http import (
+    CodingError,
+    Headers,
+    RedirectError,
+    Response,
+    StatusError,
+    UpgradeError,
+)
 from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
@@ -46,6 +53,8 @@ __all__ = [
     "Subscription",
     "Task",
     "Transaction",
+    "UpgradeError",
+    "Upgraded",
     "Watch",
     "connect",
     "task_factory",

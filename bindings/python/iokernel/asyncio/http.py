@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
+from iokernel import _core
 from iokernel.asyncio.bodies import Exchange
-from iokernel.asyncio.client import Client, finish
+from iokernel.asyncio.client import Client, Lease, finish
 from iokernel.http import Head, Headers, Response
 from iokernel.http_coding import Decoding, decoding_of
+from iokernel.http_forms import Pairs
 from iokernel.http_steps import HttpSteps, Request, RequestOptions
 
 if TYPE_CHECKING:
@@ -90,6 +92,50 @@ class StreamResponse(Head):
             self._exchange.close()
 
 
+class Upgraded:
+    """What a connection has become by ``upgrade()``: bytes in both directions, each with its end.
+
+    One task reads at a time, and others may write meanwhile. A write that is broken off closes the
+    connection. It takes up one of ``leases=`` until close(), or the end of its block.
+    """
+
+    __slots__ = ("_ended", "_lease", "_stream", "head")
+
+    def __init__(self, lease: Lease, stream: _core.Stream, head: Head) -> None:
+        self._lease = lease
+        self._stream = stream
+        self._ended = False
+        self.head = head
+        """What the server answered: ``head.headers``."""
+
+    async def read(self) -> bytes:
+        """Give what comes next, as it comes; nothing at its end."""
+        if self._ended:
+            return b""
+        part: bytes | None = await self._stream.next()
+        self._ended = not part
+        return part or b""
+
+    async def write(self, data: str | bytes | bytearray | memoryview) -> None:
+        """Send; done when the system has taken it, and it stays untouched until then."""
+        await self._stream.send(data)
+
+    async def write_eof(self) -> None:
+        """Send no more, and say so; what the other side sends comes all the same."""
+        await self._stream.send(b"", end=True)
+
+    def close(self) -> None:
+        """Close the connection; again is harmless."""
+        self._stream.close()
+        self._lease.close()
+
+    async def __aenter__(self) -> Upgraded:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+
 class Http(HttpSteps, Client):
     """A web service, for asyncio; ``connect("http://host")`` makes it.
 
@@ -150,6 +196,35 @@ class Http(HttpSteps, Client):
         ``timeout`` is for the answer's head, and then for each part of it.
         """
         return StreamResponse(self, Request(self, method, target, **options))
+
+    async def upgrade(
+        self,
+        target: str,
+        protocol: str,
+        *,
+        method: str = "GET",
+        params: Pairs | None = None,
+        headers: Pairs | None = None,
+        timeout: float | None = None,
+    ) -> Upgraded:
+        """Ask for another protocol on a connection of one's own; UpgradeError if it is not given.
+
+        ``timeout`` is for the answer, and later for each write.
+        """
+        options: RequestOptions = {"params": params, "headers": headers, "compression": False}
+        args = self._upgrade(Request(self, method, target, **options), protocol)
+        lease = self.lease()
+        try:
+            stream = _core.Stream(lease, *args, parts=True, body=True, timeout=timeout)
+            try:
+                head = await finish(self._upgraded(stream, protocol))
+            except BaseException:
+                stream.close()
+                raise
+        except BaseException:
+            lease.close()
+            raise
+        return Upgraded(lease, stream, head)
 
     def _make(self, url: str) -> Http:
         return type(self)(url, mode="asyncio")

@@ -12,12 +12,19 @@ from typing import Any, overload
 
 from iokernel import _core
 from iokernel.http import SCHEMES as HTTP_SCHEMES
-from iokernel.http import CodingError, Headers, RedirectError, Response, StatusError
+from iokernel.http import (
+    CodingError,
+    Headers,
+    RedirectError,
+    Response,
+    StatusError,
+    UpgradeError,
+)
 from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
 from iokernel.sync.client import C, Client, Lease
-from iokernel.sync.http import Http, StreamResponse
+from iokernel.sync.http import Http, StreamResponse, Upgraded
 from iokernel.sync.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.sync.redis import Redis, RedisLease, Subscription, Transaction, Watch
 
@@ -40,6 +47,8 @@ __all__ = [
     "StreamResponse",
     "Subscription",
     "Transaction",
+    "UpgradeError",
+    "Upgraded",
     "Watch",
     "connect",
 ]
