@@ -1,9 +1,9 @@
 /* postgres.h - what the parts of the PostgreSQL codec share, private to them: postgres.c (messages, replies and the
- * slots of proto.h), postgres_request.c (requests), postgres_cache.c (prepared statements), postgres_cursor.c (results in
- * batches), postgres_copy.c, postgres_signin.c, postgres_env.c (what a URL leaves open), postgres_role.c (hosts and their
- * roles), postgres_sql.c (what a statement is); values as tokens: postgres_types.c (which there are), postgres_values.c
- * (binary), postgres_text.c, postgres_moments.c, postgres_nets.c, postgres_ranges.c, postgres_check.c (parameters against
- * types).
+ * slots of proto.h), postgres_request.c (requests), postgres_params.c (their parameters), postgres_check.c (parameters
+ * against types), postgres_cache.c (prepared statements), postgres_cursor.c (results in batches), postgres_copy.c,
+ * postgres_signin.c, postgres_env.c (what a URL leaves open), postgres_role.c (hosts and their roles), postgres_sql.c
+ * (what a statement is); values as tokens: postgres_types.c (which there are), postgres_values.c (binary),
+ * postgres_text.c, postgres_moments.c, postgres_nets.c, postgres_ranges.c.
  *
  * Specification: https://www.postgresql.org/docs/current/protocol.html, cited as [PG] with the section. */
 #ifndef IOK_PROTO_POSTGRES_H
@@ -364,6 +364,14 @@ enum pg_kind {
 #define PG_TAG_CURSOR(tag) ((tag) >> 16 & 0xfffu)
 #define PG_TAG_SLOT(tag) ((tag)&0xffffu)
 
+#define PG_DIMENSIONS_MAX 6u    /* MAXDIM of the server */
+#define PG_NUMBER_BYTES_MAX 32u /* of a number's text */
+#define PG_ARRAY_HEAD_MAX (12u + 8u * PG_DIMENSIONS_MAX)
+
+/* Whether a parameter of this type (0: not known) goes in binary; n tokens begin with it. postgres_params.c */
+bool pg_param_binary(const struct iok_token *tokens, size_t n, uint32_t oid);
+/* Its bytes, at most what postgres_request.c has measured. */
+uint8_t *pg_put_param(uint8_t *at, const struct iok_token *token, uint32_t oid, bool binary);
 /* Parameters, as many as the shape has. 0, or IOK_ETYPE with io->err. postgres_check.c */
 int pg_check_params(struct iok_io *io, const struct pg_shape *shape, const struct iok_token *tokens, size_t n);
 

@@ -7,8 +7,7 @@
  *     describe           Parse "" Describe ""                Sync      what it takes and gives; it does not run
  *
  * So a request costs one round trip whether it is new or not, and one that fails touches no other: the server skips
- * up to the Sync. A parameter goes as text, which the server reads as it would read a literal in quotes; in binary
- * where its type is known and that means the same. Octets are declared as bytea, and go in binary.
+ * up to the Sync. How a parameter goes is in postgres_params.c.
  *
  * Large parameters go by reference, from the program's memory to the socket.
  *
@@ -20,9 +19,7 @@
 
 #define PARAMS_MAX 65535u             /* their number is an unsigned Int16 of Bind */
 #define REQUEST_BYTES_MAX 0x3fffffffu /* MaxAllocSize of the server */
-#define NUMBER_BYTES_MAX 32u
-#define NAME_BYTES_MAX 16u /* "iok_1023" */
-#define DEPTH_MAX 6u       /* MAXDIM of the server */
+#define NAME_BYTES_MAX 16u            /* "iok_1023" */
 /* Type octets, lengths, counts and names of all six messages. */
 #define FRAME_BYTES_MAX 512u
 /* A parameter from this size on goes by reference, as far as there are so many places to note where it stands. */
@@ -76,21 +73,21 @@ static ptrdiff_t measure_value(struct request *r, size_t i, unsigned depth)
     case IOK_BOOL:
     case IOK_I64:
     case IOK_F64:
-        r->bytes += NUMBER_BYTES_MAX;
+        r->bytes += PG_NUMBER_BYTES_MAX;
         return (ptrdiff_t)i + 1;
     case IOK_TEXT:
     case IOK_DECIMAL:
     case IOK_BYTES: /* within an array: quotes, and each octet escaped or as two digits */
-        r->bytes += depth == 0 ? token->len : 2 * (size_t)token->len + NUMBER_BYTES_MAX;
+        r->bytes += depth == 0 ? token->len : 2 * (size_t)token->len + PG_NUMBER_BYTES_MAX;
         return (ptrdiff_t)i + 1;
     case IOK_ARRAY:
         break;
     default:
         return wrong_type(r->io, r->n_params + 1, depth > 0);
     }
-    if (depth == DEPTH_MAX)
+    if (depth == PG_DIMENSIONS_MAX)
         return iok_io_fail(r->io, IOK_ELIMIT, "parameter $%u is an array of more than %u dimensions", r->n_params + 1,
-                           DEPTH_MAX);
+                           PG_DIMENSIONS_MAX);
     r->bytes += 2 + (size_t)token->len; /* braces and commas */
     ptrdiff_t at = (ptrdiff_t)i + 1;
     for (uint32_t left = token->len; left > 0 && at >= 0; left--) {
@@ -123,8 +120,9 @@ static int measure(struct request *r)
         ptrdiff_t next = measure_value(r, i, 0);
         if (next < 0)
             return (int)next;
-        i = (size_t)next;
         r->bytes += 4 + 2 + 4; /* its length, its format, its type in Parse */
+        r->bytes += r->params[i].type == IOK_ARRAY ? PG_ARRAY_HEAD_MAX : 0;
+        i = (size_t)next;
         r->n_params++;
     }
     if (r->n_params > PARAMS_MAX)
@@ -218,7 +216,7 @@ static int choose_statement(struct request *r, struct pg_cache *cache)
     return 0;
 }
 
-/* ---- writing values ------------------------------------------------------------------------------------------- */
+/* ---- writing messages ----------------------------------------------------------------------------------------- */
 
 static uint8_t *put_octet(uint8_t *at, char octet)
 {
@@ -226,109 +224,14 @@ static uint8_t *put_octet(uint8_t *at, char octet)
     return at + 1;
 }
 
-static uint8_t *put_number(uint8_t *at, const struct iok_token *token)
-{
-    char text[NUMBER_BYTES_MAX];
-    size_t n;
-    if (token->type == IOK_BOOL)
-        return pg_put_span(at, iok_span_of(token->i != 0 ? "true" : "false"));
-    n = token->type == IOK_I64 ? iok_format_i64(text, token->i) : iok_format_f64(text, token->f);
-    return pg_put_span(at, iok_span(text, n));
-}
-
-static uint8_t *put_quoted(uint8_t *at, struct iok_span text)
-{
-    at = put_octet(at, '"');
-    for (size_t i = 0; i < text.n; i++) {
-        if (text.p[i] == '"' || text.p[i] == '\\')
-            at = put_octet(at, '\\');
-        *at++ = text.p[i];
-    }
-    return put_octet(at, '"');
-}
-
-static uint8_t *put_hex(uint8_t *at, struct iok_span octets)
-{
-    static const char digits[] = "0123456789abcdef";
-    at = pg_put_span(at, iok_span_of("\"\\\\x"));
-    for (size_t i = 0; i < octets.n; i++) {
-        at = put_octet(at, digits[octets.p[i] >> 4]);
-        at = put_octet(at, digits[octets.p[i] & 15]);
-    }
-    return put_octet(at, '"');
-}
-
-/* An array's literal, {1,NULL,"a",{2}}; *token becomes what follows it. */
-static uint8_t *put_element(uint8_t *at, const struct iok_token **token)
-{
-    const struct iok_token *this = (*token)++;
-    switch (this->type) {
-    case IOK_NULL:
-        return pg_put_span(at, iok_span_of("NULL"));
-    case IOK_TEXT:
-    case IOK_DECIMAL:
-        return put_quoted(at, iok_token_span(this));
-    case IOK_BYTES:
-        return put_hex(at, iok_token_span(this));
-    case IOK_ARRAY:
-        break;
-    default:
-        return put_number(at, this);
-    }
-    at = put_octet(at, '{');
-    for (uint32_t i = 0; i < this->len; i++) {
-        if (i > 0)
-            at = put_octet(at, ',');
-        at = put_element(at, token);
-    }
-    return put_octet(at, '}');
-}
-
-/* Whether this value in binary is what its text would be to the server. */
-static bool binary_suits(const struct iok_token *token, uint32_t oid)
-{
-    switch (token->type) {
-    case IOK_BYTES:
-        return true; /* declared as bytea */
-    case IOK_BOOL:
-        return oid == PG_BOOL;
-    case IOK_F64:
-        return oid == PG_FLOAT8;
-    case IOK_I64:
-        return oid == PG_INT8 || (oid == PG_INT4 && token->i == (int32_t)token->i) ||
-               (oid == PG_INT2 && token->i == (int16_t)token->i) || (oid == PG_OID && token->i == (uint32_t)token->i);
-    default:
-        return false;
-    }
-}
-
 static uint32_t oid_of(const struct request *r, uint32_t param)
 {
     return r->kind == PG_BOUND ? r->statement->shape.params[param] : 0;
 }
 
-static uint8_t *put_binary(uint8_t *at, const struct iok_token *token, uint32_t oid)
-{
-    uint64_t bits = (uint64_t)token->i;
-    switch (token->type) {
-    case IOK_BYTES:
-        return pg_put_span(at, iok_token_span(token));
-    case IOK_BOOL:
-        return put_octet(at, token->i != 0);
-    case IOK_F64:
-        memcpy(&bits, &token->f, sizeof(bits));
-        break;
-    default:
-        if (oid == PG_INT2)
-            return pg_put_u16(at, bits & 0xffff);
-        if (oid != PG_INT8)
-            return pg_put_u32(at, bits & 0xffffffff);
-    }
-    return pg_put_u32(pg_put_u32(at, bits >> 32), bits & 0xffffffff);
-}
-
 /* With its length. *beside counts the bytes that are elsewhere. */
-static uint8_t *put_param(struct request *r, uint8_t *at, const struct iok_token *token, uint32_t oid, size_t *beside)
+static uint8_t *put_param(struct request *r, uint8_t *at, const struct iok_token *token, uint32_t oid, bool binary,
+                          size_t *beside)
 {
     uint8_t *length = at;
     if (token->type == IOK_NULL)
@@ -340,17 +243,10 @@ static uint8_t *put_param(struct request *r, uint8_t *at, const struct iok_token
         *beside += token->len;
         return at;
     }
-    if (binary_suits(token, oid))
-        at = put_binary(at, token, oid);
-    else if (token->type == IOK_TEXT || token->type == IOK_DECIMAL)
-        at = pg_put_span(at, iok_token_span(token));
-    else
-        at = put_element(at, &token);
+    at = pg_put_param(at, token, oid, binary);
     pg_put_u32(length, (size_t)(at - length) - 4);
     return at;
 }
-
-/* ---- writing messages ----------------------------------------------------------------------------------------- */
 
 /* [PG] "Message Formats": a type, then a length that counts itself. */
 static uint8_t *begin(uint8_t *at, char type, uint8_t **length)
@@ -414,12 +310,13 @@ static uint8_t *put_bind(uint8_t *at, struct request *r)
     at = put_cstring(at, r->name);
     at = pg_put_u16(at, r->n_params);
     uint32_t param = 0;
+    const uint8_t *formats = at;
     for (size_t i = 0; i < r->n_tokens; i = iok_tape_skip(r->params, r->n_tokens, i))
-        at = pg_put_u16(at, binary_suits(&r->params[i], oid_of(r, param++)));
+        at = pg_put_u16(at, pg_param_binary(&r->params[i], r->n_tokens - i, oid_of(r, param++)));
     at = pg_put_u16(at, r->n_params);
     param = 0;
-    for (size_t i = 0; i < r->n_tokens; i = iok_tape_skip(r->params, r->n_tokens, i))
-        at = put_param(r, at, &r->params[i], oid_of(r, param++), &beside);
+    for (size_t i = 0; i < r->n_tokens; i = iok_tape_skip(r->params, r->n_tokens, i), param++)
+        at = put_param(r, at, &r->params[i], oid_of(r, param), formats[2 * param + 1] != 0, &beside);
     at = put_result_formats(at, r);
     pg_put_u32(length, (size_t)(at - length) + beside);
     return at;
