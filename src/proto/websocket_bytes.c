@@ -3,6 +3,7 @@
 #include "websocket_private.h"
 
 #define HIGH_BITS UINT64_C(0x8080808080808080)
+#define BLOCK_BYTES 128u
 
 static inline uint64_t word_at(const uint8_t *p)
 {
@@ -12,16 +13,6 @@ static inline uint64_t word_at(const uint8_t *p)
 }
 
 /* ---- UTF-8: RFC 3629 -------------------------------------------------------------------------------------------- */
-
-/* How many octets from p on are ASCII, in steps of 32, at most n. */
-static size_t skip_ascii(const uint8_t *p, size_t n)
-{
-    size_t i = 0;
-    while (n - i >= 32 &&
-           ((word_at(p + i) | word_at(p + i + 8) | word_at(p + i + 16) | word_at(p + i + 24)) & HIGH_BITS) == 0)
-        i += 32;
-    return i;
-}
 
 /* What has to follow a character's first octet: section 4. false: none begins with it. */
 static inline bool begin_character(struct ws_utf8 *at, uint8_t c)
@@ -44,26 +35,64 @@ static inline bool go_on(struct ws_utf8 *at, uint8_t c)
     return true;
 }
 
+static bool is_ascii(const uint8_t *p)
+{
+    uint64_t bits = 0;
+    for (size_t i = 0; i < BLOCK_BYTES; i += sizeof(bits))
+        bits |= word_at(p + i);
+    return (bits & HIGH_BITS) == 0;
+}
+
+/* Each octet with the three before it, which are there and were looked at: no branches, so that compilers make vectors of
+ * it. Whether the last character is whole is not seen. */
+static bool is_block(const uint8_t *p)
+{
+    unsigned char wrong = 0;
+    for (size_t i = 0; i < BLOCK_BYTES; i++) {
+        uint8_t c = p[i], first = *(p + i - 1), second = *(p + i - 2), third = *(p + i - 3);
+        unsigned char is_next = (c & 0xc0) == 0x80;
+        unsigned char is_due = (first >= 0xc0) | (second >= 0xe0) | (third >= 0xf0);
+        unsigned char is_out = ((first == 0xe0) & (c < 0xa0)) | ((first == 0xed) & (c >= 0xa0)) |
+                               ((first == 0xf0) & (c < 0x90)) | ((first == 0xf4) & (c >= 0x90));
+        wrong |= (is_next ^ is_due) | is_out | ((c & 0xfe) == 0xc0) | (c >= 0xf5);
+    }
+    return wrong == 0;
+}
+
+/* How many of the three octets before p belong to a character that is not whole there. */
+static size_t unfinished(const uint8_t *p)
+{
+    if (*(p - 1) >= 0xc0)
+        return 1;
+    if (*(p - 2) >= 0xe0)
+        return 2;
+    return *(p - 3) >= 0xf0 ? 3 : 0;
+}
+
+/* As many blocks from p on as there are, up to a character's end; SIZE_MAX: they are not valid. */
+static size_t skip_blocks(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    for (; n - i >= BLOCK_BYTES; i += BLOCK_BYTES)
+        if (!(is_ascii(p + i) && unfinished(p + i) == 0) && !is_block(p + i))
+            return SIZE_MAX;
+    return i - unfinished(p + i);
+}
+
 bool ws_utf8_take(struct ws_utf8 *at, struct iok_span text)
 {
     struct ws_utf8 now = *at;
-    const uint8_t *p = text.p;
-    size_t i = 0;
-    for (; i < text.n && now.missing > 0; i++)
-        if (!go_on(&now, p[i]))
-            return false;
-    while (i < text.n) {
-        if (p[i] < 0x80) {
-            i += skip_ascii(p + i, text.n - i);
-            for (; i < text.n && p[i] < 0x80; i++)
-                ;
-            continue;
-        }
-        if (!begin_character(&now, p[i]))
-            return false;
-        for (i++; i < text.n && now.missing > 0; i++)
-            if (!go_on(&now, p[i]))
+    for (size_t i = 0; i < text.n; i++) {
+        if (i >= 3 && now.missing == 0 && text.n - i >= BLOCK_BYTES) {
+            size_t skipped = skip_blocks(text.p + i, text.n - i);
+            if (skipped == SIZE_MAX)
                 return false;
+            i += skipped;
+            if (i == text.n)
+                break;
+        }
+        if (now.missing > 0 ? !go_on(&now, text.p[i]) : text.p[i] >= 0x80 && !begin_character(&now, text.p[i]))
+            return false;
     }
     *at = now;
     return true;

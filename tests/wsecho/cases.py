@@ -10,6 +10,7 @@ it allows more than one behaviour.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import socket
@@ -388,7 +389,8 @@ def sample(kind: str, size: int, number: int) -> bytes:
 
 
 SIZES = (16, 64, 256, 1024, 4096, 8192, 16384, 32768, 65536, 131072)
-ALL = "permessage-deflate; client_max_window_bits"
+NAME = "permessage-deflate"
+ALL = NAME + "; client_max_window_bits"
 
 
 def deflate() -> Iterator[Case]:
@@ -397,17 +399,13 @@ def deflate() -> Iterator[Case]:
         for number, size in enumerate(SIZES, 1):
             messages = [(opcode, sample(kind, size, i)) for i in range(8)]
             steps = [(FIN | opcode, m) for _, m in messages]
-            yield Case(
-                f"12.{group}.{number}",
-                steps,
-                messages,
-                offer=ALL,
-                answer="permessage-deflate",
-                compress=True,
+            case = Case(
+                f"12.{group}.{number}", steps, messages, offer=ALL, answer=NAME, compress=True
             )
+            yield case
             if size > 4096:
-                yield Case(f"12.{group}.{number}.parts", steps, messages, offer=ALL, answer="permessage-deflate", compress=True, fragment=1000)  # fmt: skip
-    name = "permessage-deflate"
+                yield dataclasses.replace(case, name=f"{case.name}.parts", fragment=1000)
+    name = NAME
     forget = "; server_no_context_takeover"
     ours = "; client_no_context_takeover"
     variants = [

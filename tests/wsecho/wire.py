@@ -130,8 +130,9 @@ class Wire:
         fields = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
         fields += f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
         self.sock.sendall(
-            f"GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY.decode()}\r\n{fields}\r\n".encode()
+            f"GET {target} HTTP/1.1\r\nHost: {host}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: {KEY.decode()}\r\n{fields}\r\n".encode()
         )
         first, reply = self._read_head()
         if not first.startswith("HTTP/1.1 101 "):
@@ -257,9 +258,9 @@ class Wire:
             del self._in[: at + n]
             self._take_frame(first, payload)
 
-    def pump(self, n_messages: int, *, patience_s: float = PATIENCE_S) -> None:
-        """Send what is queued and read, until so many messages are there, or a close, or the end."""
-        deadline = time.monotonic() + patience_s
+    def pump(self, n_messages: int) -> None:
+        """Send what is queued, and read, until there are so many messages, a close, or the end."""
+        deadline = time.monotonic() + PATIENCE_S
         self.sock.setblocking(False)
         self._take_frames()
         while not self.ended and (
