@@ -458,6 +458,18 @@ enum iok_serve_state {
 };
 /* As of now; LEFT and GONE may show before iok_poll brings the news. */
 IOK_API enum iok_serve_state iok_serve_state(const struct iok_call *call);
+/* A request whose body is of unknown length, or larger than whole=, has null for its body, and that follows as the messages
+ * of a stream: iok_call_message and iok_call_next, each BYTES, and the last an ARRAY, the trailer (mostly empty). The
+ * kernel reads no further while max_stream_bytes= of it stand. iok_poll brings the call when messages have come. True as
+ * long as the last was not seen. An answer may be submitted before; then the rest is dropped, and the connection ends.
+ *
+ * An answer whose body follows in parts: iok_call_body before its head is submitted, with null for the body, and then
+ * parts as of a request: iok_part_new, iok_call_bytes or iok_call_ref, iok_submit; a part ends as IOK_DONE when the system
+ * has taken its bytes. With a Content-Length they have to add up to it; without it they are sent in chunks. With the part
+ * marked by iok_part_end the call takes its next request; iok_part_fail breaks the connection off, which tells the
+ * client that the answer is not whole. Once the client is gone parts end as NEVER_SENT; then iok_part_end, iok_part_fail or
+ * iok_submit of the call itself gives the request back. */
+IOK_API bool iok_serve_expects_body(const struct iok_call *call);
 /* Whether the request came by TLS. */
 IOK_API bool iok_serve_is_encrypted(const struct iok_call *call);
 IOK_API struct iok_listener *iok_serve_listener(const struct iok_call *call);

@@ -208,11 +208,16 @@ void iok_call_set_error(struct iok_call *call, const struct iok_error *err)
     iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
 }
 
-static void reclaim_call(struct iok_port *port, struct iok_call *call, const struct iok_error *why)
+static void set_reclaimed(struct iok_call *call, const struct iok_error *why)
 {
     iok_call_set_error(call, why);
     call->outcome = IOK_NEVER_SENT;
     call->state = IOK_CALL_ENDED;
+}
+
+static void reclaim_call(struct iok_port *port, struct iok_call *call, const struct iok_error *why)
+{
+    set_reclaimed(call, why);
     (void)iok_ring_push(&port->link.cq, iok_entry(call, IOK_CQ_ENDED));
 }
 
@@ -238,7 +243,7 @@ static bool reclaim(struct iok_port *port)
     case IOK_SQ_CANCEL:
         call = iok_entry_object(entry);
         if ((call->flags & IOK_CALL_SERVE) != 0 && call->state != IOK_CALL_ENDED) { /* the program had it */
-            reclaim_call(port, call, &err);
+            set_reclaimed(call, &err);
         }
         (void)iok_ring_push(&port->link.cq, iok_entry(iok_entry_object(entry), IOK_CQ_CANCELLED));
         break;
@@ -254,6 +259,7 @@ static bool reclaim(struct iok_port *port)
         iok_listener_drop(iok_entry_object(entry));
         break;
     case IOK_SQ_DETACH:
+    case IOK_SQ_TAKEN:
     case IOK_SQ_DUE:
         break;
     }
@@ -413,6 +419,10 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         break;
     case IOK_CQ_CANCELLED:
         call->app &= ~(uint32_t)IOK_APP_CANCEL;
+        if ((call->flags & IOK_CALL_SERVE) != 0 && (call->app & IOK_APP_ENDED) == 0) { /* it tells that, too */
+            picked_up(call);
+            *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
+        }
         if ((call->app & IOK_APP_ABANDONED) != 0) {
             free_abandoned(call);
         }
@@ -503,11 +513,12 @@ struct iok_call *iok_part_new(struct iok_call *whole, struct iok_error *err)
 {
     struct iok_call *part;
 
-    if ((whole->flags & IOK_CALL_BODY) == 0 || (whole->app & IOK_APP_SUBMITTED) == 0) {
+    if ((whole->flags & IOK_CALL_BODY) == 0 || (whole->app & IOK_APP_SUBMITTED) == 0 ||
+        (whole->serve != NULL && (whole->app & IOK_APP_SAID) == 0)) {
         iok_err(err, IOK_EINVAL, "a part needs a call that was submitted, and announced by iok_call_body");
         return NULL;
     }
-    part = iok_call_new(whole->port, whole->service, err);
+    part = whole->serve != NULL ? iok_call_make(whole->port, err) : iok_call_new(whole->port, whole->service, err);
     if (part != NULL) {
         part->flags = IOK_CALL_PART;
         part->timeout_ms = whole->timeout_ms;
@@ -697,6 +708,10 @@ int iok_submit(struct iok_call *call)
         iok_call_set_error(call, &err);
         return IOK_EOVERLOAD;
     }
+    if ((call->flags & (IOK_CALL_PART_END | IOK_CALL_PART_FAIL)) !=
+        0) { /* of a serving call: it takes the next request */
+        call->whole->app &= ~(uint32_t)(IOK_APP_HAND | IOK_APP_SAID);
+    }
     return 0;
 }
 
@@ -829,6 +844,9 @@ const struct iok_token *iok_call_message(struct iok_call *call, size_t *n)
     uintptr_t message;
 
     *n = 0;
+    if (call->serve != NULL) {
+        return iok_serve_message(call, n);
+    }
     if (call->message == NULL) {
         if ((call->app & IOK_APP_STREAM) == 0 || !iok_ring_pop(&call->stream->ring, &message)) {
             return NULL;
@@ -850,6 +868,10 @@ void iok_call_next(struct iok_call *call)
     iok_count_own_add(&stream->taken, call->message->memory);
     iok_message_free(call->message);
     call->message = NULL;
+    if (call->serve != NULL) {
+        iok_serve_taken(call);
+        return;
+    }
     /* The exchange is a fence too: either it sees the kernel's stall, or the kernel sees the room. */
     if (iok_ring_used(&stream->ring) <= IOK_STREAM_MESSAGES_MAX / 2 &&
         iok_stream_bytes(stream) <= stream->bytes_max / 2 && iok_count_exchange(&stream->stalled, 0) != 0) {

@@ -259,16 +259,35 @@ static bool is_gone(const struct iok_serve *serve)
     return iok_count_published(&serve->gone) == serve->have;
 }
 
+/* The rest of an answer whose client is gone will not be made. */
+static int give_up(struct iok_call *call)
+{
+    if (!iok_ring_push(&call->port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
+        return IOK_EOVERLOAD;
+    }
+    call->app &= ~(uint32_t)(IOK_APP_HAND | IOK_APP_SAID);
+    iok_submitted(call->port);
+    return 0;
+}
+
 int iok_serve_submit(struct iok_call *call)
 {
     struct iok_port *port = call->port;
     struct iok_serve *serve = call->serve;
-    bool first = (call->app & IOK_APP_SUBMITTED) == 0;
+    bool first = (call->app & IOK_APP_SUBMITTED) == 0, said = (call->app & IOK_APP_SAID) != 0;
     struct iok_error err;
 
-    if ((!first && (call->app & IOK_APP_HAND) == 0) || (call->app & (IOK_APP_CANCEL | IOK_APP_ENDED)) != 0 ||
-        (first ? call->args.n_tokens != 0 : call->args.n_tokens == 0 && !is_gone(serve))) {
+    if ((!first && (call->app & IOK_APP_HAND) == 0) || (call->app & (IOK_APP_CANCEL | IOK_APP_ENDED)) != 0) {
         return IOK_EINVAL;
+    }
+    if (said) {
+        return is_gone(serve) ? give_up(call) : IOK_EINVAL;
+    }
+    if (first ? call->args.n_tokens != 0 : call->args.n_tokens == 0 && !is_gone(serve)) {
+        return IOK_EINVAL;
+    }
+    if (call->args.n_tokens == 0) { /* no head, so no body */
+        call->flags &= ~(uint32_t)IOK_CALL_BODY;
     }
     if ((first && port->n_counted >= port->calls_max) || call->args.held_bytes > port->bytes_left) {
         iok_err(&err, IOK_EOVERLOAD,
@@ -285,7 +304,12 @@ int iok_serve_submit(struct iok_call *call)
     if (!iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
         return IOK_EOVERLOAD;
     }
-    call->app = (call->app & ~(uint32_t)IOK_APP_HAND) | IOK_APP_SUBMITTED | IOK_APP_COUNTED;
+    if ((call->flags & IOK_CALL_BODY) != 0) {
+        call->app |= IOK_APP_SAID; /* it has its request until the last part */
+    } else {
+        call->app &= ~(uint32_t)IOK_APP_HAND;
+    }
+    call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
     port->n_counted += first;
     serve->charged = call->args.held_bytes;
     port->bytes_left -= serve->charged;
@@ -300,14 +324,15 @@ void iok_serve_picked_up(struct iok_call *call, uint64_t now)
     call->port->bytes_left += serve->charged;
     serve->charged = 0;
     drop_answer(call);
-    call->app |= IOK_APP_HAND;
+    call->app = (call->app & ~(uint32_t)IOK_APP_SAID) | IOK_APP_HAND;
+    call->flags &= ~(uint32_t)IOK_CALL_BODY;
     if (serve->error.code != 0) { /* the answer was refused: the request is the same */
         set_error(call, &serve->error);
         return;
     }
     serve->have = serve->serial;
     call->stamps.picked_up = now;
-    call->peer_text[0] = '\0';
+    serve->expects = serve->streams;
     if (now > call->stamps.complete) {
         iok_hist_add_shared(&serve->listener->hist_pickup, now - call->stamps.complete);
     }
@@ -328,6 +353,65 @@ bool iok_serve_news(struct iok_call *call)
     }
     return false;
 }
+
+/* ---- bodies of requests in parts ---- */
+
+static void free_message(struct iok_call *call)
+{
+    iok_count_own_add(&call->stream->taken, call->message->memory);
+    iok_message_free(call->message);
+    call->message = NULL;
+}
+
+const struct iok_token *iok_serve_message(struct iok_call *call, size_t *n)
+{
+    struct iok_serve *serve = call->serve;
+    uintptr_t message;
+
+    if (call->message != NULL &&
+        call->message->serial != serve->have) { /* of a request that was answered before its end */
+        free_message(call);
+    }
+    while (call->message == NULL) {
+        if ((call->app & IOK_APP_HAND) == 0 || !serve->streams || !iok_ring_pop(&call->stream->ring, &message)) {
+            return NULL;
+        }
+        call->message = (struct iok_message *)message;
+        if (call->message->serial != serve->have) {
+            free_message(call);
+        }
+    }
+    serve->expects &= call->message->tape.tokens[0].type != IOK_ARRAY;
+    *n = call->message->tape.n_tokens;
+    return call->message->tape.tokens;
+}
+
+void iok_serve_taken(struct iok_call *call)
+{
+    struct iok_stream *stream = call->stream;
+    bool pushed;
+
+    /* The exchange is a fence too: either it sees that the kernel has stopped, or the kernel sees the room. */
+    if ((call->app & IOK_APP_HAND) != 0 && iok_stream_bytes(stream) <= stream->bytes_max / 2 &&
+        iok_count_exchange(&stream->stalled, 0) != 0) {
+        pushed = iok_ring_push(&call->port->link.sq, iok_entry(call, IOK_SQ_TAKEN));
+        assert(pushed); /* see port.h */
+        (void)pushed;
+        iok_kick(call->port);
+    }
+}
+
+bool iok_serve_is_over(const struct iok_call *call)
+{
+    return call->serve != NULL && ((call->app & IOK_APP_HAND) == 0 || is_gone(call->serve));
+}
+
+bool iok_serve_expects_body(const struct iok_call *call)
+{
+    return (call->app & IOK_APP_HAND) != 0 && call->serve->expects;
+}
+
+/* ---- what is known of a request ---- */
 
 enum iok_serve_state iok_serve_state(const struct iok_call *call)
 {

@@ -84,14 +84,16 @@ int iok_port_at_bound(struct iok_call *call, struct iok_error *err)
         return iok_err(err, IOK_ELIMIT, "arguments of %zu bytes are more than port_bytes_max=%llu", bytes,
                        (unsigned long long)port->bytes_max);
     }
-    if (call->service->config.overload_waits && (call->flags & IOK_CALL_PART) == 0) {
+    if (call->service != NULL && call->service->config.overload_waits && (call->flags & IOK_CALL_PART) == 0) {
         park(call);
         return 1;
     }
     if (has_room(port, call) && (call->flags & IOK_CALL_PART) == 0) { /* but for those that are parked */
         return 0;
     }
-    iok_count_add(&call->service->overloaded, 1);
+    if (call->service != NULL) { /* else it is a part of an answer */
+        iok_count_add(&call->service->overloaded, 1);
+    }
     if (port->n_counted >= port->calls_max) {
         return iok_err(err, IOK_EOVERLOAD, "%u calls are alive on this port (port_calls_max=%u, overload=fail)",
                        port->n_counted, port->calls_max);

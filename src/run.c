@@ -329,9 +329,11 @@ static bool reached(struct goal *goal)
     size_t n;
 
     do {
-        if (goal->call == NULL ? !iok_list_empty(&port->news)
-                               : (goal->call->app & (IOK_APP_ENDED | IOK_APP_HAND)) != 0 ||
-                                     (goal->message && iok_call_message(goal->call, &n) != NULL)) {
+        if (goal->call == NULL
+                ? !iok_list_empty(&port->news)
+                : (goal->call->app & (goal->message ? IOK_APP_ENDED : IOK_APP_ENDED | IOK_APP_HAND)) != 0 ||
+                      (goal->message && iok_serve_is_over(goal->call)) ||
+                      (goal->message && iok_call_message(goal->call, &n) != NULL)) {
             return true;
         }
         if (!iok_port_take(port, &news)) {

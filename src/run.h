@@ -68,6 +68,11 @@ int iok_serve_submit(struct iok_call *call);
 /* It came with a request; or with news: true if they are the program's. */
 void iok_serve_picked_up(struct iok_call *call, uint64_t now);
 bool iok_serve_news(struct iok_call *call);
+/* The oldest part of its request's body, and after one was taken, as iok_call_message and iok_call_next. */
+const struct iok_token *iok_serve_message(struct iok_call *call, size_t *n);
+void iok_serve_taken(struct iok_call *call);
+/* Whether no more of a body can come, as the client is gone. */
+bool iok_serve_is_over(const struct iok_call *call);
 /* Frees what a serving call has beyond a call. */
 void iok_serve_free(struct iok_call *call);
 

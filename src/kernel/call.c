@@ -281,6 +281,7 @@ struct iok_message *iok_message_new(size_t max_bytes, struct iok_account *accoun
     struct iok_message *message = iok_malloc(sizeof(*message));
 
     if (message != NULL) {
+        message->serial = 0;
         iok_tape_init(&message->tape, message->tokens, IOK_CALL_REPLY_TOKENS, message->bytes, IOK_CALL_REPLY_BYTES,
                       max_bytes, account);
     }

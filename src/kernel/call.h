@@ -60,7 +60,8 @@ enum iok_call_app {
     IOK_APP_FAILED = 256,  /* it holds an error although the kernel never had it */
     IOK_APP_PARKED = 128,  /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
     IOK_APP_KEPT = 512,    /* to be freed with the last of its parts, as these refer to it */
-    IOK_APP_HAND = 1024,   /* of a serving call: it was given a request, and not submitted since */
+    IOK_APP_HAND = 1024,   /* of a serving call: it was given a request, and is not answered yet */
+    IOK_APP_SAID = 2048,   /* and the head of its answer was submitted: parts of the body follow */
 };
 
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
@@ -74,7 +75,8 @@ struct iok_peer {
 /* One message of a stream. Made by the kernel, freed by the application. */
 struct iok_message {
     struct iok_tape tape;
-    size_t memory; /* bytes that it takes, itself included; set when it is handed over */
+    size_t memory;   /* bytes that it takes, itself included; set when it is handed over */
+    uint64_t serial; /* of the request whose body it is part of; 0: none */
     struct iok_token tokens[IOK_CALL_REPLY_TOKENS];
     uint8_t bytes[IOK_CALL_REPLY_BYTES];
 };

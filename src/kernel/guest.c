@@ -23,8 +23,10 @@
 #define IOK_VECS 16                    /* pieces handed over at once */
 #define IOK_FLUSH_BYTES_MAX (1u << 20) /* sent in one turn: the others wait */
 #define IOK_OWN_BYTES_MAX 65536u /* of an answer that a slow client leaves unsent: copied, so that the call can go on */
-#define IOK_LINGER_NS                                                                                                  \
-    (2 * IOK_NS_S) /* for a client to read an answer, and stop sending, before the connection is reset */
+/* For a client to read an answer, and stop sending, before the connection is reset: so long after its last bytes, and at
+ * most so long in all. */
+#define IOK_LINGER_NS (2 * IOK_NS_S)
+#define IOK_LINGER_MAX_NS (30 * IOK_NS_S)
 
 static const uint8_t allowed[] = {
     /* from: a bit for each state that may follow */
@@ -70,6 +72,7 @@ void iok_guest_set_state(struct iok_guest *guest, enum iok_guest_state state)
 static uint64_t due(const struct iok_guest *guest)
 {
     const struct iok_listener_config *config = &guest->listener->config;
+    uint64_t quiet;
 
     switch (guest->state) {
     case IOK_GUEST_OPENING:
@@ -81,14 +84,19 @@ static uint64_t due(const struct iok_guest *guest)
     case IOK_GUEST_QUEUED:
         return guest->since + config->queue_timeout;
     case IOK_GUEST_ANSWERING:
-        return guest->since + config->write_timeout;
+        if (iok_out_pending(&guest->out) != 0) {
+            return guest->since + config->write_timeout;
+        }
+        break;
     case IOK_GUEST_LEAVING:
-        return guest->since + IOK_LINGER_NS;
+        quiet = guest->arrived_at + IOK_LINGER_NS;
+        quiet = quiet > guest->since + IOK_LINGER_NS ? quiet : guest->since + IOK_LINGER_NS;
+        return quiet < guest->since + IOK_LINGER_MAX_NS ? quiet : guest->since + IOK_LINGER_MAX_NS;
     case IOK_GUEST_SERVED:
     case IOK_GUEST_CLOSED:
         break;
     }
-    return 0;
+    return guest->streams && !guest->held ? guest->arrived_at + config->body_timeout : 0;
 }
 
 static void arm(struct iok_guest *guest)
@@ -115,6 +123,8 @@ static void expire(struct iok_guest *guest)
     iok_count_own_add(&listener->timeouts, guest->state != IOK_GUEST_IDLE && guest->state != IOK_GUEST_LEAVING);
     switch (guest->state) {
     case IOK_GUEST_READING:
+    case IOK_GUEST_SERVED: /* its body comes too slowly; the program hears that the client is gone */
+        iok_serve_release(guest);
         iok_guest_refuse(guest, IOK_ETIMEOUT);
         break;
     case IOK_GUEST_QUEUED:
@@ -167,12 +177,37 @@ static void host_head(struct iok_io *io)
     guest_of(io)->in_body = true;
 }
 
+static struct iok_tape *host_begin_part(struct iok_io *io, uint64_t seq)
+{
+    (void)seq;
+    assert(io->tape == NULL);
+    io->tape = iok_intake_begin(guest_of(io));
+    return io->tape;
+}
+
+static void drop_part(struct iok_guest *guest)
+{
+    if (guest->part != NULL) {
+        iok_message_free(guest->part);
+        guest->part = NULL;
+    }
+}
+
 static int host_end(struct iok_io *io, uint32_t flags)
 {
     struct iok_guest *guest = guest_of(io);
 
     io->tape = NULL;
-    guest->in_body = false;
+    guest->in_body &= (flags & IOK_MSG_HEAD) != 0 || flags == 0;
+    if (guest->streams && (flags & IOK_MSG_DROP) != 0) {
+        drop_part(guest);
+        return 0;
+    }
+    if (guest->streams) {
+        guest->streams = flags == 0;
+        return iok_intake_end(guest);
+    }
+    guest->streams = (flags & IOK_MSG_HEAD) != 0;
     if (guest->request == NULL) {
         return iok_io_fail(io, IOK_ENOMEM, "out of memory for a request");
     }
@@ -206,6 +241,7 @@ static uint64_t host_random(struct iok_io *io)
 
 static const struct iok_host host = {
     .begin_push = host_begin_push,
+    .begin_part = host_begin_part,
     .head = host_head,
     .end = host_end,
     .flight = host_flight,
@@ -217,6 +253,9 @@ static const struct iok_host host = {
 
 static bool may_feed(const struct iok_guest *guest)
 {
+    if (guest->streams) {
+        return !guest->held && !guest->closing && guest->call != NULL && guest->call->serve->lent;
+    }
     return (guest->state == IOK_GUEST_IDLE || guest->state == IOK_GUEST_READING) && !guest->closing;
 }
 
@@ -279,7 +318,7 @@ static void keep_rest(struct iok_guest *guest, struct iok_span rest)
         guest->cap_rest = 0;
     }
     guest->n_rest = rest.n;
-    if (ahead && rest.n >= IOK_AHEAD_BYTES_MAX && guest->link != NULL && !guest->paused) {
+    if (((ahead && rest.n >= IOK_AHEAD_BYTES_MAX) || guest->held) && guest->link != NULL && !guest->paused) {
         guest->paused = true;
         guest->listener->core->net->ops->want_read(guest->link, false);
     }
@@ -288,7 +327,7 @@ static void keep_rest(struct iok_guest *guest, struct iok_span rest)
 /* The client has ended, and nothing is left to be answered. */
 static void end_if_over(struct iok_guest *guest)
 {
-    if (guest->ended && (guest->state == IOK_GUEST_IDLE || guest->state == IOK_GUEST_READING)) {
+    if (guest->ended && (guest->state == IOK_GUEST_IDLE || guest->state == IOK_GUEST_READING || guest->streams)) {
         close_quietly(guest, "the client closed the connection");
     }
 }
@@ -305,15 +344,17 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
             return;
         }
         at += (size_t)used;
-        if (guest->whole) {
-            guest->whole = false;
-            iok_listener_dispatch(guest->listener, guest);
-        } else if (guest->closing) { /* the codec could not read it, and has said so */
+        if (guest->closing) { /* the codec could not read it, and has said so */
             guest->cut_short = true;
+            guest->streams = false;
             iok_count_own_add(&guest->listener->refused, 1);
+            iok_serve_release(guest);
             iok_guest_set_state(guest, IOK_GUEST_ANSWERING);
             iok_guest_flush(guest);
-        } else {
+        } else if (guest->whole) {
+            guest->whole = false;
+            iok_listener_dispatch(guest->listener, guest);
+        } else if (used == 0 || !guest->streams) {
             break;
         }
     }
@@ -321,6 +362,9 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
         return;
     }
     keep_rest(guest, iok_span_skip(in, at));
+    if (guest->streams) {
+        arm(guest);
+    }
     if (guest->state == IOK_GUEST_READING) {
         if (iok_out_pending(&guest->out) != 0) { /* 100 Continue */
             iok_guest_flush(guest);
@@ -342,12 +386,13 @@ void iok_guest_go_on(struct iok_guest *guest)
     }
     if (guest->paused && guest->link != NULL) {
         guest->paused = false;
+        guest->arrived_at = core->now;
         core->net->ops->want_read(guest->link, true);
     }
     if (n > 0) {
         memcpy(core->scratch, guest->rest, n);
         guest->n_rest = 0;
-        guest->arrived_at = core->now;
+        guest->arrived_at = core->now; /* the time before was ours */
         take_in(guest, iok_span(core->scratch, n));
     } else {
         end_if_over(guest);
@@ -372,6 +417,8 @@ static void leave(struct iok_guest *guest)
 static void answer_is_out(struct iok_guest *guest)
 {
     guest->n_requests++;
+    guest->cut_short |= guest->streams; /* and then the connection ends */
+    guest->streams = guest->held = false;
     iok_out_unlend(&guest->out, &guest->listener->core->spare_output);
     iok_serve_release(guest);
     if (guest->closing) {
@@ -385,10 +432,17 @@ static void answer_is_out(struct iok_guest *guest)
 /* Some of it is left to a slow client: the call goes on, where little is left or all was copied anyway. */
 static void release_early(struct iok_guest *guest)
 {
-    if (guest->call != NULL && guest->state == IOK_GUEST_ANSWERING &&
+    if (guest->call != NULL && !guest->says && iok_list_empty(&guest->parts) &&
         iok_out_pending(&guest->out) <= IOK_OWN_BYTES_MAX &&
         iok_out_own(&guest->out, guest->out.taken, guest->out.appended) == 0) {
         iok_serve_release(guest);
+    }
+}
+
+void iok_guest_want_flush(struct iok_guest *guest)
+{
+    if (!iok_node_linked(&guest->more)) {
+        iok_list_push(&guest->listener->core->unsent, &guest->more);
     }
 }
 
@@ -405,9 +459,7 @@ void iok_guest_flush(struct iok_guest *guest)
         ptrdiff_t sent;
 
         if (left == 0) {
-            if (!iok_node_linked(&guest->more)) {
-                iok_list_push(&core->unsent, &guest->more); /* goes on in the next turn */
-            }
+            iok_guest_want_flush(guest); /* goes on in the next turn */
             break;
         }
         n = iok_out_limit(vec, n, left, &size);
@@ -425,9 +477,10 @@ void iok_guest_flush(struct iok_guest *guest)
     if (guest->state != IOK_GUEST_ANSWERING) {
         return;
     }
-    if (iok_out_pending(&guest->out) == 0) {
+    iok_serve_parts_sent(guest);
+    if (iok_out_pending(&guest->out) == 0 && !guest->says) {
         answer_is_out(guest);
-    } else {
+    } else if (iok_out_pending(&guest->out) != 0) {
         release_early(guest);
         arm(guest);
     }
@@ -458,11 +511,12 @@ void iok_guest_refuse(struct iok_guest *guest, int why)
     int rc = -1;
 
     guest->io.last = iok_listener_state(listener) != IOK_LISTENER_OPEN;
+    guest->io.parts = false;
     guest->io.date = iok_core_date(listener->core);
-    guest->cut_short |= guest->state == IOK_GUEST_READING;
+    guest->cut_short |= guest->state == IOK_GUEST_READING || guest->streams;
     iok_count_own_add(&listener->refused, 1);
     iok_out_lend(&guest->out, &listener->core->spare_output);
-    if (listener->proto->server->refuse != NULL) {
+    if (listener->proto->server->refuse != NULL && !guest->says) {
         rc = listener->proto->server->refuse(guest->codec, &guest->io, why);
     }
     if (guest->request != NULL) {
@@ -551,7 +605,7 @@ static void on_ended(void *owner)
         close_quietly(guest, "done");
         return;
     }
-    if (guest->state == IOK_GUEST_SERVED) {
+    if (guest->call != NULL && guest->call->serve->lent && !guest->streams) {
         iok_serve_tell_left(guest->call);
     }
     end_if_over(guest);
@@ -611,10 +665,12 @@ void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, cons
     guest->since = guest->arrived_at = core->now;
     note_peer(&guest->peer, address);
     iok_out_init(&guest->out, &core->output);
+    iok_list_init(&guest->parts);
     guest->io = (struct iok_io){.host = &host,
                                 .out = &guest->out,
                                 .url = &listener->url,
                                 .single = true,
+                                .whole = listener->config.whole,
                                 .max_reply = listener->config.max_request};
     iok_list_push(&listener->guests, &guest->node);
     listener->n_guests++;
@@ -653,6 +709,8 @@ void iok_guest_close(struct iok_guest *guest, const struct iok_error *why)
         guest->request = NULL;
     }
     iok_out_deinit(&guest->out); /* before the call goes on, whose memory it may refer to */
+    drop_part(guest);
+    iok_serve_parts_lost(guest, why);
     iok_serve_release(guest);
     iok_listener_look(listener);
 }

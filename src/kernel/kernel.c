@@ -117,6 +117,8 @@ static void cancel(struct iok_core *core, struct iok_port *port, struct iok_call
     iok_err(&err, IOK_ECANCELLED, "cancelled");
     if ((call->flags & IOK_CALL_SERVE) != 0) {
         iok_serve_cut(core, call, &err);
+    } else if (iok_serves(call)) {
+        iok_serve_part_cut(core, call, &err);
     } else {
         iok_call_cut(core, call, &err);
     }
@@ -200,6 +202,8 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
     case IOK_SQ_SUBMIT:
         if ((((struct iok_call *)object)->flags & IOK_CALL_SERVE) != 0) {
             iok_serve_take(core, object);
+        } else if (iok_serves(object)) {
+            iok_serve_part(core, object);
         } else {
             iok_call_take(core, object);
         }
@@ -224,6 +228,9 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
     case IOK_SQ_DRAIN:
         iok_listener_drain(core, object);
         iok_listener_drop(object); /* the message's own reference */
+        return true;
+    case IOK_SQ_TAKEN:
+        iok_intake_resume(object);
         return true;
     case IOK_SQ_DUE:
         set_due(core, port);

@@ -46,6 +46,8 @@ static const char *const option_names[] = {"backlog",
                                            "max_connections",
                                            "max_requests",
                                            "max_request",
+                                           "whole",
+                                           "max_stream_bytes",
                                            "header_timeout",
                                            "body_timeout",
                                            "write_timeout",
@@ -107,7 +109,9 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
 
     *config = (struct iok_listener_config){
         .max_connections = 100000,
-        .max_request = UINT64_C(16) << 20,
+        .max_request = UINT64_C(1) << 30,
+        .whole = 65536, /* as large as a read */
+        .max_stream_bytes = 262144,
         .queue = 1024,
         .header_timeout = 10 * IOK_NS_S,
         .body_timeout = 30 * IOK_NS_S,
@@ -121,7 +125,10 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         (rc = iok_url_option_u64(url, "max_connections", 1, IOK_CONNECTIONS_MAX, &config->max_connections, err)) != 0 ||
         (rc = iok_url_option_u64(url, "max_requests", 0, UINT32_MAX, &config->max_requests, err)) != 0 ||
         (rc = iok_url_option_u64(url, "queue", 0, IOK_CONNECTIONS_MAX, &config->queue, err)) != 0 ||
-        (rc = iok_url_option_bytes(url, "max_request", 1024, UINT64_C(4) << 30, &config->max_request, err)) != 0) {
+        (rc = iok_url_option_bytes(url, "max_request", 1024, UINT64_C(1) << 50, &config->max_request, err)) != 0 ||
+        (rc = iok_url_option_bytes(url, "whole", 1024, UINT64_C(1) << 30, &config->whole, err)) != 0 ||
+        (rc = iok_url_option_bytes(url, "max_stream_bytes", 65536, UINT64_C(64) << 30, &config->max_stream_bytes,
+                                   err)) != 0) {
         return rc;
     }
     return read_times(config, url, err);

@@ -64,7 +64,7 @@ static void unlend(struct iok_core *core, struct iok_call *call)
     iok_count_sub(&serve->listener->served_now, 1);
 }
 
-static void post_news(struct iok_call *call)
+void iok_serve_post_news(struct iok_call *call)
 {
     if (iok_count_exchange(&call->serve->news_posted, 1) == 0) {
         iok_core_tell(call->serve->listener->core, call->port, iok_entry(call, IOK_CQ_NEWS));
@@ -74,7 +74,7 @@ static void post_news(struct iok_call *call)
 void iok_serve_tell_left(struct iok_call *call)
 {
     iok_count_publish(&call->serve->left, call->serve->serial);
-    post_news(call);
+    iok_serve_post_news(call);
 }
 
 void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
@@ -83,6 +83,10 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
     struct iok_core *core = listener->core;
     struct iok_serve *serve = call->serve;
 
+    if (guest->streams && iok_intake_open(guest, call) != 0) {
+        iok_guest_refuse(guest, IOK_ENOMEM);
+        return;
+    }
     iok_list_remove(&call->node);
     call->state = IOK_CALL_SENT;
     call->peer = guest->peer;
@@ -91,6 +95,8 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
     serve->guest = guest;
     serve->request = guest->request;
     serve->encrypted = guest->io.encrypted;
+    serve->streams = guest->streams;
+    serve->says = false;
     serve->error.code = 0;
     serve->serial++;
     guest->request = NULL;
@@ -98,6 +104,10 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
     iok_hist_add(&listener->hist_wait, core->now - guest->arrived_at);
     iok_guest_set_state(guest, IOK_GUEST_SERVED);
     lend(core, call);
+    if (guest->streams && guest->listener->proto->server->go != NULL) {
+        (void)guest->listener->proto->server->go(guest->codec, &guest->io);
+        iok_guest_want_flush(guest); /* and then it is fed on */
+    }
     if (guest->ended) {
         iok_serve_tell_left(call);
     }
@@ -105,7 +115,7 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
 
 /* ---- ends ------------------------------------------------------------------------------------------------------- */
 
-void iok_serve_end(struct iok_core *core, struct iok_call *call, const struct iok_error *err)
+static void end_quietly(struct iok_core *core, struct iok_call *call, const struct iok_error *err)
 {
     assert(call->state != IOK_CALL_ENDED && !call->serve->lent);
     if (iok_node_linked(&call->node)) {
@@ -119,6 +129,11 @@ void iok_serve_end(struct iok_core *core, struct iok_call *call, const struct io
     call->error_file = err->file;
     iok_tape_reset(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS);
     iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
+}
+
+void iok_serve_end(struct iok_core *core, struct iok_call *call, const struct iok_error *err)
+{
+    end_quietly(core, call, err);
     iok_core_tell(core, call->port, iok_entry(call, IOK_CQ_ENDED));
 }
 
@@ -155,7 +170,7 @@ static void rest(struct iok_core *core, struct iok_call *call)
     call->state = IOK_CALL_QUEUED;
     if (call->args.bufs != NULL) { /* what the answer refers to can be given back now, and not with the next request */
         iok_count_publish(&serve->done, serve->serial);
-        post_news(call);
+        iok_serve_post_news(call);
     }
     iok_list_push_front(&serve->station->waiting, &call->node); /* the one whose memory is warm comes first */
     iok_listener_serve(serve->listener, call);
@@ -173,7 +188,7 @@ void iok_serve_release(struct iok_guest *guest)
     if (call->serve->lent) {
         iok_count_publish(&call->serve->gone, call->serve->serial);
         iok_count_own_add(&guest->listener->gone, 1);
-        post_news(call);
+        iok_serve_post_news(call);
     } else {
         rest(guest->listener->core, call);
     }
@@ -207,48 +222,80 @@ static void give_again(struct iok_core *core, struct iok_call *call)
     lend(core, call);
 }
 
-static void answered(struct iok_core *core, struct iok_call *call)
+void iok_serve_answered(struct iok_core *core, struct iok_call *call)
 {
-    struct iok_guest *guest = call->serve->guest;
+    unlend(core, call);
+    iok_hist_add(&call->serve->listener->hist_answer, core->now - call->stamps.complete);
+    iok_request_recycle(core, call->serve->request);
+    call->serve->request = NULL;
+}
+
+void iok_serve_give_up(struct iok_core *core, struct iok_call *call)
+{
+    unlend(core, call);
+    iok_request_recycle(core, call->serve->request);
+    call->serve->request = NULL;
+    rest(core, call);
+}
+
+static void count_status(struct iok_listener *listener, const struct iok_call *call)
+{
     int64_t status = call->args.n_tokens > 1 && call->args.tokens[1].type == IOK_I64 ? call->args.tokens[1].i : 0;
 
     if (status >= 100 && status < 600) {
-        iok_count_own_add(&guest->listener->answers[status / 100 - 1], 1);
+        iok_count_own_add(&listener->answers[status / 100 - 1], 1);
     }
-    iok_hist_add(&guest->listener->hist_answer, core->now - call->stamps.complete);
-    iok_request_recycle(core, call->serve->request);
-    call->serve->request = NULL;
+}
+
+/* An answer, or its head. */
+static void take_answer(struct iok_core *core, struct iok_call *call)
+{
+    struct iok_serve *serve = call->serve;
+    struct iok_guest *guest = serve->guest;
+    bool parts = (call->flags & IOK_CALL_BODY) != 0;
+    int rc;
+
+    guest->io.parts = parts;
+    rc = iok_guest_answer(guest, call->args.tokens, call->args.n_tokens);
+    if (rc == IOK_EINVAL || rc == IOK_ETYPE || rc == IOK_ELIMIT || rc == IOK_EUNSAFE) {
+        unlend(core, call);
+        give_again(core, call);
+        return;
+    }
+    if (rc != 0) { /* the guest is closed, and has released the call */
+        if (!parts) {
+            iok_serve_give_up(core, call);
+        }
+        serve->says = parts;
+        return;
+    }
+    count_status(serve->listener, call);
     iok_guest_set_state(guest, IOK_GUEST_ANSWERING);
-    iok_guest_flush(guest);
-    iok_guest_go_on(guest);
+    guest->says = serve->says = parts;
+    if (parts) {
+        iok_guest_want_flush(guest);
+    } else {
+        iok_serve_answered(core, call);
+        iok_guest_flush(guest);
+        iok_guest_go_on(guest);
+    }
 }
 
 void iok_serve_take(struct iok_core *core, struct iok_call *call)
 {
     struct iok_serve *serve = call->serve;
-    int rc;
 
     if (call->state == IOK_CALL_NEW) {
         if (begin(core, call)) {
             rest(core, call);
         }
-        return;
+    } else if (serve->guest != NULL && !serve->says) {
+        take_answer(core, call);
+    } else if (serve->guest == NULL && (call->flags & IOK_CALL_BODY) != 0 && !serve->says) {
+        serve->says = true; /* its parts are on their way, and will be refused */
+    } else if (serve->guest == NULL) {
+        iok_serve_give_up(core, call);
     }
-    unlend(core, call);
-    if (serve->guest != NULL) {
-        rc = iok_guest_answer(serve->guest, call->args.tokens, call->args.n_tokens);
-        if (rc == IOK_EINVAL || rc == IOK_ETYPE || rc == IOK_ELIMIT || rc == IOK_EUNSAFE) {
-            give_again(core, call);
-            return;
-        }
-        if (rc == 0) {
-            answered(core, call);
-        }
-        return; /* else its guest is closed, and has released it */
-    }
-    iok_request_recycle(core, serve->request);
-    serve->request = NULL;
-    rest(core, call);
 }
 
 /* What becomes of the guest whose request, or answer, the call had. */
@@ -264,6 +311,9 @@ static void take_from(struct iok_call *call, struct iok_guest *guest)
         iok_listener_dispatch_again(guest->listener, guest);
     } else if (guest->state == IOK_GUEST_SERVED) {
         iok_guest_refuse(guest, IOK_ECANCELLED);
+    } else if (guest->says) {
+        iok_err(&why, 0, "the program gave up its answer");
+        iok_guest_close(guest, &why);
     } else if (iok_out_own(&guest->out, guest->out.taken, guest->out.appended) != 0) {
         iok_err(&why, IOK_ENOMEM, "out of memory for the unsent rest of an answer");
         iok_guest_close(guest, &why);
@@ -289,5 +339,5 @@ void iok_serve_cut(struct iok_core *core, struct iok_call *call, const struct io
     if (guest != NULL) {
         take_from(call, guest);
     }
-    iok_serve_end(core, call, err);
+    end_quietly(core, call, err); /* IOK_CQ_CANCELLED tells */
 }

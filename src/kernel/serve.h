@@ -37,15 +37,17 @@ struct iok_serve {
     uint64_t charged; /* bytes of its answer that its port was charged with */
     uint64_t have;    /* the serial number of the request that it was given last */
     uint64_t seen;    /* of one that was cancelled: the same then. A later one is on its way, and will not be taken */
+    bool expects;     /* the body of its request follows, and its end was not seen */
     /* the core's */
     alignas(IOK_CACHE_LINE) struct iok_station *station; /* since it was first submitted */
     struct iok_guest *guest;                             /* whose request it has; NULL: none, or that guest is gone */
-    bool lent;                                           /* the program has it */
+    bool lent;                                           /* the program has it, or its answer is not complete */
+    bool says; /* the head of its answer was taken: parts of the body follow */
     /* written before it is given to the program */
     uint64_t serial; /* of the request */
     struct iok_request *request;
-    bool encrypted;
-    struct iok_error error; /* why its answer was refused; code 0: it was not */
+    bool encrypted, streams; /* streams: its body follows in messages */
+    struct iok_error error;  /* why its answer was refused; code 0: it was not */
     /* shared: serial numbers of the request whose client sends no more; whose client is gone; whose answer is out, so that
      * what it refers to is not needed any more. An IOK_CQ_NEWS is under way */
     alignas(IOK_CACHE_LINE) struct iok_count left, gone, done;
@@ -64,7 +66,7 @@ struct iok_station {
 
 /* What a URL says of a listener. Durations in ns. */
 struct iok_listener_config {
-    uint64_t max_connections, max_requests, max_request, queue;
+    uint64_t max_connections, max_requests, max_request, whole, max_stream_bytes, queue;
     uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle;
     bool tls;
 };
@@ -140,12 +142,17 @@ struct iok_guest {
     bool cut_short; /* not all that the client sends was read, or will be */
     bool whole;     /* a request was read to its end, just now */
     bool in_body;   /* the head of the request that is being read was read */
+    bool streams;   /* and its body goes to the call in parts */
+    bool held;      /* which has enough of them: nothing is read */
+    bool says;      /* an answer is under way, and its body not complete */
     uint64_t n_requests;
     uint64_t since;                /* when it came to its state, or made progress in it */
     uint64_t began_at, arrived_at; /* when the request's first byte came, and the last byte of all */
     struct iok_timer timer;        /* at or before the time at which something is due: looked at when it fires */
     struct iok_call *call;         /* SERVED: which has its request. ANSWERING: whose memory goes out; else NULL */
     struct iok_request *request;   /* being read, or waiting for a call */
+    struct iok_message *part;      /* of the request's body, being read */
+    struct iok_list parts;         /* of the answer's body, whose bytes are not out */
     struct iok_peer peer;
     struct iok_io io;
     struct iok_out out;
@@ -194,6 +201,8 @@ void iok_guest_set_state(struct iok_guest *guest, enum iok_guest_state state);
 /* The program's answer to its request. 0: it goes out; IOK_EINVAL, IOK_ETYPE, IOK_ELIMIT, IOK_EUNSAFE: it cannot be sent, and
  * the guest's io->err says why; else the guest is closed. */
 int iok_guest_answer(struct iok_guest *guest, const struct iok_token *answer, size_t n);
+/* What it has to send goes out at the end of this turn. */
+void iok_guest_want_flush(struct iok_guest *guest);
 /* Its request is answered with an error; why is a code, as of the codec's slot refuse. */
 void iok_guest_refuse(struct iok_guest *guest, int why);
 /* What its client sent ahead. */
@@ -211,8 +220,37 @@ void iok_serve_release(struct iok_guest *guest);
 /* The program wants the call back. */
 void iok_serve_cut(struct iok_core *core, struct iok_call *call, const struct iok_error *err);
 void iok_serve_end(struct iok_core *core, struct iok_call *call, const struct iok_error *err);
+/* The program is to look at the call: parts of a body have come, or something of what is shared has changed. */
+void iok_serve_post_news(struct iok_call *call);
 /* The client sends no more. */
 void iok_serve_tell_left(struct iok_call *call);
+/* Whether it serves, or is a part of an answer's body. */
+static inline bool iok_serves(const struct iok_call *call)
+{
+    return (call->flags & IOK_CALL_SERVE) != 0 ||
+           ((call->flags & IOK_CALL_PART) != 0 && (call->whole->flags & IOK_CALL_SERVE) != 0);
+}
+/* The answer is complete, as far as the program is concerned. */
+void iok_serve_answered(struct iok_core *core, struct iok_call *call);
+/* The program is done with a request whose client is gone. */
+void iok_serve_give_up(struct iok_core *core, struct iok_call *call);
+
+/* ---- serve_parts.c ---- */
+/* A part of the request's body is complete, or was begun; NULL: out of memory. */
+struct iok_tape *iok_intake_begin(struct iok_guest *guest);
+int iok_intake_end(struct iok_guest *guest);
+/* Memory for them, of a call that has none yet. 0 or IOK_ENOMEM. */
+int iok_intake_open(struct iok_guest *guest, struct iok_call *call);
+/* The program has taken enough of them to go on. */
+void iok_intake_resume(struct iok_call *call);
+/* A part of an answer's body came from a port; the program wants it back. */
+void iok_serve_part(struct iok_core *core, struct iok_call *part);
+void iok_serve_part_cut(struct iok_core *core, struct iok_call *part, const struct iok_error *err);
+/* Bytes were sent; the guest is gone. */
+void iok_serve_parts_sent(struct iok_guest *guest);
+void iok_serve_parts_lost(struct iok_guest *guest, const struct iok_error *err);
+
+/* ---- serve.c ---- */
 struct iok_request *iok_request_new(struct iok_core *core, size_t max_bytes);
 void iok_request_recycle(struct iok_core *core, struct iok_request *request);
 

@@ -170,6 +170,10 @@ struct http1_server {
     struct http1_reader reader;
     uint8_t pending[HTTP1_PENDING_MAX]; /* enum pending; a ring */
     uint32_t first, n_pending;
+    bool streams; /* the body of the request before comes in parts */
+    bool answers; /* an answer's body is not complete yet: */
+    bool closes;  /* the connection ends with that answer */
+    struct http1_body body;
     bool continues;   /* a 100 is due once the requests before have their answers */
     uint16_t refuses; /* the status of the answer that ends the connection is due then; 0: none */
 };
@@ -185,7 +189,7 @@ static int server_open(void *state, struct iok_io *io)
 /* What could not be written before the requests that came first had their answers. */
 static int write_due(struct http1_server *s, struct iok_io *io)
 {
-    if (s->n_pending > 0)
+    if (s->n_pending > 0 || s->answers)
         return 0;
     if (s->continues)
         iok_out_put(io->out, iok_span_of("HTTP/1.1 100 Continue\r\n\r\n"));
@@ -205,27 +209,55 @@ static int refuse(struct http1_server *s, struct iok_io *io, int rc)
         return rc;
     if (io->tape != NULL && (rc = io->host->end(io, IOK_MSG_LAST | IOK_MSG_DROP)) != 0)
         return rc;
-    s->refuses = s->reader.status;
     s->continues = false;
     s->reader.stage = HTTP1_DEAF;
+    if (s->streams && s->answers) /* half of the program's answer is out */
+        return iok_io_fail(io, IOK_EPROTO, "the rest of a request cannot be read");
+    s->n_pending -= s->streams; /* this is its answer */
+    s->streams = false;
+    s->refuses = s->reader.status;
     return write_due(s, io);
 }
 
-static int end_request(struct http1_server *s, struct iok_io *io)
+/* Its answer is due. */
+static int note_request(struct http1_server *s, struct iok_io *io)
 {
-    struct http1_reader *r = &s->reader;
+    const struct http1_reader *r = &s->reader;
     bool last = !http1_persists(r) || r->connect;
     if (s->n_pending == HTTP1_PENDING_MAX) {
-        r->status = 503;
+        s->reader.status = 503;
         return refuse(s, io, iok_io_fail(io, IOK_ELIMIT, "more than %u requests at once", HTTP1_PENDING_MAX));
     }
     s->pending[(s->first + s->n_pending++) % HTTP1_PENDING_MAX] =
         (uint8_t)((r->head ? PENDING_HEAD : 0) | (r->connect ? PENDING_CONNECT : 0) |
                   (r->minor == 0 ? PENDING_OLD : 0) | (last ? PENDING_LAST : 0));
-    s->continues = false;
+    return 0;
+}
+
+static int end_request(struct http1_server *s, struct iok_io *io)
+{
+    struct http1_reader *r = &s->reader;
+    int rc = s->streams ? 0 : note_request(s, io);
+    if (rc != 0 || r->stage == HTTP1_DEAF)
+        return rc;
+    bool last = !http1_persists(r) || r->connect;
+    s->continues = s->streams = false;
     http1_next(r);
     r->stage = last ? HTTP1_DEAF : HTTP1_START;
     return io->host->end(io, IOK_MSG_LAST);
+}
+
+/* A head was read, and a body follows: RFC 9110, 10.1.1. */
+static int begin_body(struct http1_server *s, struct iok_io *io)
+{
+    if (io->host->head != NULL)
+        io->host->head(io);
+    s->continues = s->reader.expects && s->reader.minor > 0;
+    if (!s->reader.parts)
+        return s->continues ? write_due(s, io) : 0;
+    s->streams = true;
+    int rc = note_request(s, io);
+    return rc != 0 || s->reader.stage == HTTP1_DEAF ? rc : io->host->end(io, IOK_MSG_HEAD);
 }
 
 static ptrdiff_t server_feed(void *state, struct iok_io *io, struct iok_span in)
@@ -243,18 +275,28 @@ static ptrdiff_t server_feed(void *state, struct iok_io *io, struct iok_span in)
         used += (size_t)n;
         if (event == HTTP1_COMPLETE)
             rc = end_request(s, io);
-        if (event == HTTP1_HEAD && io->host->head != NULL)
-            io->host->head(io);
-        if (event == HTTP1_HEAD && s->reader.expects && s->reader.minor > 0) { /* RFC 9110, 10.1.1 */
-            s->continues = true;
-            rc = write_due(s, io);
-        }
+        if (event == HTTP1_HEAD)
+            rc = begin_body(s, io);
         if (rc != 0)
             return rc;
-        if (event == HTTP1_MORE || (event == HTTP1_COMPLETE && io->single))
+        if (event == HTTP1_MORE || (io->single && (event == HTTP1_COMPLETE || s->streams)))
             break;
     }
     return (ptrdiff_t)used;
+}
+
+static int end_answer(struct http1_server *s, struct iok_io *io)
+{
+    s->answers = false;
+    if (!s->closes)
+        return write_due(s, io);
+    /* RFC 9112, 9.6: no answer after that which says close */
+    s->reader.stage = HTTP1_DEAF;
+    s->n_pending = s->refuses = 0;
+    s->continues = s->streams = false;
+    int rc = io->tape != NULL ? io->host->end(io, IOK_MSG_LAST | IOK_MSG_DROP) : 0;
+    io->host->closing(io);
+    return rc;
 }
 
 static int server_answer(void *state, struct iok_io *io, const struct iok_token *reply, size_t n)
@@ -264,7 +306,8 @@ static int server_answer(void *state, struct iok_io *io, const struct iok_token 
     struct http1_answer_frame frame = {.head = (pending & PENDING_HEAD) != 0,
                                        .connect = (pending & PENDING_CONNECT) != 0,
                                        .old = (pending & PENDING_OLD) != 0,
-                                       .close = (pending & PENDING_LAST) != 0 || io->last};
+                                       .close = (pending & PENDING_LAST) != 0 || io->last || (s->streams && !io->parts),
+                                       .parts = io->parts};
     if (s->n_pending == 0)
         return iok_io_fail(io, IOK_EINVAL, "there is no request to answer");
     int rc = http1_write_answer(io, reply, n, &frame);
@@ -272,15 +315,29 @@ static int server_answer(void *state, struct iok_io *io, const struct iok_token 
         return rc;
     s->first = (s->first + 1) % HTTP1_PENDING_MAX;
     s->n_pending--;
-    if (frame.close) { /* RFC 9112, 9.6: no answer after that which says close */
-        s->reader.stage = HTTP1_DEAF;
-        s->n_pending = s->refuses = 0;
-        s->continues = false;
-        rc = io->tape != NULL ? io->host->end(io, IOK_MSG_LAST | IOK_MSG_DROP) : 0;
-        io->host->closing(io);
+    s->closes = frame.close;
+    s->body = frame.follows;
+    s->answers = io->parts;
+    return s->answers ? 0 : end_answer(s, io);
+}
+
+static int server_body(void *state, struct iok_io *io, struct iok_span bytes, enum iok_body what)
+{
+    struct http1_server *s = state;
+    int rc = http1_write_piece(io, &s->body, bytes, what == IOK_BODY_END);
+    if (rc != 0 || what != IOK_BODY_END)
         return rc;
-    }
-    return write_due(s, io);
+    s->closes |= s->streams; /* the client still sends what nobody wants */
+    return end_answer(s, io);
+}
+
+static int server_go(void *state, struct iok_io *io)
+{
+    struct http1_server *s = state;
+    if (s->continues)
+        iok_out_put(io->out, iok_span_of("HTTP/1.1 100 Continue\r\n\r\n"));
+    s->continues = false;
+    return 0;
 }
 
 /* RFC 9110, 15.5.9, 15.6.1 and 15.6.4. */
@@ -311,6 +368,8 @@ static const struct iok_proto_server http1_server = {
     .open = server_open,
     .feed = server_feed,
     .answer = server_answer,
+    .body = server_body,
+    .go = server_go,
     .refuse = server_refuse,
     .close = client_close,
 };

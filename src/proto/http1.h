@@ -88,7 +88,7 @@ struct http1_reader {
     bool has_length, chunked, close, keep_alive, expects, has_host;
     bool head, connect; /* the request's method; of a reply, that which it answers */
     bool blank_line;    /* one before the request line was passed over */
-    bool parts;         /* the reply is taken in parts: head, pieces of the body, and the trailer as the reply */
+    bool parts; /* taken in parts: head, pieces of the body, and the trailer as the reply (request: last part) */
     uint8_t minor;
     uint16_t status; /* of the reply; of a request that cannot be read, what to answer */
     uint16_t n_interim;
@@ -120,23 +120,27 @@ static inline bool http1_persists(const struct http1_reader *r)
     return !r->close && (r->minor > 0 || r->keep_alive);
 }
 
+/* A body that follows in pieces. */
+struct http1_body {
+    bool open;     /* there is more to come */
+    bool chunked;  /* it goes in chunks */
+    bool to_end;   /* it ends with the connection */
+    bool mute;     /* of an answer that has none: what the program gives is dropped */
+    uint64_t left; /* else: bytes of its length that have not come */
+};
+
 /* How an answer has to be framed. */
 struct http1_answer_frame {
     bool head;    /* to HEAD */
     bool connect; /* to CONNECT */
     bool old;     /* to HTTP/1.0 */
     bool close;   /* the connection ends with it; set by the writer, too */
+    bool parts;   /* its body follows in pieces: */
+    struct http1_body follows;
 };
 
 #define HTTP1_REQUEST_HEAD 1u  /* tag of a flight: its reply has no body */
 #define HTTP1_REQUEST_CLOSE 2u /* the request says that it is the last */
-
-/* A body that follows in pieces. */
-struct http1_body {
-    bool open;    /* there is more to come */
-    bool chunked; /* it goes in chunks; else it has a length, of which so much is left: */
-    uint64_t left;
-};
 
 /* What a request asks for. */
 struct http1_request_frame {

@@ -59,6 +59,12 @@ static int bad(struct http1_reader *r, struct iok_io *io, int status, const char
     return iok_io_fail(io, IOK_EPROTO, "%s", what);
 }
 
+static int too_large(struct http1_reader *r, struct iok_io *io)
+{
+    r->status = r->server ? 413 : r->status;
+    return iok_io_fail(io, IOK_ELIMIT, "a body of more than %zu bytes", io->max_reply);
+}
+
 /* ---- parts ------------------------------------------------------------------------------------------------------ */
 
 /* Of a body: below max_reply, with its token and some room. */
@@ -83,6 +89,9 @@ static int put_part(struct http1_reader *r, struct iok_io *io, struct iok_span p
 {
     size_t max = part_bytes_max(io);
     int rc = 0;
+    r->body_bytes += piece.n;
+    if (r->server && r->body_bytes > io->max_reply)
+        return too_large(r, io);
     while (piece.n > 0 && rc == 0) {
         size_t n = piece.n < max - r->part_bytes ? piece.n : max - r->part_bytes;
         if (r->part_bytes == 0 && (r->stage != HTTP1_CHUNK_DATA || n >= max / 2)) {
@@ -100,11 +109,13 @@ static int put_part(struct http1_reader *r, struct iok_io *io, struct iok_span p
     return rc;
 }
 
-/* What follows the body is the reply proper. */
+/* What follows the body is the reply proper, or the request's last part. */
 static int begin_end(struct http1_reader *r, struct iok_io *io)
 {
     int rc = r->parts ? end_part(r, io) : 0;
-    if (r->parts && rc == 0)
+    if (r->parts && rc == 0 && r->server)
+        io->host->begin_part(io, IOK_SEQ_HEAD);
+    else if (r->parts && rc == 0)
         io->host->begin_reply(io, IOK_SEQ_HEAD);
     return rc;
 }
@@ -357,12 +368,6 @@ static ptrdiff_t read_field(struct http1_reader *r, struct iok_io *io, struct io
 
 /* ---- bodies ----------------------------------------------------------------------------------------------------- */
 
-static int too_large(struct http1_reader *r, struct iok_io *io)
-{
-    r->status = r->server ? 413 : r->status;
-    return iok_io_fail(io, IOK_ELIMIT, "a body of more than %zu bytes", io->max_reply);
-}
-
 static int complete(struct http1_reader *r, struct iok_io *io, bool trailers, enum http1_event *event)
 {
     int rc = trailers ? 0 : begin_end(r, io);
@@ -393,6 +398,17 @@ static int open_body(struct http1_reader *r, struct iok_io *io)
         return too_large(r, io);
     else
         iok_tape_open(io->tape, IOK_BYTES, 0, r->left);
+    return check_tape(r, io);
+}
+
+/* The head of a request whose body comes in parts is a request with null for the body. */
+static int end_request_head(struct http1_reader *r, struct iok_io *io)
+{
+    if (r->left > io->max_reply)
+        return too_large(r, io);
+    r->parts = true;
+    iok_tape_null(io->tape);
+    iok_tape_head(io->tape, IOK_ARRAY, 0);
     return check_tape(r, io);
 }
 
@@ -432,6 +448,8 @@ static int end_head(struct http1_reader *r, struct iok_io *io, enum http1_event 
     *event = HTTP1_HEAD;
     if ((rc = check_tape(r, io)) != 0)
         return rc;
+    if (r->server && io->whole != 0 && (r->chunked || r->left > io->whole))
+        return end_request_head(r, io);
     return r->parts ? end_part(r, io) : open_body(r, io);
 }
 
@@ -475,7 +493,8 @@ static ptrdiff_t read_chunk(struct http1_reader *r, struct iok_io *io, struct io
     r->extension_bytes += (uint32_t)extension;
     if (r->extension_bytes > HTTP1_EXTENSION_BYTES_MAX)
         return iok_io_fail(io, IOK_ELIMIT, "more than %u bytes of chunk extensions", HTTP1_EXTENSION_BYTES_MAX);
-    if (r->left > io->max_reply && !r->parts) /* before its first byte came, and before sums can overflow */
+    if (r->left > io->max_reply &&
+        (r->server || !r->parts)) /* before its first byte came, and before sums can overflow */
         return too_large(r, io);
     r->stage = r->left > 0 ? HTTP1_CHUNK_DATA : HTTP1_TRAILERS;
     if (r->left == 0) {

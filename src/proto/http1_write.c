@@ -321,7 +321,10 @@ static void put_chunk_header(struct iok_out *out, size_t n)
 
 int http1_write_piece(struct iok_io *io, struct http1_body *body, struct iok_span piece, bool end)
 {
-    if (!body->chunked) {
+    if (body->mute || body->to_end) {
+        iok_out_refer(io->out, body->mute ? iok_span(NULL, 0) : piece);
+        body->open = !end;
+    } else if (!body->chunked) {
         if (piece.n > body->left || (end && piece.n < body->left))
             return iok_io_fail(io, IOK_EINVAL, "the body has %s bytes than its Content-Length says",
                                end && piece.n < body->left ? "fewer" : "more");
@@ -334,7 +337,8 @@ int http1_write_piece(struct iok_io *io, struct http1_body *body, struct iok_spa
     }
     if (body->chunked && end)
         iok_out_put(io->out, iok_span_of("0\r\n\r\n"));
-    body->open = body->chunked ? !end : body->left > 0;
+    if (!body->mute && !body->to_end)
+        body->open = body->chunked ? !end : body->left > 0;
     return io->out->error != 0 ? no_memory(io) : 0;
 }
 
@@ -444,8 +448,12 @@ static int take_answer(struct iok_io *io, const struct iok_token *reply, size_t 
 }
 
 /* RFC 9110, 8.6 and 15.4.5: to HEAD and in a 304 the length is that which a GET would have got. */
-static int check_length(struct iok_io *io, const struct answer *a, bool describes)
+static int check_length(struct iok_io *io, const struct answer *a, bool describes, bool parts)
 {
+    if (parts && (a->has_body || a->n_trailer > 0))
+        return iok_io_fail(io, IOK_EINVAL, "an answer whose body follows has null there, and no trailer");
+    if (parts && a->given.length)
+        return 0; /* its pieces are counted */
     if (a->given.length && a->given.chunked)
         return iok_io_fail(io, IOK_EINVAL, "both Content-Length and Transfer-Encoding: leave them out");
     if (a->given.length && !describes && a->status != 204 && a->given.length_value != a->body.n)
@@ -472,21 +480,39 @@ static void put_body(struct iok_out *out, const struct answer *a, bool chunked)
     iok_out_commit(out, (size_t)(at - start));
 }
 
+/* How the body that follows is framed: RFC 9112, 6.3. */
+static void frame_parts(struct http1_answer_frame *frame, const struct answer *a, bool bare)
+{
+    frame->follows = (struct http1_body){
+        .open = true,
+        .mute = bare,
+        .chunked = !bare && !a->given.length && !frame->old,
+        .to_end = !bare && !a->given.length && frame->old,
+        .left = a->given.length_value,
+    };
+    frame->close |= frame->follows.to_end;
+}
+
 int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t n, struct http1_answer_frame *frame)
 {
     struct answer a = {0};
     int rc = take_answer(io, reply, n, &a);
     bool describes = frame->head || a.status == 304;
     a.body.n = a.status == 205 ? 0 : a.body.n; /* RFC 9110, 15.3.6 */
-    if (rc != 0 || (rc = check_length(io, &a, describes)) != 0)
+    if (rc != 0 || (rc = check_length(io, &a, describes, frame->parts)) != 0)
         return rc;
     if (frame->connect && a.status < 300)
         return iok_io_fail(io, IOK_EUNSAFE, "a tunnel (CONNECT) is not possible here: answer with an error");
     bool bare = describes || a.status == 204; /* RFC 9112, 6.3: no body, whatever the program gave */
     bool chunked = !frame->old && a.status != 204 && (a.given.chunked || (a.n_trailer > 0 && !a.given.length));
-    bool says_length =
-        !chunked && a.status != 204 && !a.given.length && (!describes || (a.has_body && a.status != 304));
+    bool says_length = !chunked && !frame->parts && a.status != 204 && !a.given.length &&
+                       (!describes || (a.has_body && a.status != 304));
     frame->close |= a.given.close;
+    if (frame->parts) {
+        frame_parts(frame, &a, bare || a.status == 205);
+        chunked = frame->follows.chunked;
+        says_length = a.status == 205;
+    }
     uint8_t *start = iok_out_reserve(io->out, a.given.bytes + a.reason.n + io->date.n + 176);
     if (start == NULL)
         return no_memory(io);
@@ -502,7 +528,7 @@ int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     at = frame->old && !frame->close ? put_text(at, "connection: keep-alive\r\n") : at;
     at = put_text(at, "\r\n");
     iok_out_commit(io->out, (size_t)(at - start));
-    if (!bare)
+    if (!bare && !frame->parts)
         put_body(io->out, &a, chunked);
     return io->out->error != 0 ? no_memory(io) : 0;
 }

@@ -78,7 +78,8 @@ enum iok_msg_flags {
     IOK_MSG_REJECTED = 2, /* the answer is an error by which the peer says that it did not run the request */
     IOK_MSG_AGAIN =
         8, /* with REJECTED: and it will do so now, if asked again; the host does, if no lease holds the order */
-    IOK_MSG_DROP = 4, /* begun but not to be delivered: a server's part that could not read it to its end */
+    IOK_MSG_HEAD = 16, /* of a server: a request whose body comes by begin_part, and ends by a part with LAST */
+    IOK_MSG_DROP = 4,  /* begun but not to be delivered: a server's part that could not read it to its end */
 };
 
 #define IOK_CANCEL_BYTES_MAX 512u
@@ -130,6 +131,8 @@ struct iok_io {
     bool refused;              /* set at sign-in: not on such a connection, but perhaps with TLS, or without */
     struct iok_span binding;   /* of TLS: "tls-server-end-point" (RFC 5929), to bind a sign-in to it; n 0: none */
     bool single;               /* server: feed returns behind each request, and the rest comes when that is answered */
+    uint64_t whole;            /* server: a body of more bytes, or of unknown length, comes in parts; 0: none does */
+    bool parts;                /* server: the body of the next answer follows by the slot body */
     bool last;                 /* server: the connection ends behind the next answer */
     struct iok_span date;      /* server: the time of day as HTTP has it; n 0: it is not known */
     enum iok_wish wish;        /* which servers the service wants; ANY: it need not know their roles */
@@ -178,6 +181,10 @@ struct iok_proto_server {
     ptrdiff_t (*feed)(void *state, struct iok_io *io, struct iok_span in);
     /* Appends the answer to the oldest request that has none. */
     int (*answer)(void *state, struct iok_io *io, const struct iok_token *reply, size_t n);
+    /* Optional: appends a piece of the body of the answer that was given with io->parts, up to END. Errors as of answer. */
+    int (*body)(void *state, struct iok_io *io, struct iok_span bytes, enum iok_body what);
+    /* Optional: the request whose body follows is in good hands: the client may send it. */
+    int (*go)(void *state, struct iok_io *io);
     /* Optional: the same by the host, with an error: why is IOK_EOVERLOAD, IOK_ETIMEOUT, IOK_ECLOSED, or another (the
      * program failed). If all are answered: gives up the request that is being read, and ends behind that. Without this
      * slot the connection is closed. */

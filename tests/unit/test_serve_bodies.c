@@ -1,0 +1,593 @@
+/* test_serve_bodies.c - bodies of requests and of answers in parts, on a simulated network: whole, bounded, broken off. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "servenet.h"
+
+#define LARGE 200000u
+
+/* A request of LARGE bytes was begun, and given to the call. */
+static struct iok_link *begin_upload(struct house *h, struct iok_call *call, const char *fields)
+{
+    struct iok_link *link = sim_client(&h->w->sim);
+    char head[256];
+
+    snprintf(head, sizeof(head), "POST /up HTTP/1.1\r\nHost: h\r\n%s\r\n", fields);
+    sim_arrive(link, head);
+    assert_ptr_equal(house_poll(h), call);
+    assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+    assert_true(iok_serve_expects_body(call));
+    return link;
+}
+
+#define OF_LENGTH "Content-Length: 200000\r\n"
+#define IN_CHUNKS "Transfer-Encoding: chunked\r\n"
+
+static char *pattern(size_t n)
+{
+    char *bytes = malloc(n);
+
+    assert_non_null(bytes);
+    for (size_t i = 0; i < n; i++) {
+        bytes[i] = (char)(i % 251);
+    }
+    return bytes;
+}
+
+/* Takes the messages that are there, which continue the pattern at *at; true after the last. */
+static bool take(struct iok_call *call, const char *bytes, size_t *at)
+{
+    const struct iok_token *token;
+    size_t n;
+
+    while ((token = iok_call_message(call, &n)) != NULL) {
+        bool last = token->type == IOK_ARRAY;
+
+        if (!last) {
+            assert_int_equal(token->type, IOK_BYTES);
+            assert_memory_equal(token->p, bytes + *at, token->len);
+            *at += token->len;
+        }
+        iok_call_next(call);
+        if (last) {
+            assert_false(iok_serve_expects_body(call));
+            return true;
+        }
+    }
+    return false;
+}
+
+static void test_a_large_request(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = begin_upload(&h, call, OF_LENGTH);
+    assert_string_equal(house_request(call), "POST /up 1 [host: h, content-length: 200000] \"\"");
+    assert_null(house_poll(&h));
+    sim_arrive_bytes(link, bytes, 1000);
+    assert_ptr_equal(house_poll(&h), call); /* news */
+    assert_null(house_poll(&h));
+    assert_false(take(call, bytes, &at));
+    assert_int_equal(at, 1000);
+    for (size_t sent = 1000; sent < LARGE; sent += 1990) {
+        sim_arrive_bytes(link, bytes + sent, 1990);
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(take(call, bytes, &at), sent + 1990 == LARGE);
+    }
+    assert_int_equal(at, LARGE);
+    house_answer(&h, call, 200, "thanks");
+    assert_non_null(strstr(link->got, "thanks"));
+    assert_null(strstr(link->got, "connection: close"));
+    house_get(link, "/next");
+    assert_ptr_equal(house_poll(&h), call);
+    assert_false(iok_serve_expects_body(call));
+    house_close(&h);
+    free(bytes);
+}
+
+static void test_chunks_and_a_trailer(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    const struct iok_token *token;
+    size_t n;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = begin_upload(&h, call, IN_CHUNKS);
+    sim_arrive(link, "3\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 7\r\n\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    token = iok_call_message(call, &n);
+    assert_int_equal(token->len, 5);
+    assert_memory_equal(token->p, "abcde", 5);
+    iok_call_next(call);
+    token = iok_call_message(call, &n);
+    assert_int_equal(n, 3);
+    assert_memory_equal(token[1].p, "x-sum", 5);
+    iok_call_next(call);
+    assert_null(iok_call_message(call, &n));
+    house_answer(&h, call, 200, "ok");
+    assert_false(link->dead);
+    house_close(&h);
+}
+
+/* Whatever the client sends: reading stops at a bound, and goes on when half is taken. */
+static void test_a_program_that_does_not_take_it(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t sent = 0, at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?max_stream_bytes=64k&body_timeout=5s");
+    call = house_call(&h);
+    link = begin_upload(&h, call, OF_LENGTH);
+    while (link->reading) {
+        sim_arrive_bytes(link, bytes + sent, 8000);
+        sent += 8000;
+        world_run(h.w);
+    }
+    assert_in_range(sent, 64000, 80000);
+    assert_in_range(iok_count_get(&h.w->core->replies.bytes), 60000, 100000);
+    world_advance(h.w, 60 * SIM_S); /* the time is ours, and not the client's */
+    assert_false(link->dead);
+    assert_ptr_equal(house_poll(&h), call);
+    assert_false(take(call, bytes, &at));
+    world_run(h.w);
+    assert_true(link->reading);
+    while (sent < LARGE) {
+        sim_arrive_bytes(link, bytes + sent, 8000);
+        sent += 8000;
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(take(call, bytes, &at), sent == LARGE);
+    }
+    house_answer(&h, call, 200, "ok");
+    assert_false(link->dead);
+    house_close(&h);
+    free(bytes);
+}
+
+static void test_many_small_pieces(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    char *bytes = pattern(LARGE);
+    size_t sent = 0, at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = begin_upload(&h, call, OF_LENGTH);
+    while (link->reading) {
+        sim_arrive_bytes(link, bytes + sent++, 1);
+    }
+    assert_in_range(sent, 40, 64);
+    world_run(h.w);
+    assert_false(take(call, bytes, &at));
+    assert_int_equal(at, sent);
+    world_run(h.w);
+    assert_true(link->reading);
+    house_close(&h);
+    free(bytes);
+}
+
+static void test_an_answer_before_the_end(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t n, at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = begin_upload(&h, call, OF_LENGTH);
+    sim_arrive_bytes(link, bytes, 50000);
+    house_answer(&h, call, 403, "no");
+    assert_non_null(strstr(link->got, "403 Forbidden"));
+    assert_non_null(strstr(link->got, "connection: close"));
+    assert_true(link->shut);
+    for (int i = 0; i < 10; i++) { /* dropped, as a client that has to send it all reads only then */
+        world_advance(h.w, SIM_S);
+        assert_false(link->dead);
+        sim_arrive_bytes(link, bytes, 1000);
+    }
+    world_advance(h.w, 3 * SIM_S);
+    assert_true(link->dead);
+    link = begin_upload(&h, call, IN_CHUNKS); /* the call has nothing of what came before */
+    assert_null(iok_call_message(call, &n));
+    sim_arrive(link, "4\r\n");
+    sim_arrive_bytes(link, bytes, 4);
+    sim_arrive(link, "\r\n0\r\n\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    assert_true(take(call, bytes, &at));
+    assert_int_equal(at, 4);
+    house_answer(&h, call, 200, "ok");
+    house_close(&h);
+    free(bytes);
+}
+
+static void test_a_request_that_breaks_off(void **state)
+{
+    static const struct {
+        const char *sent, *got;
+    } cases[] = {
+        {"4\r\nabcdX", "HTTP/1.1 400 Bad Request"},
+        {"zz\r\n", "HTTP/1.1 400 Bad Request"},
+        {"fffffff\r\n", "HTTP/1.1 413 Content Too Large"},
+        {"4\r\nab", NULL},
+        {"", "HTTP/1.1 408 Request Timeout"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct house h;
+        struct iok_call *call;
+        struct iok_link *link;
+
+        house_open(&h, "http://127.0.0.1:8000/?max_request=1m&body_timeout=5s");
+        call = house_call(&h);
+        link = begin_upload(&h, call, IN_CHUNKS);
+        if (cases[i].sent[0] == '\0') {
+            world_advance(h.w, 6 * SIM_S);
+        } else {
+            sim_arrive(link, cases[i].sent);
+        }
+        if (cases[i].got == NULL) {
+            sim_end(link);
+            assert_true(link->dead);
+        } else {
+            assert_memory_equal(link->got, cases[i].got, strlen(cases[i].got));
+            assert_true(link->shut);
+        }
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE);
+        assert_int_equal(iok_submit(call), 0);
+        house_get(sim_client(&h.w->sim), "/");
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+        house_close(&h);
+    }
+}
+
+/* The client is told to send its body when somebody has the request, and not before. */
+static void test_expectation(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?queue_timeout=5s");
+    call = house_call(&h);
+    house_get(sim_client(&h.w->sim), "/");
+    assert_ptr_equal(house_poll(&h), call);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n" IN_CHUNKS "\r\n");
+    world_run(h.w);
+    assert_string_equal(link->got, "");
+    house_answer(&h, call, 200, "ok");
+    assert_string_equal(link->got, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    sim_clear(link);
+    sim_arrive(link, "1\r\nx\r\n0\r\n\r\n");
+    house_answer(&h, call, 200, "ok");
+    assert_memory_equal(link->got, "HTTP/1.1 200 OK\r\n", 17);
+    link = sim_client(&h.w->sim); /* and if nobody takes it, its body is not sent at all */
+    iok_call_free(call);
+    world_run(h.w);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n" IN_CHUNKS "\r\n");
+    world_advance(h.w, 6 * SIM_S);
+    assert_memory_equal(link->got, "HTTP/1.1 503 Service Unavailable\r\n", 34);
+    house_close(&h);
+}
+
+/* ---- answers ---- */
+
+static void begin_answer(struct house *h, struct iok_call *call, const char *length)
+{
+    iok_call_body(call);
+    iok_call_array(call, 4);
+    iok_call_i64(call, 200);
+    iok_call_null(call);
+    iok_call_array(call, length != NULL ? 2 : 0);
+    if (length != NULL) {
+        iok_call_text(call, "content-length", 14);
+        iok_call_text(call, length, strlen(length));
+    }
+    iok_call_null(call);
+    assert_int_equal(iok_submit(call), 0);
+    (void)h;
+}
+
+static struct iok_call *part(struct iok_call *call, const char *text, bool end)
+{
+    struct iok_call *made = iok_part_new(call, NULL);
+
+    assert_non_null(made);
+    if (text != NULL) {
+        iok_call_bytes(made, text, strlen(text));
+    }
+    if (end) {
+        iok_part_end(made);
+    }
+    assert_int_equal(iok_submit(made), 0);
+    return made;
+}
+
+static void expect_part(struct house *h, struct iok_call *made, enum iok_outcome outcome)
+{
+    assert_ptr_equal(house_poll(h), made);
+    assert_string_equal(iok_outcome_name(iok_call_outcome(made)), iok_outcome_name(outcome));
+    iok_call_free(made);
+}
+
+static void test_an_answer_in_parts(void **state)
+{
+    static const struct {
+        const char *request, *length, *got;
+        bool closes;
+    } cases[] = {
+        {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", NULL,
+         "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", false},
+        {"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "5", "content-length: 5\r\n@\r\n\r\nabcde", false},
+        {"GET / HTTP/1.0\r\n\r\n", NULL, "connection: close\r\n\r\nabcde", true},
+        {"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", "5", "content-length: 5\r\n@\r\n\r\n", false},
+        {"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "5",
+         "content-length: 5\r\n@\r\nconnection: close\r\n\r\nabcde", true},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct house h;
+        struct iok_call *call, *a, *b;
+        struct iok_link *link;
+        char expected[256] = "HTTP/1.1 200 OK\r\n";
+        const char *date = "date: Sun, 06 Nov 1994 08:49:37 GMT", *mark = strchr(cases[i].got, '@');
+
+        house_open(&h, "http://127.0.0.1:8000");
+        call = house_call(&h);
+        link = sim_client(&h.w->sim);
+        sim_arrive(link, cases[i].request);
+        assert_ptr_equal(house_poll(&h), call);
+        begin_answer(&h, call, cases[i].length);
+        a = part(call, "abc", false);
+        expect_part(&h, a, IOK_DONE);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+        b = part(call, "de", true);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_WAITING);
+        expect_part(&h, b, IOK_DONE);
+        snprintf(expected + 17, sizeof(expected) - 17, "%s%.*s%s%s", mark != NULL ? "" : date,
+                 mark != NULL ? (int)(mark - cases[i].got) : 2, mark != NULL ? cases[i].got : "\r\n",
+                 mark != NULL ? date : cases[i].got, mark != NULL ? mark + 1 : "");
+        assert_string_equal(link->got, expected);
+        assert_int_equal(link->dead, cases[i].closes);
+        if (!cases[i].closes) {
+            house_get(link, "/next");
+            assert_ptr_equal(house_poll(&h), call);
+            house_answer(&h, call, 200, "next");
+        }
+        house_close(&h);
+    }
+}
+
+/* A part's end is the credit for the next: with a client that does not read there is none. */
+static void test_parts_to_a_slow_client(void **state)
+{
+    struct house h;
+    struct iok_call *call, *made;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?write_timeout=10s");
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    house_get(link, "/");
+    assert_ptr_equal(house_poll(&h), call);
+    sim_accept(link, 0);
+    begin_answer(&h, call, "6");
+    made = part(call, "abc", false);
+    assert_null(house_poll(&h));
+    world_advance(h.w, 9 * SIM_S);
+    sim_accept(link, SIZE_MAX);
+    expect_part(&h, made, IOK_DONE);
+    world_advance(h.w, 60 * SIM_S); /* the program takes its time */
+    assert_false(link->dead);
+    sim_accept(link, 0);
+    made = part(call, "def", true);
+    world_run(h.w);
+    world_advance(h.w, 11 * SIM_S);
+    assert_true(link->dead);
+    expect_part(&h, made, IOK_MAYBE_EXECUTED);
+    house_get(sim_client(&h.w->sim), "/");
+    assert_ptr_equal(house_poll(&h), call);
+    house_close(&h);
+}
+
+static void test_a_client_that_goes_amid_an_answer(void **state)
+{
+    struct house h;
+    struct iok_call *call, *made;
+    struct iok_link *link;
+
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        house_open(&h, "http://127.0.0.1:8000");
+        call = house_call(&h);
+        link = sim_client(&h.w->sim);
+        house_get(link, "/");
+        assert_ptr_equal(house_poll(&h), call);
+        begin_answer(&h, call, NULL);
+        made = part(call, "abc", false);
+        expect_part(&h, made, IOK_DONE);
+        sim_fail(link, IOK_ERESET);
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE);
+        made = part(call, "def", false);
+        expect_part(&h, made, IOK_NEVER_SENT);
+        if (how == 0) {
+            expect_part(&h, part(call, NULL, true), IOK_NEVER_SENT);
+        } else if (how == 1) {
+            assert_int_equal(iok_submit(call), 0);
+        } else {
+            made = iok_part_new(call, NULL);
+            iok_part_fail(made, "no");
+            assert_int_equal(iok_submit(made), 0);
+            expect_part(&h, made, IOK_NEVER_SENT);
+        }
+        house_get(sim_client(&h.w->sim), "/");
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+        house_answer(&h, call, 200, "ok");
+        house_close(&h);
+    }
+}
+
+static void test_answers_that_are_broken_off(void **state)
+{
+    struct house h;
+    struct iok_call *call, *made;
+    struct iok_link *link;
+
+    (void)state;
+    for (int how = 0; how < 5; how++) {
+        house_open(&h, "http://127.0.0.1:8000");
+        call = house_call(&h);
+        link = sim_client(&h.w->sim);
+        house_get(link, "/");
+        assert_ptr_equal(house_poll(&h), call);
+        begin_answer(&h, call, "5");
+        made = part(call, "abc", false);
+        expect_part(&h, made, IOK_DONE);
+        if (how == 0) { /* too much, too little */
+            expect_part(&h, part(call, "defg", true), IOK_NEVER_SENT);
+        } else if (how == 1) {
+            expect_part(&h, part(call, "d", true), IOK_NEVER_SENT);
+        } else if (how == 2) {
+            made = iok_part_new(call, NULL);
+            iok_part_fail(made, "cannot go on");
+            assert_int_equal(iok_submit(made), 0);
+            expect_part(&h, made, IOK_DONE);
+        } else if (how == 3) {
+            iok_call_free(call);
+            world_run(h.w);
+        } else { /* a part that is cancelled while it goes out */
+            sim_accept(link, 0);
+            made = part(call, "de", true);
+            world_run(h.w);
+            iok_abandon(made);
+            world_run(h.w);
+        }
+        assert_true(link->dead); /* nobody takes it for whole */
+        while (house_poll(&h) != NULL) {
+        }
+        if (how == 3) {
+            call = house_call(&h);
+        }
+        house_get(sim_client(&h.w->sim), "/");
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+        house_answer(&h, call, 200, "ok");
+        house_close(&h);
+    }
+}
+
+static void test_a_head_that_cannot_be_sent(void **state)
+{
+    struct house h;
+    struct iok_call *call, *made;
+    struct iok_link *link;
+    struct iok_error err;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    house_get(link, "/");
+    assert_ptr_equal(house_poll(&h), call);
+    begin_answer(&h, call, "five");
+    made = part(call, "abcde", true);
+    assert_ptr_equal(house_poll(&h), call);
+    assert_int_equal(iok_call_error(call, &err), IOK_EINVAL);
+    expect_part(&h, made, IOK_NEVER_SENT);
+    assert_string_equal(link->got, "");
+    house_answer(&h, call, 500, "sorry");
+    assert_non_null(strstr(link->got, "500"));
+    house_close(&h);
+}
+
+/* Both directions at once: what comes in goes out. */
+static void test_an_echo(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    const struct iok_token *token;
+    size_t n;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = begin_upload(&h, call, IN_CHUNKS);
+    begin_answer(&h, call, NULL);
+    world_run(h.w);
+    for (int i = 0; i < 3; i++) {
+        char text[8];
+
+        sim_clear(link);
+        sim_arrive(link, "2\r\nhi\r\n");
+        assert_ptr_equal(house_poll(&h), call);
+        token = iok_call_message(call, &n);
+        snprintf(text, sizeof(text), "%.*s", (int)token->len, (const char *)token->p);
+        iok_call_next(call);
+        expect_part(&h, part(call, text, false), IOK_DONE);
+        assert_string_equal(link->got, "2\r\nhi\r\n");
+    }
+    sim_arrive(link, "0\r\n\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    assert_int_equal(iok_call_message(call, &n)->type, IOK_ARRAY);
+    expect_part(&h, part(call, NULL, true), IOK_DONE);
+    assert_false(link->dead);
+    house_get(link, "/next");
+    assert_ptr_equal(house_poll(&h), call);
+    house_close(&h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_large_request),
+        cmocka_unit_test(test_chunks_and_a_trailer),
+        cmocka_unit_test(test_a_program_that_does_not_take_it),
+        cmocka_unit_test(test_many_small_pieces),
+        cmocka_unit_test(test_an_answer_before_the_end),
+        cmocka_unit_test(test_a_request_that_breaks_off),
+        cmocka_unit_test(test_expectation),
+        cmocka_unit_test(test_an_answer_in_parts),
+        cmocka_unit_test(test_parts_to_a_slow_client),
+        cmocka_unit_test(test_a_client_that_goes_amid_an_answer),
+        cmocka_unit_test(test_answers_that_are_broken_off),
+        cmocka_unit_test(test_a_head_that_cannot_be_sent),
+        cmocka_unit_test(test_an_echo),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
