@@ -18,6 +18,7 @@
 struct iok_wake {
     alignas(IOK_CACHE_LINE) _Atomic uint32_t sleeping;
     int fd_read, fd_write; /* the same eventfd, or the two ends of a pipe */
+    bool armed;            /* consumer: it has not disarmed since it armed */
     bool owed;             /* consumer: a producer cleared sleeping, and its write may not have been read yet */
 };
 
@@ -28,19 +29,24 @@ void iok_wake_deinit(struct iok_wake *wake);
  * had any). As init; on failure it has none. */
 int iok_wake_renew(struct iok_wake *wake);
 
-/* Consumer: from now on producers write the descriptor, once. Look at the rings again afterwards. */
+/* Consumer: from now on producers write the descriptor, once. Look at the rings again afterwards. Twice is as once: what a
+ * producer did in between is not forgotten. */
 static inline void iok_wake_arm(struct iok_wake *wake)
 {
-    atomic_store_explicit(&wake->sleeping, 1, memory_order_relaxed);
+    if (!wake->armed) {
+        wake->armed = true;
+        atomic_store_explicit(&wake->sleeping, 1, memory_order_relaxed);
+    }
     atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* Consumer: no more writes. true: a producer has written the descriptor since arm, or is about to. */
+/* Consumer: no more writes. true: a producer has written the descriptor since arm, or is about to. Twice is as once. */
 static inline bool iok_wake_disarm(struct iok_wake *wake)
 {
-    if (atomic_exchange_explicit(&wake->sleeping, 0, memory_order_acquire) == 0) {
+    if (wake->armed && atomic_exchange_explicit(&wake->sleeping, 0, memory_order_acquire) == 0) {
         wake->owed = true;
     }
+    wake->armed = false;
     return wake->owed;
 }
 

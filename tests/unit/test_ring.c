@@ -139,6 +139,14 @@ static void test_wake_costs_nothing_awake(void **state)
     assert_int_equal(poll(&fd, 1, 0), 0);
     iok_wake_arm(&wake);
     assert_false(iok_wake_disarm(&wake));
+    assert_false(iok_wake_disarm(&wake)); /* that it does not sleep any more is its own doing */
+
+    iok_wake_arm(&wake);
+    assert_true(iok_wake_ring(&wake));
+    iok_wake_arm(&wake);
+    assert_true(iok_wake_disarm(&wake)); /* it was rung in between, and knows */
+    iok_wake_drain(&wake);
+    assert_false(iok_wake_disarm(&wake));
     iok_wake_deinit(&wake);
 }
 

@@ -54,6 +54,7 @@ static void exchange_link(struct exchange *self)
     self->link = &asgi->exchanges;
     asgi->exchanges = self;
     asgi->busy++;
+    asgi->port->in_hand++;
     Py_INCREF(self);
 }
 
@@ -69,6 +70,7 @@ void exchange_unlink(struct exchange *self)
     self->link = NULL;
     self->next = NULL;
     self->asgi->busy--;
+    self->asgi->port->in_hand--;
     Py_CLEAR(self->task);
     Py_DECREF(self);
 }

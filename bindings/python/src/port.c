@@ -7,6 +7,14 @@
 
 #define DRAIN_MAX 256 /* completions a wake-up: more starves the loop's other work and gains nothing */
 
+/* A server with one client that asks again as soon as it is answered would pay two wake-ups for each request. So when a
+ * drain brought next to nothing, and no request is with the application, the loop's thread stays in the drain for the
+ * moment in which the next request may come, and does the kernel's work meanwhile. Other callbacks of the loop wait for
+ * at most LINGER_MAX such moments. When it was in vain, the next drains do without: twice as many each time. */
+#define LINGER_NEWS 2
+#define LINGER_MAX 16
+#define LINGER_SKIPS_MAX 255
+
 /* What this thread used last. epoch: see below. */
 static _Thread_local struct {
     struct py_port *thread_port;
@@ -445,6 +453,49 @@ static int port_deliver(struct iok_call *call, struct py_port *drain)
     return serve_news(user, call, drain);
 }
 
+/* Not so once a task has closed the loop, or forked. */
+static bool port_is_whole(const struct py_port *self)
+{
+    return self->port != NULL && self->generation == core.generation;
+}
+
+/* Takes in what is there. How many news there were; -1 with an exception. */
+static int port_take_in(struct py_port *self, struct py_port *drain)
+{
+    for (int n = 0; n < DRAIN_MAX; n++) {
+        struct iok_call *call = iok_poll(self->port);
+        if (call == NULL) {
+            return n;
+        }
+        int told = port_deliver(call, drain);
+        if (UNLIKELY(told < 0 || !port_is_whole(self))) {
+            return told < 0 ? -1 : DRAIN_MAX;
+        }
+    }
+    return DRAIN_MAX;
+}
+
+/* Waits for a moment, if that is likely to pay; true when something came. */
+static bool port_linger(struct py_port *self)
+{
+    if (self->linger_skips > 0) {
+        self->linger_skips--;
+        return false;
+    }
+    int rc;
+    Py_BEGIN_ALLOW_THREADS rc = iok_linger(self->port);
+    core_park_at_exit();
+    Py_END_ALLOW_THREADS if (rc == 0)
+    {
+        self->linger_failures = 0;
+        return true;
+    }
+    self->linger_failures =
+        self->linger_failures < LINGER_SKIPS_MAX / 2 ? self->linger_failures * 2 + 1 : LINGER_SKIPS_MAX;
+    self->linger_skips = self->linger_failures;
+    return false;
+}
+
 static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct py_port *self = (struct py_port *)op;
@@ -460,19 +511,13 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
     struct py_port *outer = in_drain;
     in_drain = self;
     iok_drain_begin(self->port);
-    for (int n = 0; n < DRAIN_MAX && result == 0; n++) {
-        struct iok_call *call = iok_poll(self->port);
-        if (call == NULL) {
-            break;
-        }
-        result = port_deliver(call, drain);
-        if (UNLIKELY(self->port == NULL ||
-                     self->generation != core.generation)) { /* a task closed the loop, or forked */
-            break;
-        }
-    }
-    task_settle(self);
-    if (self->port != NULL && self->generation == core.generation) {
+    int left = LINGER_MAX;
+    do {
+        result = port_take_in(self, drain);
+        task_settle(self);
+    } while (result >= 0 && result <= LINGER_NEWS && self->served && drain != NULL && self->in_hand == 0 &&
+             left-- > 0 && port_linger(self));
+    if (port_is_whole(self)) {
         iok_drain_end(self->port);
     }
     in_drain = outer;
