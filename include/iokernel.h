@@ -415,8 +415,8 @@ struct iok_listener;
 IOK_API struct iok_listener *iok_listener_new(struct iok_port *port, const char *url, struct iok_error *err);
 /* "http://127.0.0.1:8000": where it listens, with the real port. Lives as long as the listener. */
 IOK_API const char *iok_listener_name(const struct iok_listener *listener);
-/* Accepts no more. Connections that are idle end; requests under way are answered, with "connection: close", and after
- * grace_ms the rest is broken off. Then its calls end as IOK_NEVER_SENT with IOK_ECLOSED. Asynchronous, any port; may be
+/* Accepts no more. Connections end when they have been idle for a second; requests under way, and those that come in that
+ * second, are answered, with "connection: close", and after grace_ms the rest is broken off. Then its calls end as IOK_NEVER_SENT with IOK_ECLOSED. Asynchronous, any port; may be
  * called again with another time. */
 IOK_API void iok_listener_close(struct iok_listener *listener, struct iok_port *port, int64_t grace_ms);
 /* Drops the program's reference; iok_listener_new counts as one, and each serving call holds one. */

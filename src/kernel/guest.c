@@ -28,6 +28,9 @@
 #define IOK_LINGER_NS (2 * IOK_NS_S)
 #define IOK_LINGER_MAX_NS (30 * IOK_NS_S)
 
+#define IOK_FAREWELL_NS                                                                                                \
+    IOK_NS_S /* after its last answer, for a request that was on its way when the listener was closed */
+
 static const uint8_t allowed[] = {
     /* from: a bit for each state that may follow */
     [IOK_GUEST_OPENING] = 1 << IOK_GUEST_IDLE | 1 << IOK_GUEST_CLOSED,
@@ -68,6 +71,15 @@ void iok_guest_set_state(struct iok_guest *guest, enum iok_guest_state state)
 
 /* ---- deadlines -------------------------------------------------------------------------------------------------- */
 
+/* For a request to begin, or a handshake to end. A client whose connection is closed just as it asks cannot know whether
+ * it was heard; so one that was busy a moment ago is given that moment, and its request is answered as the last. */
+static uint64_t patience(const struct iok_guest *guest, uint64_t timeout)
+{
+    bool farewell = iok_listener_state(guest->listener) != IOK_LISTENER_OPEN && timeout > IOK_FAREWELL_NS;
+
+    return guest->since + (farewell ? IOK_FAREWELL_NS : timeout);
+}
+
 /* When its state is over; 0: never. */
 static uint64_t due(const struct iok_guest *guest)
 {
@@ -76,9 +88,9 @@ static uint64_t due(const struct iok_guest *guest)
 
     switch (guest->state) {
     case IOK_GUEST_OPENING:
-        return guest->since + config->handshake_timeout;
+        return patience(guest, config->handshake_timeout);
     case IOK_GUEST_IDLE:
-        return guest->since + (guest->n_requests == 0 ? config->header_timeout : config->idle);
+        return patience(guest, guest->n_requests == 0 ? config->header_timeout : config->idle);
     case IOK_GUEST_READING:
         return guest->in_body ? guest->arrived_at + config->body_timeout : guest->began_at + config->header_timeout;
     case IOK_GUEST_QUEUED:
@@ -533,8 +545,13 @@ void iok_guest_refuse(struct iok_guest *guest, int why)
 
 void iok_guest_drain(struct iok_guest *guest)
 {
-    if (guest->state == IOK_GUEST_OPENING || guest->state == IOK_GUEST_IDLE) {
+    if (guest->state != IOK_GUEST_OPENING && guest->state != IOK_GUEST_IDLE) {
+        return;
+    }
+    if (due(guest) <= guest->listener->core->now) {
         close_quietly(guest, "the server ends");
+    } else {
+        arm(guest);
     }
 }
 

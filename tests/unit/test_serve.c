@@ -335,23 +335,35 @@ static void test_a_listener_that_drains(void **state)
 {
     struct house h;
     struct iok_call *call, *idle;
-    struct iok_link *link, *resting;
+    struct iok_link *link, *long_idle, *resting, *busy;
     struct iok_error err;
 
     (void)state;
     house_open(&h, "http://127.0.0.1:8000");
     idle = house_call(&h);
+    long_idle = sim_client(&h.w->sim);
+    world_run(h.w);
+    world_advance(h.w, 1100 * SIM_MS);
     call = house_call(&h);
     resting = sim_client(&h.w->sim);
+    busy = sim_client(&h.w->sim);
     link = sim_client(&h.w->sim);
     house_get(link, "/");
     assert_ptr_equal(house_poll(&h), call);
     iok_listener_close(h.listener, h.w->port, 10000);
     world_run(h.w);
     assert_false(h.w->sim.door.open);
-    assert_true(resting->dead);
+    assert_true(long_idle->dead);
     assert_false(link->dead);
     assert_null(house_poll(&h));
+    house_get(busy, "/on-its-way"); /* when the listener was closed */
+    assert_ptr_equal(house_poll(&h), idle);
+    house_answer(&h, idle, 200, "in time");
+    assert_non_null(strstr(busy->got, "connection: close\r\n"));
+    assert_true(busy->dead);
+    assert_false(resting->dead);
+    world_advance(h.w, 1100 * SIM_MS);
+    assert_true(resting->dead);
     house_answer(&h, call, 200, "the last");
     assert_non_null(strstr(link->got, "connection: close\r\n"));
     assert_true(link->dead);

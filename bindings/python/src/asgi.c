@@ -313,6 +313,11 @@ static PyObject *asgi_get_busy(PyObject *op, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(((struct asgi *)op)->busy);
 }
 
+static PyObject *asgi_get_open(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((struct asgi *)op)->n_calls > 0);
+}
+
 static PyMethodDef asgi_methods[] = {
     {"close", asgi_close, METH_VARARGS,
      "close(grace=0)\n--\n\nTake no more requests; those under way have so many seconds."},
@@ -322,6 +327,7 @@ static PyMethodDef asgi_methods[] = {
 
 static PyGetSetDef asgi_getset[] = {
     {"listener", asgi_get_listener, NULL, "Where the requests come from.", NULL},
+    {"open", asgi_get_open, NULL, "Whether requests may still come, or answers are on their way.", NULL},
     {"busy", asgi_get_busy, NULL, "Requests whose application has not ended yet.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -191,7 +191,8 @@ class Server:
         end = time.monotonic() + self.options.graceful_timeout
         for served in self.served:
             served.close(self.options.graceful_timeout)
-        while any(served.busy for served in self.served):
+        # Those that the application has answered already may be on their way to slow clients.
+        while any(served.busy or served.open for served in self.served):
             if self._at_once.is_set() or time.monotonic() >= end:
                 log.warning("%d requests are cut off", sum(served.busy for served in self.served))
                 for served in self.served:
