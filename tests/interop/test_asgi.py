@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pathlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ APP = (
     ASGI_HELP
     + '''
 import contextvars
-import time
+import hashlib
 
 notes = []
 variable = contextvars.ContextVar("variable", default="unset")
@@ -115,6 +117,7 @@ async def on_notes(scope, receive, send):
     await say(send, notes)
     if scope["query_string"] == b"clear":
         notes.clear()
+        gate.clear()
 
 
 async def on_disconnect(scope, receive, send):
@@ -164,6 +167,87 @@ async def on_sleep(scope, receive, send):
 
 async def on_no_content(scope, receive, send):
     await answer(send, b"dropped", status=204)
+
+
+def body(data, more=True):
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def on_parts(scope, receive, send):
+    await send(START | {"headers": [(b"x-y", b"z")]})
+    for n in range(3):
+        await send(body(b"part %d" % n))
+        await send(body(b""))
+        await asyncio.sleep(0)
+    await send(body(b"last", False))
+
+
+async def on_known_parts(scope, receive, send):
+    await send(START | {"headers": [(b"content-length", b"6")]})
+    await send(body(b"abc"))
+    await send(body(bytearray(b"def")))
+    await send({"type": "http.response.body"})
+
+
+async def on_too_little(scope, receive, send):
+    await send(START | {"headers": [(b"content-length", b"60")]})
+    await send(body(b"abc", True))
+    await send(body(b"def", False))
+
+
+async def on_broken(scope, receive, send):
+    await send(START)
+    await send(body(b"begun"))
+    raise LookupError("on purpose, within the body")
+
+
+async def on_unended(scope, receive, send):
+    await send(START)
+    await send(body(b"begun"))
+
+
+async def on_large(scope, receive, send):
+    """Without waiting for the client it must not get far."""
+    await send(START)
+    try:
+        for n in range(1000):
+            await send(body(bytes([n % 256]) * 100_000))
+            notes[:] = [n]
+        await send(body(b"", False))
+    except OSError:
+        notes.append("gone")
+        raise
+
+
+async def on_digest(scope, receive, send):
+    notes.append("begun")
+    digest, n, more = hashlib.sha256(), 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            notes.append("gone")
+            return
+        digest.update(message["body"])
+        n, more = n + 1, message["more_body"]
+    await say(send, [digest.hexdigest(), n])
+
+
+async def on_unread(scope, receive, send):
+    """Answers a large body that it does not read, when it is told to."""
+    notes.append("begun")
+    await gate.wait()
+    await answer(send, b"too large", status=413)
+
+
+async def on_echo(scope, receive, send):
+    """Both ways at once."""
+    await send(START)
+    more = True
+    while more:
+        message = await receive()
+        await send(body(message["body"]))
+        more = message["more_body"]
+    await send(body(b"", False))
 
 
 async def app(scope, receive, send):
@@ -341,6 +425,112 @@ def test_a_client_that_says_no_more_is_answered(served: Served) -> None:
         s.shutdown(socket.SHUT_WR)
         assert read_answer(s).endswith(b"x" * 1000)
     assert notes(served) == ["waits", "http.disconnect"]
+
+
+def raw(served: Served, path: str) -> bytes:
+    """All that comes on a connection until the server ends it."""
+    with served.connect() as s:
+        s.sendall(b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % path.encode())
+        got = b""
+        while part := s.recv(65536):
+            got += part
+        return got
+
+
+def test_bodies_in_parts(served: Served) -> None:
+    answer = served.get("/parts")
+    assert (answer.body, answer.headers["x-y"]) == (b"part 0part 1part 2last", "z")
+    assert raw(served, "/parts").endswith(b"6\r\npart 2\r\n4\r\nlast\r\n0\r\n\r\n")
+    assert raw(served, "/known_parts").endswith(b"\r\n\r\nabcdef")
+
+
+@pytest.mark.parametrize("path", ["/broken", "/unended", "/too_little"])
+def test_a_body_that_is_not_whole_is_broken_off(served: Served, path: str) -> None:
+    got = raw(served, path)
+    assert got == b"" or got.startswith(b"HTTP/1.1 200")  # it ends wherever it just was
+    assert not got.endswith(b"0\r\n\r\n")
+    assert served.get("/timeout").status == 200
+    said = {
+        "/broken": "LookupError: on purpose, within the body",
+        "/unended": "GET /unended: the application returned without an answer",
+        "/too_little": "the body has fewer bytes than its Content-Length says",
+    }
+    until(lambda: said[path] in served.log)
+
+
+def test_a_slow_reader_holds_the_application_back(served: Served) -> None:
+    with served.connect() as s:
+        s.sendall(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+        s.recv(1000)
+        until(lambda: notes(served) != [] and notes(served) == notes(served))
+        assert notes(served)[0] < 200  # what fits into the buffers of the system, of 1000
+    until(lambda: notes(served)[1:] == ["gone"])
+
+
+def test_large_bodies_come_in_parts(served: Served) -> None:
+    sent = bytes(range(256)) * 20_000
+    digest, n = json.loads(served.request("POST", "/digest", sent).body)
+    assert digest == hashlib.sha256(sent).hexdigest()
+    assert n > 1
+    with served.connect() as s:
+        s.sendall(b"POST /digest HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(sent), 100_000):
+            part = sent[at : at + 100_000]
+            s.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+        s.sendall(b"0\r\n\r\n")
+        answer = read_answer(s).partition(b"\r\n\r\n")[2]
+    assert json.loads(answer)[0] == digest
+
+
+def test_a_client_that_goes_within_its_body(served: Served) -> None:
+    with served.connect() as s:
+        s.sendall(b"POST /digest HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nxyz")
+        until(lambda: notes(served) == ["begun"])
+    until(lambda: notes(served) == ["begun", "gone"])
+
+
+def test_a_body_that_nobody_reads_stays_with_the_client(served: Served) -> None:
+    before = rss(served)
+    with served.connect() as s:
+        s.sendall(b"POST /unread HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
+        s.settimeout(0.5)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 1_000_000_000:
+                sent += s.send(bytes(1_000_000))
+        s.settimeout(20)
+        assert sent < 50_000_000
+        assert rss(served) - before < 20_000_000
+        served.get("/open")
+        assert s.recv(1000).startswith(b"HTTP/1.1 413")
+    assert served.get("/timeout").status == 200
+
+
+def rss(served: Served) -> int:
+    (worker,) = served.children()
+    return int(pathlib.Path(f"/proc/{worker}/statm").read_text().split()[1]) * 4096
+
+
+def test_both_ways_at_once(served: Served) -> None:
+    with served.connect() as s:
+        s.sendall(b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        file = s.makefile("rb")
+        s.sendall(b"3\r\none\r\n")
+        while file.readline() != b"\r\n":
+            pass
+        assert file.readline() + file.readline() == b"3\r\none\r\n"
+        s.sendall(b"5\r\nthree\r\n0\r\n\r\n")
+        assert file.read(15) == b"5\r\nthree\r\n0\r\n\r\n"
+        file.close()
+
+
+def test_one_client_after_another(served: Served) -> None:
+    for _ in range(5):  # quick ones, then a pause, over and over
+        client = served.client()
+        for _ in range(200):
+            client.request("GET", "/notes")
+            assert client.getresponse().read() == b"[]"
+        client.close()
 
 
 def test_work_goes_on_behind_the_answer(served: Served) -> None:

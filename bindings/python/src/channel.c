@@ -233,14 +233,13 @@ static PyTypeObject waiting_type = {
 
 /* ---- receive() ----------------------------------------------------------------------------------------------- */
 
-static PyObject *message_request(const struct iok_token *body, bool more)
+/* Takes data over, which may be NULL with an exception. */
+static PyObject *message_request(PyObject *data, bool more)
 {
-    PyObject *message = PyDict_New();
-    PyObject *data = body == NULL ? PyBytes_FromStringAndSize(NULL, 0)
-                                  : PyBytes_FromStringAndSize((const char *)body->p, (Py_ssize_t)body->len);
-    if (message == NULL || data == NULL || PyDict_SetItem(message, word.type, word.http_request) < 0 ||
-        PyDict_SetItem(message, word.body, data) < 0 ||
-        PyDict_SetItem(message, word.more_body, more ? Py_True : Py_False) < 0) {
+    PyObject *message = data == NULL ? NULL : PyDict_New();
+    if (message != NULL &&
+        (PyDict_SetItem(message, word.type, word.http_request) < 0 || PyDict_SetItem(message, word.body, data) < 0 ||
+         PyDict_SetItem(message, word.more_body, more ? Py_True : Py_False) < 0)) {
         Py_CLEAR(message);
     }
     Py_XDECREF(data);
@@ -256,35 +255,30 @@ static PyObject *message_disconnect(void)
     return message;
 }
 
-/* The next part of a body that did not come whole. */
+/* The next part of a body that did not come whole; its last message is an array, and tells of the end only. */
 static PyObject *receive_part(struct exchange *exchange)
 {
+    struct iok_call *call = exchange->call;
     size_t n;
-    const struct iok_token *tokens = iok_call_message(exchange->call, &n);
-    if (tokens == NULL && iok_serve_expects_body(exchange->call)) {
+    const struct iok_token *token = iok_call_message(call, &n);
+    if (token == NULL && iok_serve_expects_body(call) && iok_serve_state(call) == IOK_SERVE_REQUEST) {
         return NULL;
     }
-    const struct iok_token *body = tokens != NULL && tokens[0].type == IOK_BYTES ? tokens : NULL;
+    if (token == NULL && iok_serve_expects_body(call)) {
+        return message_disconnect(); /* within the body */
+    }
     PyObject *data = NULL;
-    if (body != NULL) {
-        data = PyBytes_FromStringAndSize((const char *)body->p, (Py_ssize_t)body->len);
-        if (data == NULL) {
-            return NULL;
+    if (token != NULL) {
+        bool last = token->type != IOK_BYTES;
+        data = PyBytes_FromStringAndSize(last ? NULL : (const char *)token->p, last ? 0 : (Py_ssize_t)token->len);
+        iok_call_next(call);
+        if (!last && (token = iok_call_message(call, &n)) != NULL && token->type != IOK_BYTES) {
+            iok_call_next(call);
         }
     }
-    if (tokens != NULL) {
-        iok_call_next(exchange->call);
-    }
-    bool more = iok_serve_expects_body(exchange->call);
+    bool more = iok_serve_expects_body(call);
     exchange->body_given = !more;
-    struct iok_token token = {0};
-    if (data != NULL) {
-        token.p = (const uint8_t *)PyBytes_AS_STRING(data);
-        token.len = (uint32_t)PyBytes_GET_SIZE(data);
-    }
-    PyObject *message = message_request(data == NULL ? NULL : &token, more);
-    Py_XDECREF(data);
-    return message;
+    return message_request(data != NULL ? data : PyBytes_FromStringAndSize(NULL, 0), more);
 }
 
 static PyObject *receive_look(struct exchange *exchange)
@@ -301,7 +295,8 @@ static PyObject *receive_look(struct exchange *exchange)
         return receive_part(exchange);
     }
     exchange->body_given = true;
-    return message_request(&request.body, false);
+    return message_request(PyBytes_FromStringAndSize((const char *)request.body.p, (Py_ssize_t)request.body.len),
+                           false);
 }
 
 /* ---- send() -------------------------------------------------------------------------------------------------- */
@@ -329,7 +324,14 @@ static PyTypeObject part_type = {
 static int part_news(struct part *part, struct iok_call *call, struct py_port *drain)
 {
     struct exchange *exchange = (struct exchange *)Py_NewRef((PyObject *)part->exchange);
+    struct iok_error err = {0};
     exchange->lent_bytes -= part->bytes;
+    if (UNLIKELY(iok_call_error(call, &err) == IOK_EINVAL)) { /* the parts and Content-Length do not agree */
+        if (drain != NULL) {
+            task_settle(drain);
+        }
+        exchange_report_refused(exchange, &err);
+    }
     iok_call_free(call);
     Py_DECREF(part);
     int told = exchange->lent_bytes <= LENT_BYTES_MAX ? bell_ring(&exchange->sent, drain) : 0;

@@ -134,6 +134,17 @@ static void exchange_report(const struct exchange *self, PyObject *error)
     Py_XDECREF(done);
 }
 
+void exchange_report_refused(const struct exchange *self, const struct iok_error *err)
+{
+    PyObject *error = PyObject_CallFunction(PyExc_ValueError, "s", err->text);
+    if (error == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    exchange_report(self, error);
+    Py_DECREF(error);
+}
+
 static void exchange_log_access(const struct exchange *self)
 {
     if (LIKELY(self->began_ns == 0)) {

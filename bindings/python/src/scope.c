@@ -87,9 +87,10 @@ static struct peer {
     X(path)                                                                                                            \
     X(raw_path)                                                                                                        \
     X(query_string)                                                                                                    \
-    X(headers) X(client) X(scheme) X(http_version) X(state) X(REQUEST_METHOD) X(PATH_INFO) X(QUERY_STRING)             \
-        X(REQUEST_URI) X(SERVER_PROTOCOL) X(REMOTE_ADDR) X(REMOTE_PORT) X(CONTENT_TYPE) X(CONTENT_LENGTH) X(http)      \
-            X(https)
+    X(headers)                                                                                                         \
+    X(client)                                                                                                          \
+    X(scheme) X(http_version) X(state) X(REQUEST_METHOD) X(PATH_INFO) X(QUERY_STRING) X(REQUEST_URI)                   \
+        X(SERVER_PROTOCOL) X(REMOTE_ADDR) X(REMOTE_PORT) X(CONTENT_TYPE) X(CONTENT_LENGTH) X(http) X(https)
 static struct {
 #define KEY(name) PyObject *name;
     KEYS(KEY)

@@ -15,12 +15,6 @@
 
 #include "core.h"
 
-static inline bool iok_serve_expects_body(const struct iok_call *call)
-{
-    (void)call;
-    return false;
-}
-
 /* ---- listener (serve.c) ------------------------------------------------------------------------------------- */
 
 struct py_listener {
@@ -126,6 +120,8 @@ void asgi_lose(struct asgi *asgi, struct iok_call *call);
 struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject *scope);
 /* Has its task run: at once, or by the loop. 0 or -1 as reply_end. */
 int exchange_launch(struct exchange *exchange, struct py_port *drain);
+/* Tells the log that the kernel could not send what the application said. */
+void exchange_report_refused(const struct exchange *exchange, const struct iok_error *err);
 /* Out of the Asgi's list, which gives its reference back. */
 void exchange_unlink(struct exchange *exchange);
 int exchange_init_type(PyObject *module);

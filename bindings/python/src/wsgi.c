@@ -93,11 +93,11 @@ static int wsgi_check(const struct wsgi *self)
     return 0;
 }
 
-/* Waits for a request or news of one; looks for signals now and then. 0, or -1 with an exception. */
-static int wsgi_wait(struct iok_call *call)
+/* Waits for a request, or for a message of its body; looks for signals now and then. 0, or -1 with an exception. */
+static int wsgi_wait(struct iok_call *call, bool message)
 {
     int rc;
-    Py_BEGIN_ALLOW_THREADS rc = iok_wait_call(call, LOOK_MS_MAX);
+    Py_BEGIN_ALLOW_THREADS rc = message ? iok_wait_message(call, LOOK_MS_MAX) : iok_wait_call(call, LOOK_MS_MAX);
     core_park_at_exit();
     Py_END_ALLOW_THREADS if (PyErr_CheckSignals() < 0)
     {
@@ -108,6 +108,64 @@ static int wsgi_wait(struct iok_call *call)
         return -1;
     }
     return 0;
+}
+
+/* ---- parts of an answer --------------------------------------------------------------------------------------- */
+
+/* Sends a part and waits until the system has taken it. */
+static int wsgi_send_part(struct wsgi *self, PyObject *data, bool last, const char *broken)
+{
+    struct iok_error err = {0};
+    struct iok_call *part = iok_part_new(self->call, &err);
+    if (part == NULL) {
+        fail_set(&err, IOK_NEVER_SENT, NULL, "");
+        return -1;
+    }
+    if (broken != NULL) {
+        iok_part_fail(part, broken);
+    } else if (data != NULL && build_argument(part, data, true, 1) < 0) {
+        iok_call_free(part);
+        return -1;
+    }
+    if (last) {
+        iok_part_end(part);
+    }
+    if (iok_submit(part) < 0) {
+        iok_call_free(part);
+        PyErr_SetString(client_gone, "the client has gone");
+        return -1;
+    }
+    while (iok_call_outcome(part) == IOK_PENDING) {
+        int rc;
+        Py_BEGIN_ALLOW_THREADS rc = iok_wait_call(part, LOOK_MS_MAX);
+        core_park_at_exit();
+        Py_END_ALLOW_THREADS if (rc != 0 && PyErr_CheckSignals() < 0)
+        {
+            iok_abandon(part);
+            return -1;
+        }
+    }
+    struct iok_error why = {0};
+    int code = iok_call_error(part, &why);
+    iok_call_free(part);
+    if (code == IOK_EINVAL) { /* of the program's doing */
+        PyErr_SetString(PyExc_ValueError, why.text);
+        return -1;
+    }
+    if (code != 0 && broken == NULL) {
+        PyErr_SetString(client_gone, "the client has gone");
+        return -1;
+    }
+    return 0;
+}
+
+/* Ends the body of an answer, or breaks it off. The call takes its next request. */
+static int wsgi_end_body(struct wsgi *self, const char *broken)
+{
+    self->begun = false;
+    int done = wsgi_send_part(self, NULL, broken == NULL, broken);
+    self->waiting = true;
+    return done;
 }
 
 /* ---- requests ------------------------------------------------------------------------------------------------ */
@@ -136,7 +194,7 @@ static int wsgi_take(struct wsgi *self)
             self->waiting = self->gone = false;
             return 1;
         }
-        if ((state == IOK_SERVE_GONE && wsgi_submit(self) < 0) || wsgi_wait(self->call) < 0) {
+        if ((state == IOK_SERVE_GONE && wsgi_submit(self) < 0) || wsgi_wait(self->call, false) < 0) {
             return -1;
         }
     }
@@ -156,18 +214,28 @@ static PyObject *wsgi_input(const struct wsgi *self, const struct request *reque
     return input;
 }
 
-/* The kernel found that the last answer cannot be sent as it is; the request is here once more. */
-static PyObject *wsgi_report_refused(struct wsgi *self, const struct iok_error *err)
+/* Answers what nobody else has, and takes the next request. */
+static int wsgi_turn_away(struct wsgi *self)
 {
     iok_call_array(self->call, 4);
     iok_call_i64(self->call, 500);
     iok_call_null(self->call);
     iok_call_array(self->call, 0);
     iok_call_static(self->call, "", 0);
-    if (wsgi_submit(self) == 0) {
-        PyErr_SetString(PyExc_ValueError, err->text);
+    return wsgi_submit(self);
+}
+
+/* The call is the kernel's, once the request of before has come to an end. */
+static int wsgi_settle(struct wsgi *self)
+{
+    enum iok_serve_state state = iok_serve_state(self->call);
+    if (self->waiting) {
+        return 0;
     }
-    return NULL;
+    if (state == IOK_SERVE_NEW || state == IOK_SERVE_GONE) {
+        return wsgi_submit(self);
+    }
+    return self->begun ? wsgi_end_body(self, "the application ended within the body") : wsgi_turn_away(self);
 }
 
 static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
@@ -180,7 +248,7 @@ static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
     if (self->call == NULL) {
         Py_RETURN_NONE;
     }
-    if (!self->waiting && wsgi_submit(self) < 0) {
+    if (wsgi_settle(self) < 0) {
         return NULL;
     }
     int taken = wsgi_take(self);
@@ -193,7 +261,11 @@ static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
     }
     struct iok_error err;
     if (UNLIKELY(iok_call_error(self->call, &err) != 0)) {
-        return wsgi_report_refused(self, &err);
+        /* The kernel found that the last answer cannot be sent as it is; the request is here once more. */
+        if (wsgi_turn_away(self) == 0) {
+            PyErr_SetString(PyExc_ValueError, err.text);
+        }
+        return NULL;
     }
     PyObject *input = wsgi_input(self, &request);
     PyObject *environ = input == NULL ? NULL : environ_of_request(self->constant, &request, self->call, input);
@@ -201,7 +273,7 @@ static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
     return environ;
 }
 
-/* A part of the body that did not come whole; b"" at its end. */
+/* A part of the body that did not come whole; b"" at its end. The last message is an array, and tells of the end only. */
 static PyObject *wsgi_read(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
@@ -210,24 +282,21 @@ static PyObject *wsgi_read(PyObject *op, PyObject *Py_UNUSED(unused))
             return NULL;
         }
         size_t n;
-        const struct iok_token *tokens = iok_call_message(self->call, &n);
-        if (tokens == NULL && !iok_serve_expects_body(self->call)) {
-            return PyBytes_FromStringAndSize(NULL, 0);
-        }
-        if (tokens == NULL) {
-            if (wsgi_wait(self->call) < 0) {
-                return NULL;
-            }
-            continue;
-        }
-        PyObject *part = NULL;
-        bool empty = tokens[0].type != IOK_BYTES || tokens[0].len == 0;
-        if (!empty) {
-            part = PyBytes_FromStringAndSize((const char *)tokens[0].p, (Py_ssize_t)tokens[0].len);
-        }
-        iok_call_next(self->call);
-        if (!empty) {
+        const struct iok_token *token = iok_call_message(self->call, &n);
+        if (token != NULL && token->type == IOK_BYTES && token->len > 0) {
+            PyObject *part = PyBytes_FromStringAndSize((const char *)token->p, (Py_ssize_t)token->len);
+            iok_call_next(self->call);
             return part;
+        }
+        if (token != NULL) {
+            iok_call_next(self->call);
+        } else if (!iok_serve_expects_body(self->call)) {
+            return PyBytes_FromStringAndSize(NULL, 0);
+        } else if (iok_serve_state(self->call) == IOK_SERVE_LEFT) {
+            PyErr_SetString(client_gone, "the client has gone within its request's body");
+            return NULL;
+        } else if (wsgi_wait(self->call, true) < 0) {
+            return NULL;
         }
     }
 }
@@ -300,48 +369,6 @@ static PyObject *wsgi_start(PyObject *op, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Sends a part and waits until the system has taken it. */
-static int wsgi_send_part(struct wsgi *self, PyObject *data, bool last, const char *broken)
-{
-    struct iok_error err = {0};
-    struct iok_call *part = iok_part_new(self->call, &err);
-    if (part == NULL) {
-        fail_set(&err, IOK_NEVER_SENT, NULL, "");
-        return -1;
-    }
-    if (broken != NULL) {
-        iok_part_fail(part, broken);
-    } else if (data != NULL && build_argument(part, data, true, 1) < 0) {
-        iok_call_free(part);
-        return -1;
-    }
-    if (last) {
-        iok_part_end(part);
-    }
-    if (iok_submit(part) < 0) {
-        iok_call_free(part);
-        PyErr_SetString(client_gone, "the client has gone");
-        return -1;
-    }
-    while (iok_call_outcome(part) == IOK_PENDING) {
-        int rc;
-        Py_BEGIN_ALLOW_THREADS rc = iok_wait_call(part, LOOK_MS_MAX);
-        core_park_at_exit();
-        Py_END_ALLOW_THREADS if (rc != 0 && PyErr_CheckSignals() < 0)
-        {
-            iok_abandon(part);
-            return -1;
-        }
-    }
-    bool done = iok_call_outcome(part) == IOK_DONE;
-    iok_call_free(part);
-    if (!done && broken == NULL) {
-        PyErr_SetString(client_gone, "the client has gone");
-        return -1;
-    }
-    return 0;
-}
-
 static PyObject *wsgi_write(PyObject *op, PyObject *data)
 {
     struct wsgi *self = (struct wsgi *)op;
@@ -354,23 +381,17 @@ static PyObject *wsgi_write(PyObject *op, PyObject *data)
 static PyObject *wsgi_end(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
-    if (wsgi_check(self) < 0 || wsgi_send_part(self, NULL, true, NULL) < 0) {
+    if (wsgi_check(self) < 0 || wsgi_end_body(self, NULL) < 0) {
         return NULL;
     }
-    self->waiting = true;
-    self->begun = false;
     Py_RETURN_NONE;
 }
 
 static PyObject *wsgi_break(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
-    if (self->begun && !self->waiting) {
-        if (wsgi_check(self) < 0 || wsgi_send_part(self, NULL, true, "the application failed") < 0) {
-            return NULL;
-        }
-        self->waiting = true;
-        self->begun = false;
+    if (wsgi_check(self) < 0 || (self->begun && wsgi_end_body(self, "the application failed") < 0)) {
+        return NULL;
     }
     Py_RETURN_NONE;
 }

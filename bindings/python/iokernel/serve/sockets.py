@@ -100,7 +100,9 @@ def listener_url(fd: int, settings: str, options: Options) -> str:
         "health": options.health,
         "proxy": "1" if options.proxy_protocol else None,
     }
-    query = urlencode({name: value for name, value in given.items() if value}, safe="/:*,", quote_via=quote)
+    query = urlencode(
+        {name: value for name, value in given.items() if value}, safe="/:*,", quote_via=quote
+    )
     return f"{scheme}:?{query}" + (f"&{settings}" if settings else "")
 
 

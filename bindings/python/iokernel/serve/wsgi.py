@@ -83,6 +83,7 @@ class Answer:
         self._taker = taker
         self._head: tuple[int, str, list[tuple[str, str]]] | None = None
         self.sent = False  # the head has gone out
+        self._whole = False  # and all of the body with it
 
     @property
     def status(self) -> int:
@@ -108,44 +109,66 @@ class Answer:
         """Send a part of the body now."""
         if type(data) is not bytes:
             raise TypeError(f"the body must be bytes, not {type(data).__name__}")
+        if self._whole:
+            raise ValueError("the body has more bytes than its Content-Length says")
         if not self.sent:
-            self._send_head()
+            self._taker.start(*self._checked_head())
+            self.sent = True
         if data:
             self._taker.write(data)
 
-    def _send_head(self) -> None:
+    def _checked_head(self) -> tuple[int, str, list[tuple[str, str]]]:
         if self._head is None:
             raise AssertionError("a body came before start_response was called")
-        self.sent = True
-        self._taker.start(*self._head)
+        return self._head
+
+    def _answer(self, data: bytes) -> None:
+        """Send all there is, in one piece."""
+        self._taker.answer(*self._checked_head(), data)
+        self.sent = self._whole = True
 
     def run(self, body: Iterable[bytes]) -> None:
-        """Send what the application returned, and end."""
-        if type(body) in (list, tuple) and len(body) == 1 and not self.sent:  # type: ignore[arg-type]
-            data: bytes = body[0]  # type: ignore[index]
-            if type(data) is bytes and self._head is not None:
-                self.sent = True
-                self._taker.answer(*self._head, data)
-                return
-        for data in body:
-            if data or not isinstance(data, bytes):
+        """Send what the application returned, and end.
+
+        What is known to be all goes out in one piece: a list of one, a first part as long as
+        Content-Length says, or an iterable that says that it is no stream (Django's).
+        """
+        if not self.sent and type(body) in (list, tuple) and len(body) == 1:  # type: ignore[arg-type]
+            body = iter(body)
+            data = next(body)
+            if type(data) is bytes:
+                self._answer(data)
+            else:
                 self.write(data)
-        if self.sent:
-            self._taker.end()
-        elif self._head is None:
-            raise AssertionError("the application ended without a call of start_response")
+        elif not self.sent and getattr(body, "streaming", True) is False:
+            self._answer(b"".join(body))
         else:
-            self.sent = True
-            self._taker.answer(*self._head, b"")
+            for data in body:
+                if type(data) is not bytes or self.sent or (data and not self._is_all(data)):
+                    self.write(data)
+                elif data:
+                    self._answer(data)
+        if not self.sent:
+            if self._head is None:
+                raise AssertionError("the application ended without a call of start_response")
+            self._answer(b"")
+        elif not self._whole:
+            self._taker.end()
+
+    def _is_all(self, data: bytes) -> bool:
+        length = str(len(data))
+        return any(
+            value == length and name.lower() == "content-length"
+            for name, value in self._checked_head()[2]
+        )
 
     def fail(self) -> None:
         """The application failed: 500, or break off what has begun."""
-        if self.sent:
-            self._taker.fail()
-        else:
-            self.sent = True
+        if not self.sent:
             self._head = (500, "Internal Server Error", [("content-type", "text/plain")])
-            self._taker.answer(*self._head, b"Internal Server Error")
+            self._answer(b"Internal Server Error")
+        elif not self._whole:
+            self._taker.fail()
 
 
 def _read_status(status: str) -> tuple[int, str]:
