@@ -101,6 +101,7 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
     serve->serial++;
     guest->request = NULL;
     guest->call = call;
+    guest->parted = false;
     iok_hist_add(&listener->hist_wait, core->now - guest->arrived_at);
     iok_guest_set_state(guest, IOK_GUEST_SERVED);
     lend(core, call);
@@ -305,7 +306,7 @@ static void take_from(struct iok_call *call, struct iok_guest *guest)
     struct iok_error why;
 
     guest->call = NULL;
-    if (guest->state == IOK_GUEST_SERVED && serve->serial != serve->seen) {
+    if (guest->state == IOK_GUEST_SERVED && serve->serial != serve->seen && !guest->parted) {
         guest->request = serve->request;
         serve->request = NULL;
         iok_listener_dispatch_again(guest->listener, guest);

@@ -152,6 +152,7 @@ struct iok_guest {
     struct iok_call *call;         /* SERVED: which has its request. ANSWERING: whose memory goes out; else NULL */
     struct iok_request *request;   /* being read, or waiting for a call */
     struct iok_message *part;      /* of the request's body, being read */
+    bool parted;                   /* its call was given a part of that */
     struct iok_list parts;         /* of the answer's body, whose bytes are not out */
     struct iok_peer peer;
     struct iok_io io;

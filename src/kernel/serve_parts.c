@@ -74,6 +74,7 @@ int iok_intake_end(struct iok_guest *guest)
     message->serial = call->serve->serial;
     iok_count_own_add(&call->stream->put, message->memory); /* before the program can take it */
     (void)iok_ring_push(&call->stream->ring, (uintptr_t)message);
+    guest->parted = true;
     iok_serve_post_news(call);
     hold_back_if_full(guest);
     return 0;

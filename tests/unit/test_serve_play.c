@@ -1,5 +1,5 @@
 /* test_serve_play.c - the server on thousands of random days: clients that send in pieces, in a row, read slowly, leave in
- * the midst; a program that answers when it likes, wrongly, or frees what it should answer. A failure names its seed, and
+ * the midst; a program that answers when it likes, in parts, wrongly, or frees what it should answer. A failure names its seed, and
  * SERVE_PLAY_SEED=n plays that alone.
  *
  * Each request names itself (its target is /k and a number), and so does each answer of the program (field x-call).
@@ -30,7 +30,9 @@ enum method { GET, HEAD, POST, CHUNKED };
 struct request {
     enum method method;
     size_t body;
-    bool came; /* to the program */
+    bool came;  /* to the program */
+    bool early; /* it was answered before its body had come, so some of that was dropped */
+    size_t got; /* of its body, which followed */
 };
 
 struct client {
@@ -53,7 +55,13 @@ struct play {
     struct request requests[REQUESTS_MAX + 1]; /* from 1 */
     unsigned n_requests;
     struct iok_call *calls[CALLS_MAX]; /* NULL: none */
-    unsigned has[CALLS_MAX];           /* the request that it has; 0: none */
+    struct hand {
+        unsigned id; /* the request that it has; 0: none */
+        bool follows;
+
+        bool parts;  /* the head of the answer was submitted, and parts follow */
+        size_t left; /* of the answer's body; if its length was given */
+    } has[CALLS_MAX];
 };
 
 static unsigned any(struct play *p, unsigned n)
@@ -170,12 +178,39 @@ static const char *field(const char *head, const char *end, const char *name)
     return at == NULL || at > end ? NULL : at + strlen(name);
 }
 
+/* A body in chunks: its size with all that frames it; 0: it is not whole. */
+static size_t take_chunks(struct play *p, const struct client *c, size_t from, unsigned id)
+{
+    const char *at = c->link->got + from, *end = c->link->got + c->link->n_got, *line;
+    size_t n;
+
+    do {
+        line = memmem(at, (size_t)(end - at), "\r\n", 2);
+        if (line == NULL) {
+            return 0;
+        }
+        n = strtoul(at, NULL, 16);
+        at = line + 2;
+        if ((size_t)(end - at) < n + 2) {
+            return 0;
+        }
+        for (size_t i = 0; i < n; i++) {
+            must(p, at[i] == filler(id), "an answer with another body", id);
+        }
+        at += n;
+        must(p, memcmp(at, "\r\n", 2) == 0, "a chunk without an end", id);
+        at += 2;
+    } while (n > 0);
+    return (size_t)(at - c->link->got) - from;
+}
+
 /* The oldest answer of those that the client has: its size; 0: it is not whole. */
 static size_t take_answer(struct play *p, struct client *c)
 {
     const char *head = c->link->got, *end = strstr(head, "\r\n\r\n"), *length, *call;
     unsigned id = c->n_answered < c->n_asked ? c->asked[c->n_answered] : 0;
     size_t body = 0, n;
+    bool chunked;
     int status;
 
     if (end == NULL) {
@@ -185,21 +220,28 @@ static size_t take_answer(struct play *p, struct client *c)
     must(p, !c->last, "an answer behind the last", id);
     must(p, id != 0 || status == 408, "an answer to nothing", id); /* a request that did not come in time has no end */
     length = field(head, end, "content-length: ");
+    chunked = field(head, end, "transfer-encoding: chunked") != NULL;
     call = field(head, end, "x-call: k");
-    must(p, length != NULL || status == 204 || (id != 0 && p->requests[id].method == HEAD),
+    must(p, length != NULL || chunked || status == 204 || (id != 0 && p->requests[id].method == HEAD),
          "an answer without a length", id);
     must(p, call == NULL || strtoul(call, NULL, 10) == id, "an answer to another request", id);
     must(p, call != NULL || status == 500 || status == 503 || status == 408, "an answer that nobody gave", id);
     must(p, call == NULL || p->requests[id].came, "an answer to a request that did not come", id);
-    if (length != NULL && (id == 0 || p->requests[id].method != HEAD)) {
+    n = (size_t)(end + 4 - head);
+    if (chunked && p->requests[id].method != HEAD) {
+        body = take_chunks(p, c, n, id);
+        if (body == 0) {
+            return 0;
+        }
+    } else if (length != NULL && (id == 0 || p->requests[id].method != HEAD)) {
         body = strtoul(length, NULL, 10);
+        for (size_t i = 0; i < body && call != NULL && n + i < c->link->n_got; i++) {
+            must(p, head[n + i] == filler(id), "an answer with another body", id);
+        }
     }
-    n = (size_t)(end + 4 - head) + body;
+    n += body;
     if (c->link->n_got < n) {
         return 0;
-    }
-    for (size_t i = 0; i < body && call != NULL; i++) {
-        must(p, end[4 + i] == filler(id), "an answer with another body", id);
     }
     c->last = field(head, end, "connection: close") != NULL;
     c->n_answered += id != 0;
@@ -259,7 +301,7 @@ static void new_call(struct play *p)
 
             p->calls[i] = iok_serve_new(p->ports[any(p, p->n_ports)], p->h.listener, &err);
             assert_non_null(p->calls[i]);
-            p->has[i] = 0;
+            p->has[i] = (struct hand){.id = 0};
             iok_call_set_user(p->calls[i], &p->calls[i]);
             assert_int_equal(iok_submit(p->calls[i]), 0);
             return;
@@ -279,6 +321,9 @@ static unsigned look(struct play *p, const struct iok_call *call)
     memcpy(target, t[2].p, t[2].len);
     id = (unsigned)strtoul(target + 2, NULL, 10);
     must(p, id >= 1 && id <= p->n_requests, "a request that nobody made", id);
+    if (body->type == IOK_NULL && p->requests[id].body > 0) { /* it follows */
+        return id;
+    }
     must(p, body->len == p->requests[id].body, "a request with a body of another length", id);
     for (uint32_t i = 0; i < body->len; i++) {
         must(p, body->p[i] == (uint8_t)filler(id), "a request with another body", id);
@@ -286,47 +331,134 @@ static unsigned look(struct play *p, const struct iok_call *call)
     return id;
 }
 
+/* Takes what is there of a body that follows its request. */
+static void take_body(struct play *p, unsigned which)
+{
+    struct iok_call *call = p->calls[which];
+    struct hand *has = &p->has[which];
+    const struct iok_token *t;
+    size_t n;
+
+    while (has->follows && (t = iok_call_message(call, &n)) != NULL) {
+        for (uint32_t i = 0; t->type == IOK_BYTES && i < t->len; i++) {
+            must(p, t->p[i] == (uint8_t)filler(has->id), "a part of another body", has->id);
+        }
+        p->requests[has->id].got += t->type == IOK_BYTES ? t->len : 0;
+        if (t->type != IOK_BYTES) {
+            must(p, p->requests[has->id].got == p->requests[has->id].body, "a body of another length", has->id);
+            has->follows = false;
+        }
+        iok_call_next(call);
+    }
+}
+
+static void put_filler(struct play *p, struct iok_call *call, unsigned id, size_t n)
+{
+    char text[BODY_MAX];
+
+    (void)p;
+    memset(text, filler(id), sizeof(text));
+    iok_call_bytes(call, text, n);
+}
+
+/* A part of the answer; the last one, if it is to be. */
+static void answer_part(struct play *p, unsigned which, bool last)
+{
+    struct hand *has = &p->has[which];
+    struct iok_error err = {.text = ""};
+    struct iok_call *part = iok_part_new(p->calls[which], &err);
+    size_t n = last ? has->left : any(p, (unsigned)has->left + 1);
+
+    must(p, part != NULL, err.text, has->id);
+    put_filler(p, part, has->id, n);
+    has->left -= n;
+    if (last) {
+        iok_part_end(part);
+    }
+    must(p, iok_submit(part) == 0, "a part cannot be submitted", has->id);
+    if (last) {
+        *has = (struct hand){.id = 0};
+    }
+}
+
 static void answer(struct play *p, unsigned which, bool right)
 {
     static const int statuses[] = {200, 200, 200, 404, 204};
     struct iok_call *call = p->calls[which];
-    unsigned id = p->has[which], length = any(p, any(p, 3) == 0 ? BODY_MAX : 40);
-    int status = statuses[any(p, 5)];
-    char text[BODY_MAX];
+    struct hand *has = &p->has[which];
+    unsigned id = has->id, length = any(p, any(p, 3) == 0 ? BODY_MAX : 40);
+    bool parts = right && any(p, 3) == 0, sized = parts && any(p, 2) == 0;
+    int status = parts ? 200 : statuses[any(p, 5)];
+    char text[64];
     int n = snprintf(text, sizeof(text), right ? "k%u" : "k%u\r\nx: y", id);
 
     iok_call_array(call, 4);
     iok_call_i64(call, status);
     iok_call_null(call);
-    iok_call_array(call, 2);
+    iok_call_array(call, sized ? 4 : 2);
     iok_call_text(call, "x-call", 6);
     iok_call_text(call, text, (size_t)n);
-    memset(text, filler(id), sizeof(text));
-    iok_call_bytes(call, text, length); /* even where there may be none */
+    if (sized) {
+        iok_call_text(call, "content-length", 14);
+        iok_call_text(call, text, (size_t)snprintf(text, sizeof(text), "%u", length));
+    }
+    if (parts) {
+        iok_call_null(call);
+        iok_call_body(call);
+    } else {
+        put_filler(p, call, id, length); /* even where there may be none */
+    }
     assert_int_equal(iok_submit(call), 0);
-    p->has[which] = 0;
+    p->requests[id].early |= has->follows;
+    *has = parts ? (struct hand){.id = id, .parts = true, .left = length} : (struct hand){.id = 0};
+}
+
+/* Something to answer with: all, or a part. */
+static void answer_more(struct play *p, unsigned which, bool right)
+{
+    if (p->has[which].parts) {
+        answer_part(p, which, any(p, 3) == 0);
+    } else {
+        answer(p, which, right);
+    }
+}
+
+static void news_of_request(struct play *p, unsigned which)
+{
+    struct iok_call *call = p->calls[which];
+    struct hand *has = &p->has[which];
+    unsigned id = look(p, call);
+    struct iok_error err;
+
+    must(p, has->id == 0 || has->id == id, "another request, unasked", id);
+    if (has->id == 0 && iok_call_error(call, &err) == 0) {
+        must(p, !p->requests[id].came, "a request came twice", id);
+        p->requests[id].came = true;
+    }
+    if (has->id == 0) {
+        *has = (struct hand){.id = id, .follows = iok_serve_expects_body(call) && !p->requests[id].early};
+    }
+    take_body(p, which);
 }
 
 /* A call has news. */
 static void news(struct play *p, struct iok_call *call)
 {
-    unsigned which = (unsigned)((struct iok_call **)iok_call_user(call) - p->calls), id;
-    struct iok_error err;
+    unsigned which;
 
-    must(p, p->calls[which] == call, "a call comes that was freed", p->has[which]);
+    if (iok_call_user(call) == NULL) { /* a part */
+        iok_call_free(call);
+        return;
+    }
+    which = (unsigned)((struct iok_call **)iok_call_user(call) - p->calls);
+    must(p, p->calls[which] == call, "a call comes that was freed", p->has[which].id);
     switch (iok_serve_state(call)) {
     case IOK_SERVE_REQUEST:
     case IOK_SERVE_LEFT:
-        id = look(p, call);
-        must(p, p->has[which] == 0 || p->has[which] == id, "another request, unasked", id);
-        if (p->has[which] == 0 && iok_call_error(call, &err) == 0) {
-            must(p, !p->requests[id].came, "a request came twice", id);
-            p->requests[id].came = true;
-        }
-        p->has[which] = id;
+        news_of_request(p, which);
         break;
     case IOK_SERVE_GONE:
-        p->has[which] = 0;
+        p->has[which] = (struct hand){.id = 0};
         assert_int_equal(iok_submit(call), 0);
         break;
     case IOK_SERVE_CLOSED:
@@ -334,7 +466,7 @@ static void news(struct play *p, struct iok_call *call)
         iok_call_free(call);
         break;
     default:
-        must(p, false, "a call comes without news", 0);
+        must(p, p->has[which].parts, "a call comes without news", p->has[which].id);
     }
 }
 
@@ -360,8 +492,8 @@ static void program_acts(struct play *p)
         poll_all(p);
     } else if (what < 18) {
         for (unsigned i = 0; i < CALLS_MAX; i++) {
-            if (p->calls[i] != NULL && p->has[i] != 0 && any(p, 3) != 0) {
-                answer(p, i, any(p, 15) != 0);
+            if (p->calls[i] != NULL && p->has[i].id != 0 && any(p, 3) != 0) {
+                answer_more(p, i, any(p, 15) != 0);
             }
         }
     } else if (p->calls[which] == NULL) {
@@ -369,7 +501,7 @@ static void program_acts(struct play *p)
     } else if (what == 18) {
         iok_abandon(p->calls[which]);
         p->calls[which] = NULL;
-    } else if (p->has[which] == 0) {
+    } else if (p->has[which].id == 0) {
         iok_cancel(p->calls[which]);
     }
 }
@@ -416,8 +548,8 @@ static void settle(struct play *p)
         }
         poll_all(p);
         for (unsigned i = 0; i < CALLS_MAX; i++) {
-            if (p->calls[i] != NULL && p->has[i] != 0) {
-                answer(p, i, true);
+            if (p->calls[i] != NULL && p->has[i].id != 0 && !p->has[i].follows) {
+                answer_more(p, i, true);
             }
         }
         world_run(p->h.w);
@@ -425,9 +557,9 @@ static void settle(struct play *p)
     for (unsigned i = 0; i < p->n_clients; i++) {
         const struct client *c = &p->clients[i];
 
-        must(p, c->link->dead || c->last || c->n_answered == c->n_asked, "a request is not answered",
+        must(p, c->link->dead || c->link->shut || c->n_answered == c->n_asked, "a request is not answered",
              c->n_answered < c->n_asked ? c->asked[c->n_answered] : 0);
-        must(p, c->link->dead || !c->ended, "a connection of which both sides are done stays", 0);
+        must(p, c->link->dead || c->link->shut || !c->ended, "a connection of which both sides are done stays", 0);
     }
 }
 
@@ -440,7 +572,7 @@ static void end(struct play *p)
     }
     poll_all(p);
     for (unsigned i = 0; i < CALLS_MAX; i++) {
-        must(p, p->calls[i] == NULL, "a call does not end with its listener", p->has[i]);
+        must(p, p->calls[i] == NULL, "a call does not end with its listener", p->has[i].id);
     }
     for (unsigned i = 0; i < p->n_clients; i++) {
         must(p, p->clients[i].link->dead, "a connection outlives its listener", 0);
