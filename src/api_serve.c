@@ -194,6 +194,9 @@ struct iok_call *iok_serve_new(struct iok_port *port, struct iok_listener *liste
     struct iok_serve *serve;
     struct iok_call *call;
 
+    if (iok_port_check(port, err) != 0) { /* in the child of a fork it tells what became of the listener */
+        return NULL;
+    }
     if (listener->owner != port->owner) {
         iok_err(err, IOK_EINVAL, "the listener and the port belong to different kernels");
         return NULL;
