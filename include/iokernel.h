@@ -419,6 +419,9 @@ IOK_API const char *iok_listener_name(const struct iok_listener *listener);
  * second, are answered, with "connection: close", and after grace_ms the rest is broken off. Then its calls end as IOK_NEVER_SENT with IOK_ECLOSED. Asynchronous, any port; may be
  * called again with another time. */
 IOK_API void iok_listener_close(struct iok_listener *listener, struct iok_port *port, int64_t grace_ms);
+/* Reads the files of tls_cert=, tls_key= and tls_ca= again: new connections have them, those that are there go on. 0, or an
+ * error with *err, and all stays as it was. */
+IOK_API int iok_listener_reload(struct iok_listener *listener, struct iok_port *port, struct iok_error *err);
 /* Drops the program's reference; iok_listener_new counts as one, and each serving call holds one. */
 IOK_API void iok_listener_unref(struct iok_listener *listener);
 IOK_API void iok_listener_ref(struct iok_listener *listener);

@@ -57,6 +57,7 @@ static const char *const option_names[] = {"backlog",
                                            "queue_timeout",
                                            "tls_cert",
                                            "tls_key",
+                                           "tls_ca",
                                            NULL};
 
 static int check_keys(const struct iok_url *url, struct iok_error *err)
@@ -195,6 +196,7 @@ void iok_listener_drop(struct iok_listener *listener)
     }
     close_fd(listener);
     if (listener->tls != NULL) {
+        iok_listener_secure(listener); /* what nobody has taken is freed, too */
         listener->tls_free(listener->tls);
     }
     while ((node = iok_list_pop(&listener->stations)) != NULL) {
@@ -255,6 +257,20 @@ void iok_listener_start(struct iok_core *core, struct iok_listener *listener)
     if (listener->door == NULL) {
         iok_listener_stop(listener, &err);
     }
+}
+
+void iok_listener_secure(struct iok_listener *listener)
+{
+    struct iok_tls *tls = (struct iok_tls *)(uintptr_t)iok_count_exchange(&listener->tls_next, 0);
+
+    if (tls == NULL) {
+        return; /* an earlier message brought it */
+    }
+    if (listener->door != NULL) {
+        listener->core->net->ops->secure(listener->door, tls);
+    }
+    listener->tls_free(listener->tls); /* which is gone when its last connection is */
+    listener->tls = tls;
 }
 
 /* ---- which call gets a request ---------------------------------------------------------------------------------- */

@@ -90,7 +90,8 @@ struct iok_listener {
     int fd;                   /* bound; -1: closed */
     int binder;               /* the process that bound it, and removes a socket's file */
     struct iok_address address;
-    struct iok_tls *tls;
+    struct iok_tls *tls;       /* NULL: plain */
+    struct iok_count tls_next; /* the address of what replaces it; 0: nothing */
     void (*tls_free)(struct iok_tls *tls);
     void (*unbind)(int fd, const char *path);
     struct iok_count grace_ms; /* of the close that the program asked for last */
@@ -168,6 +169,8 @@ void iok_listener_drop(struct iok_listener *listener); /* one reference */
 void iok_listener_start(struct iok_core *core, struct iok_listener *listener);
 /* The program wants it closed, within grace_ms. */
 void iok_listener_drain(struct iok_core *core, struct iok_listener *listener);
+/* Connections from now on have the TLS in tls_next. */
+void iok_listener_secure(struct iok_listener *listener);
 /* At once: requests under way are broken off. */
 void iok_listener_stop(struct iok_listener *listener, const struct iok_error *why);
 void iok_listener_timer(struct iok_listener *listener);
