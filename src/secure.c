@@ -124,8 +124,10 @@ static int load_identities(const struct iok_listener *listener, char *certs, cha
     const char *cert_files[IOK_IDENTITIES_MAX], *key_files[IOK_IDENTITIES_MAX];
     struct iok_tls_identity identities[IOK_IDENTITIES_MAX];
     uint32_t n = split(certs, cert_files), n_keys = keys == NULL ? n : split(keys, key_files);
-    struct iok_tls_serve_config config = {
-        .identities = identities, .n_identities = n, .ca_file = option_text(&listener->url, "tls_ca"), .alpn = "http/1.1"};
+    struct iok_tls_serve_config config = {.identities = identities,
+                                          .n_identities = n,
+                                          .ca_file = option_text(&listener->url, "tls_ca"),
+                                          .alpn = "http/1.1"};
 
     if (n == 0 || n != n_keys) {
         return iok_err(err, IOK_EOPTION, "tls_key= has to name as many files as tls_cert=, at most %u",

@@ -39,26 +39,11 @@ static void set_state(struct iok_listener *listener, enum iok_listener_state sta
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
-static const char *const option_names[] = {"backlog",
-                                           "reuse_port",
-                                           "mode",
-                                           "fd",
-                                           "max_connections",
-                                           "max_requests",
-                                           "max_request",
-                                           "whole",
-                                           "max_stream_bytes",
-                                           "header_timeout",
-                                           "body_timeout",
-                                           "write_timeout",
-                                           "handshake_timeout",
-                                           "idle",
-                                           "queue",
-                                           "queue_timeout",
-                                           "tls_cert",
-                                           "tls_key",
-                                           "tls_ca",
-                                           NULL};
+static const char *const option_names[] = {"backlog",           "reuse_port",     "mode",         "fd",
+                                           "max_connections",   "max_requests",   "max_request",  "whole",
+                                           "max_stream_bytes",  "header_timeout", "body_timeout", "write_timeout",
+                                           "handshake_timeout", "idle",           "queue",        "queue_timeout",
+                                           "tls_cert",          "tls_key",        "tls_ca",       NULL};
 
 static int check_keys(const struct iok_url *url, struct iok_error *err)
 {

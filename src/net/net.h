@@ -55,7 +55,8 @@ struct iok_tls_identity {
     const char *key_file;  /* PEM; NULL: in cert_file */
 };
 struct iok_tls_serve_config {
-    const struct iok_tls_identity *identities; /* the client's SNI chooses by the names in the certificates; else the first */
+    const struct iok_tls_identity
+        *identities; /* the client's SNI chooses by the names in the certificates; else the first */
     uint32_t n_identities;
     const char *ca_file; /* clients need a certificate of these authorities, PEM; NULL: they need none */
     const char *alpn;    /* the protocol that is chosen if the client offers it; NULL: none */
@@ -150,7 +151,7 @@ struct iok_net_ops {
     void (*want_accept)(struct iok_door *door, bool on); /* on at first */
     /* Connections from now on have this TLS. Those that are there keep what they have. */
     void (*secure)(struct iok_door *door, struct iok_tls *tls);
-    void (*stop)(struct iok_door *door);                 /* no events follow */
+    void (*stop)(struct iok_door *door); /* no events follow */
     /* Within accepted: who is told about the link. Later: who is from now on, by the same owner or another. */
     void (*adopt)(struct iok_link *link, const struct iok_link_events *events, void *owner);
     /* Nothing more will be sent, and the peer is told so. Events go on. */

@@ -251,8 +251,8 @@ static int on_server_name(SSL *ssl, int *alert, void *arg)
 }
 
 /* A client that offers only others, such as h2 alone, hears that there is none (RFC 7301, 3.2). */
-static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in, unsigned in_len,
-                   void *arg)
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+                   unsigned in_len, void *arg)
 {
     const struct iok_tls *tls = arg;
     unsigned char *chosen;
@@ -278,7 +278,8 @@ static SSL_CTX *serve_context(struct iok_tls *tls, const struct iok_tls_serve_co
     }
     SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_mode(ctx,
+                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets do, and hold no memory here */
     SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"iokernel", 8);
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);

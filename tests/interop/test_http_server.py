@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
 from kit.servers import free_port, make_certificates
 
 HELLO = pathlib.Path(__file__).parents[2] / "build/c/examples/hello"
@@ -76,7 +75,9 @@ def test_curl(directory: pathlib.Path) -> None:
     body = directory / "body"
     body.write_bytes(b"x" * 3_000_000)
     with hello() as server:
-        assert run("curl", "-sS", f"{server.url}/a?b", f"{server.url}/c") == "Hello, /a?b\nHello, /c\n"
+        assert (
+            run("curl", "-sS", f"{server.url}/a?b", f"{server.url}/c") == "Hello, /a?b\nHello, /c\n"
+        )
         assert run("curl", "-sS", "--http1.0", f"{server.url}/old") == "Hello, /old\n"
         assert "content-length: 13" in run("curl", "-sSI", f"{server.url}/head")
         # Larger than what the server takes before its answer: sent to its end all the same.
@@ -111,7 +112,10 @@ def test_tls_and_new_certificates(directory: pathlib.Path) -> None:
     with hello(f"https://127.0.0.1:0?{files}") as server:
         url = f"https://localhost:{server.port}"
         trust = ("--cacert", directory / "ca.crt")
-        assert run("curl", "-sS", *trust, f"{url}/tls", f"{url}/again") == "Hello, /tls\nHello, /again\n"
+        assert (
+            run("curl", "-sS", *trust, f"{url}/tls", f"{url}/again")
+            == "Hello, /tls\nHello, /again\n"
+        )
         context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
         context.set_alpn_protocols(["h2", "http/1.1"])
         kept = http.client.HTTPSConnection("localhost", server.port, context=context)
@@ -137,10 +141,19 @@ def test_tls_and_new_certificates(directory: pathlib.Path) -> None:
 def test_certificates_by_name_and_of_clients(directory: pathlib.Path) -> None:
     make_certificates(directory)
     extra = directory / "other"
-    other = ("-keyout", f"{extra}.key", "-out", f"{extra}.crt", "-addext", "subjectAltName=DNS:other")
+    other = (
+        "-keyout",
+        f"{extra}.key",
+        "-out",
+        f"{extra}.crt",
+        "-addext",
+        "subjectAltName=DNS:other",
+    )
     kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=o")
     run("openssl", "req", "-x509", *kind, *other)
-    certs = f"tls_cert={directory}/server.crt,{extra}.crt&tls_key={directory}/server.key,{extra}.key"
+    certs = (
+        f"tls_cert={directory}/server.crt,{extra}.crt&tls_key={directory}/server.key,{extra}.key"
+    )
     with hello(f"https://127.0.0.1:0?{certs}") as server:
         for name, trust in (("localhost", "ca.crt"), ("other", "other.crt")):
             url = f"https://{name}:{server.port}/{name}"
@@ -205,7 +218,9 @@ def test_behind_a_front_end(kind: str, directory: pathlib.Path) -> None:
                     target = f"/{number}/{turn}"
                     body = b"x" * 1000 if turn % 3 == 0 else None
                     connection.request("POST" if body else "GET", target, body)
-                    right = right and connection.getresponse().read() == f"Hello, {target}\n".encode()
+                    right = (
+                        right and connection.getresponse().read() == f"Hello, {target}\n".encode()
+                    )
                 connection.close()
                 return right
 
