@@ -473,6 +473,14 @@ IOK_API enum iok_serve_state iok_serve_state(const struct iok_call *call);
  * client that the answer is not whole. Once the client is gone parts end as NEVER_SENT; then iok_part_end, iok_part_fail or
  * iok_submit of the call itself gives the request back. */
 IOK_API bool iok_serve_expects_body(const struct iok_call *call);
+/* An answer that changes the protocol: before its head is submitted, [101, null, fields, null]. Then messages come as those of
+ * a request's body, and go as the parts of an answer's, each one message; both at the same time. The last part ends it.
+ * WebSocket: the fields need say no more than perhaps Sec-WebSocket-Protocol; messages are as docs/protocols/websocket.md
+ * has them: TEXT, BYTES, and PUSH for pings and the close, which comes last. A message that cannot be sent ends as NEVER_SENT,
+ * and the others go on. A request that does not ask for it rightly is as an answer that was refused. Pings by ws_ping=.
+ * Raw: BYTES both ways, the client's end is an empty ARRAY; the fields have Upgrade. */
+enum iok_upgrade_to { IOK_UPGRADE_RAW = 1, IOK_UPGRADE_WEBSOCKET };
+IOK_API void iok_serve_upgrade(struct iok_call *call, enum iok_upgrade_to to);
 /* Whether the request came by TLS. */
 IOK_API bool iok_serve_is_encrypted(const struct iok_call *call);
 IOK_API struct iok_listener *iok_serve_listener(const struct iok_call *call);

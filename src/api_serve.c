@@ -359,6 +359,7 @@ void iok_serve_picked_up(struct iok_call *call, uint64_t now)
     drop_answer(call);
     call->app = (call->app & ~(uint32_t)IOK_APP_SAID) | IOK_APP_HAND;
     call->flags &= ~(uint32_t)IOK_CALL_BODY;
+    serve->upgrade = 0;
     if (serve->error.code != 0) { /* the answer was refused: the request is the same */
         set_error(call, &serve->error);
         return;
@@ -376,6 +377,7 @@ bool iok_serve_news(struct iok_call *call)
     struct iok_serve *serve = call->serve;
 
     (void)iok_count_exchange(&serve->news_posted, 0);
+    call->app |= IOK_APP_STREAM; /* there may be messages */
     if ((call->app & IOK_APP_HAND) != 0) {
         return true;
     }
@@ -406,7 +408,8 @@ const struct iok_token *iok_serve_message(struct iok_call *call, size_t *n)
         free_message(call);
     }
     while (call->message == NULL) {
-        if ((call->app & IOK_APP_HAND) == 0 || !serve->streams || !iok_ring_pop(&call->stream->ring, &message)) {
+        if ((call->app & (IOK_APP_HAND | IOK_APP_STREAM)) != (IOK_APP_HAND | IOK_APP_STREAM) || call->stream == NULL ||
+            !iok_ring_pop(&call->stream->ring, &message)) {
             return NULL;
         }
         call->message = (struct iok_message *)message;
@@ -460,6 +463,12 @@ enum iok_serve_state iok_serve_state(const struct iok_call *call)
         return IOK_SERVE_GONE;
     }
     return iok_count_published(&serve->left) == serve->have ? IOK_SERVE_LEFT : IOK_SERVE_REQUEST;
+}
+
+void iok_serve_upgrade(struct iok_call *call, enum iok_upgrade_to to)
+{
+    call->serve->upgrade = (uint8_t)to;
+    call->flags |= IOK_CALL_BODY;
 }
 
 bool iok_serve_is_encrypted(const struct iok_call *call)

@@ -39,11 +39,29 @@ static void set_state(struct iok_listener *listener, enum iok_listener_state sta
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
-static const char *const option_names[] = {"backlog",           "reuse_port",     "mode",         "fd",
-                                           "max_connections",   "max_requests",   "max_request",  "whole",
-                                           "max_stream_bytes",  "header_timeout", "body_timeout", "write_timeout",
-                                           "handshake_timeout", "idle",           "queue",        "queue_timeout",
-                                           "tls_cert",          "tls_key",        "tls_ca",       NULL};
+static const char *const option_names[] = {"backlog",
+                                           "reuse_port",
+                                           "mode",
+                                           "fd",
+                                           "max_connections",
+                                           "max_requests",
+                                           "max_request",
+                                           "whole",
+                                           "max_stream_bytes",
+                                           "header_timeout",
+                                           "body_timeout",
+                                           "write_timeout",
+                                           "handshake_timeout",
+                                           "idle",
+                                           "queue",
+                                           "queue_timeout",
+                                           "tls_cert",
+                                           "tls_key",
+                                           "tls_ca",
+                                           "ws_ping",
+                                           "ws_max_message",
+                                           "ws_deflate",
+                                           NULL};
 
 static int check_keys(const struct iok_url *url, struct iok_error *err)
 {
@@ -104,6 +122,9 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         .write_timeout = 30 * IOK_NS_S,
         .handshake_timeout = 10 * IOK_NS_S,
         .queue_timeout = 30 * IOK_NS_S,
+        .ws_ping = 20 * IOK_NS_S,
+        .ws_max_message = UINT64_C(16) << 20,
+        .ws_deflate = true,
         .idle = 75 * IOK_NS_S, /* as nginx; load balancers count on a minute */
         .tls = config->tls,
     };
@@ -112,6 +133,10 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         (rc = iok_url_option_u64(url, "max_requests", 0, UINT32_MAX, &config->max_requests, err)) != 0 ||
         (rc = iok_url_option_u64(url, "queue", 0, IOK_CONNECTIONS_MAX, &config->queue, err)) != 0 ||
         (rc = iok_url_option_bytes(url, "max_request", 1024, UINT64_C(1) << 50, &config->max_request, err)) != 0 ||
+        (rc = iok_url_option_bytes(url, "ws_max_message", 1024, UINT64_C(1) << 30, &config->ws_max_message, err)) !=
+            0 ||
+        (rc = iok_url_option_bool(url, "ws_deflate", &config->ws_deflate, err)) != 0 ||
+        (rc = iok_url_option_duration(url, "ws_ping", 0, IOK_DAY_NS, &config->ws_ping, err)) != 0 ||
         (rc = iok_url_option_bytes(url, "whole", 1024, UINT64_C(1) << 30, &config->whole, err)) != 0 ||
         (rc = iok_url_option_bytes(url, "max_stream_bytes", 65536, UINT64_C(64) << 30, &config->max_stream_bytes,
                                    err)) != 0) {
