@@ -1,6 +1,8 @@
 /* hello.c - an HTTP server by the C API: every request is answered, with its own target in the body.
  *
- *     hello [url]      for example: hello 'http://127.0.0.1:8000/?idle=10s'; ends after Ctrl-C
+ *     hello [url]      for example: hello 'http://127.0.0.1:8000/?idle=10s'
+ *
+ * Ends after Ctrl-C, when requests under way are answered; reads its certificates again after SIGHUP.
  *
  * Built by `make` as build/c/examples/hello. */
 #include <iokernel.h>
@@ -10,12 +12,11 @@
 
 #define CALLS 256 /* requests in hand at a time */
 
-static volatile sig_atomic_t stopped;
+static volatile sig_atomic_t stopped, reload;
 
-static void stop(int signal)
+static void on_signal(int signal)
 {
-    (void)signal;
-    stopped = 1;
+    *(signal == SIGHUP ? &reload : &stopped) = 1;
 }
 
 /* An answer is an array: status, reason (null: the usual), fields, body. Its length and date need not be said. */
@@ -64,7 +65,7 @@ int main(int argc, char **argv)
     struct iok_kernel *kernel = iok_kernel_new(NULL, &err);
     struct iok_port *port = kernel != NULL ? iok_port_new(kernel, &err) : NULL;
     struct iok_listener *listener = port != NULL ? iok_listener_new(port, url, &err) : NULL;
-    struct sigaction action = {.sa_handler = stop};
+    struct sigaction action = {.sa_handler = on_signal};
     struct iok_call *call;
     bool closing = false;
 
@@ -74,6 +75,7 @@ int main(int argc, char **argv)
     }
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
     for (int i = 0; i < CALLS; i++) {
         call = iok_serve_new(port, listener, &err);
         if (call == NULL || iok_submit(call) != 0) {
@@ -88,6 +90,12 @@ int main(int argc, char **argv)
         if (stopped && !closing) {
             closing = true;
             iok_listener_close(listener, port, 5000);
+        }
+        if (reload) {
+            reload = 0;
+            if (iok_listener_reload(listener, port, &err) != 0) { /* all stays as it was */
+                fprintf(stderr, "%s\n", err.text);
+            }
         }
         iok_drain_begin(port);
         while ((call = iok_poll(port)) != NULL) {

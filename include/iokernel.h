@@ -419,6 +419,9 @@ IOK_API const char *iok_listener_name(const struct iok_listener *listener);
  * second, are answered, with "connection: close", and after grace_ms the rest is broken off. Then its calls end as IOK_NEVER_SENT with IOK_ECLOSED. Asynchronous, any port; may be
  * called again with another time. */
 IOK_API void iok_listener_close(struct iok_listener *listener, struct iok_port *port, int64_t grace_ms);
+/* Reads the files of tls_cert=, tls_key= and tls_ca= again: new connections have them, those that are there go on. 0, or an
+ * error with *err, and all stays as it was. */
+IOK_API int iok_listener_reload(struct iok_listener *listener, struct iok_port *port, struct iok_error *err);
 /* Drops the program's reference; iok_listener_new counts as one, and each serving call holds one. */
 IOK_API void iok_listener_unref(struct iok_listener *listener);
 IOK_API void iok_listener_ref(struct iok_listener *listener);
@@ -470,6 +473,14 @@ IOK_API enum iok_serve_state iok_serve_state(const struct iok_call *call);
  * client that the answer is not whole. Once the client is gone parts end as NEVER_SENT; then iok_part_end, iok_part_fail or
  * iok_submit of the call itself gives the request back. */
 IOK_API bool iok_serve_expects_body(const struct iok_call *call);
+/* An answer that changes the protocol: before its head is submitted, [101, null, fields, null]. Then messages come as those of
+ * a request's body, and go as the parts of an answer's, each one message; both at the same time. The last part ends it.
+ * WebSocket: the fields need say no more than perhaps Sec-WebSocket-Protocol; messages are as docs/protocols/websocket.md
+ * has them: TEXT, BYTES, and PUSH for pings and the close, which comes last. A message that cannot be sent ends as NEVER_SENT,
+ * and the others go on. A request that does not ask for it rightly is as an answer that was refused. Pings by ws_ping=.
+ * Raw: BYTES both ways, the client's end is an empty ARRAY; the fields have Upgrade. */
+enum iok_upgrade_to { IOK_UPGRADE_RAW = 1, IOK_UPGRADE_WEBSOCKET };
+IOK_API void iok_serve_upgrade(struct iok_call *call, enum iok_upgrade_to to);
 /* Whether the request came by TLS. */
 IOK_API bool iok_serve_is_encrypted(const struct iok_call *call);
 IOK_API struct iok_listener *iok_serve_listener(const struct iok_call *call);

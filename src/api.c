@@ -256,6 +256,7 @@ static bool reclaim(struct iok_port *port)
         iok_service_drop(iok_entry_object(entry));
         break;
     case IOK_SQ_DRAIN:
+    case IOK_SQ_SECURE:
         iok_listener_drop(iok_entry_object(entry));
         break;
     case IOK_SQ_DETACH:

@@ -122,8 +122,11 @@ struct iok_listener *iok_listener_new(struct iok_port *port, const char *url, st
     listener->owner = port->owner;
     if (port->owner->net == NULL) {
         iok_err(err, IOK_ECLOSED, "the kernel is stopped");
-    } else if (bind_listener(listener, err) == 0) {
-        return listener;
+    } else {
+        listener->tls_free = port->owner->net->ops->tls_free;
+        if (iok_listener_load_tls(listener, &listener->tls, err) == 0 && bind_listener(listener, err) == 0) {
+            return listener;
+        }
     }
     iok_listener_drop(listener);
     return NULL;
@@ -144,14 +147,11 @@ void iok_listener_unref(struct iok_listener *listener)
     iok_listener_drop(listener);
 }
 
-void iok_listener_close(struct iok_listener *listener, struct iok_port *port, int64_t grace_ms)
+/* The kernel is to do something about the listener; nothing, if it has closed all. */
+static void tell(struct iok_port *port, struct iok_listener *listener, enum iok_verb verb)
 {
-    if (iok_port_check(port, NULL) != 0) {
-        return;
-    }
-    iok_count_set(&listener->grace_ms, grace_ms < 0 ? 0 : (uint64_t)grace_ms);
     iok_count_ref(&listener->refs); /* the message's */
-    while (!iok_ring_push(&port->link.sq, iok_entry(listener, IOK_SQ_DRAIN))) {
+    while (!iok_ring_push(&port->link.sq, iok_entry(listener, verb))) {
         if (iok_port_check(port, NULL) != 0 || iok_port_is_detached(&port->link)) { /* the kernel has closed all */
             iok_listener_drop(listener);
             return;
@@ -160,6 +160,36 @@ void iok_listener_close(struct iok_listener *listener, struct iok_port *port, in
         (void)sched_yield();
     }
     iok_kick(port);
+}
+
+void iok_listener_close(struct iok_listener *listener, struct iok_port *port, int64_t grace_ms)
+{
+    if (iok_port_check(port, NULL) == 0) {
+        iok_count_set(&listener->grace_ms, grace_ms < 0 ? 0 : (uint64_t)grace_ms);
+        tell(port, listener, IOK_SQ_DRAIN);
+    }
+}
+
+int iok_listener_reload(struct iok_listener *listener, struct iok_port *port, struct iok_error *err)
+{
+    struct iok_error local;
+    struct iok_tls *tls, *unused;
+    int rc;
+
+    err = err == NULL ? &local : err;
+    rc = iok_port_check(port, err);
+    if (rc == 0 && port->owner->net == NULL) {
+        rc = iok_err(err, IOK_ECLOSED, "the kernel is stopped");
+    }
+    if (rc != 0 || (rc = iok_listener_load_tls(listener, &tls, err)) != 0 || tls == NULL) {
+        return rc;
+    }
+    unused = (struct iok_tls *)(uintptr_t)iok_count_exchange(&listener->tls_next, (uint64_t)(uintptr_t)tls);
+    if (unused != NULL) { /* of a reload that the kernel has not seen */
+        listener->tls_free(unused);
+    }
+    tell(port, listener, IOK_SQ_SECURE);
+    return 0;
 }
 
 void iok_listener_stats(struct iok_listener *listener, struct iok_listener_stats *out)
@@ -194,6 +224,9 @@ struct iok_call *iok_serve_new(struct iok_port *port, struct iok_listener *liste
     struct iok_serve *serve;
     struct iok_call *call;
 
+    if (iok_port_check(port, err) != 0) { /* in the child of a fork it tells what became of the listener */
+        return NULL;
+    }
     if (listener->owner != port->owner) {
         iok_err(err, IOK_EINVAL, "the listener and the port belong to different kernels");
         return NULL;
@@ -326,6 +359,7 @@ void iok_serve_picked_up(struct iok_call *call, uint64_t now)
     drop_answer(call);
     call->app = (call->app & ~(uint32_t)IOK_APP_SAID) | IOK_APP_HAND;
     call->flags &= ~(uint32_t)IOK_CALL_BODY;
+    serve->upgrade = 0;
     if (serve->error.code != 0) { /* the answer was refused: the request is the same */
         set_error(call, &serve->error);
         return;
@@ -343,6 +377,7 @@ bool iok_serve_news(struct iok_call *call)
     struct iok_serve *serve = call->serve;
 
     (void)iok_count_exchange(&serve->news_posted, 0);
+    call->app |= IOK_APP_STREAM; /* there may be messages */
     if ((call->app & IOK_APP_HAND) != 0) {
         return true;
     }
@@ -373,7 +408,8 @@ const struct iok_token *iok_serve_message(struct iok_call *call, size_t *n)
         free_message(call);
     }
     while (call->message == NULL) {
-        if ((call->app & IOK_APP_HAND) == 0 || !serve->streams || !iok_ring_pop(&call->stream->ring, &message)) {
+        if ((call->app & (IOK_APP_HAND | IOK_APP_STREAM)) != (IOK_APP_HAND | IOK_APP_STREAM) || call->stream == NULL ||
+            !iok_ring_pop(&call->stream->ring, &message)) {
             return NULL;
         }
         call->message = (struct iok_message *)message;
@@ -427,6 +463,12 @@ enum iok_serve_state iok_serve_state(const struct iok_call *call)
         return IOK_SERVE_GONE;
     }
     return iok_count_published(&serve->left) == serve->have ? IOK_SERVE_LEFT : IOK_SERVE_REQUEST;
+}
+
+void iok_serve_upgrade(struct iok_call *call, enum iok_upgrade_to to)
+{
+    call->serve->upgrade = (uint8_t)to;
+    call->flags |= IOK_CALL_BODY;
 }
 
 bool iok_serve_is_encrypted(const struct iok_call *call)

@@ -5,6 +5,8 @@
 #include "kernel/kernel.h"
 #include "ring/baton.h"
 
+struct iok_listener;
+
 struct iok_kernel {
     struct iok_core core;
     struct iok_baton baton;
@@ -120,5 +122,7 @@ void iok_parked_release(struct iok_lease *lease);
 /* ---- secure.c ---- */
 /* Loads the service's TLS configuration, if there is any to be. The program's thread. */
 int iok_service_load_tls(struct iok_service *service, struct iok_error *err);
+/* The same of a listener; *out is NULL if it is plain. */
+int iok_listener_load_tls(const struct iok_listener *listener, struct iok_tls **out, struct iok_error *err);
 
 #endif

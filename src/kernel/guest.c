@@ -108,6 +108,11 @@ static uint64_t due(const struct iok_guest *guest)
     case IOK_GUEST_CLOSED:
         break;
     }
+    if (guest->upgraded) {
+        return !guest->pings || config->ws_ping == 0 || guest->held
+                   ? 0
+                   : guest->arrived_at + config->ws_ping * (guest->pinged ? 2 : 1);
+    }
     return guest->streams && !guest->held ? guest->arrived_at + config->body_timeout : 0;
 }
 
@@ -128,9 +133,32 @@ static void close_quietly(struct iok_guest *guest, const char *why)
     iok_guest_close(guest, &err);
 }
 
+/* Nothing came from the client of another protocol: true if it is asked for a sign of life. */
+static bool ping(struct iok_guest *guest)
+{
+    const struct iok_proto_server *server = guest->listener->proto->server;
+
+    if (!guest->upgraded || guest->pinged || iok_out_pending(&guest->out) != 0) {
+        return false;
+    }
+    guest->pinged = true;
+    iok_out_lend(&guest->out, &guest->listener->core->spare_output);
+    if (server->ping(guest->codec, &guest->io) != 0) {
+        return false; /* it is over, and the client does not go */
+    }
+    guest->since = guest->listener->core->now;
+    iok_guest_flush(guest);
+    arm(guest);
+    return true;
+}
+
 static void expire(struct iok_guest *guest)
 {
     struct iok_listener *listener = guest->listener;
+
+    if (ping(guest)) {
+        return;
+    }
 
     iok_count_own_add(&listener->timeouts, guest->state != IOK_GUEST_IDLE && guest->state != IOK_GUEST_LEAVING);
     switch (guest->state) {
@@ -191,8 +219,10 @@ static void host_head(struct iok_io *io)
 
 static struct iok_tape *host_begin_part(struct iok_io *io, uint64_t seq)
 {
-    (void)seq;
     assert(io->tape == NULL);
+    if (guest_of(io)->held && seq != IOK_SEQ_HEAD) {
+        return NULL; /* of an upgraded connection */
+    }
     io->tape = iok_intake_begin(guest_of(io));
     return io->tape;
 }
@@ -356,7 +386,14 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
             return;
         }
         at += (size_t)used;
-        if (guest->closing) { /* the codec could not read it, and has said so */
+        if (guest->upgraded) {
+            if (iok_out_pending(&guest->out) != 0 || guest->closing) { /* what the protocol itself has to say */
+                iok_guest_flush(guest);
+            }
+            if (used == 0) {
+                break;
+            }
+        } else if (guest->closing) { /* the codec could not read it, and has said so */
             guest->cut_short = true;
             guest->streams = false;
             iok_count_own_add(&guest->listener->refused, 1);
@@ -490,7 +527,9 @@ void iok_guest_flush(struct iok_guest *guest)
         return;
     }
     iok_serve_parts_sent(guest);
-    if (iok_out_pending(&guest->out) == 0 && !guest->says) {
+    if (iok_out_pending(&guest->out) == 0 && guest->upgraded && guest->closing && guest->says) {
+        leave(guest); /* its protocol ended it; the program hears of it */
+    } else if (iok_out_pending(&guest->out) == 0 && !guest->says) {
         answer_is_out(guest);
     } else if (iok_out_pending(&guest->out) != 0) {
         release_early(guest);
@@ -512,6 +551,34 @@ int iok_guest_answer(struct iok_guest *guest, const struct iok_token *answer, si
         rc = iok_io_fail(&guest->io, guest->out.error, "out of memory for an answer");
     }
     if (rc != 0 && rc != IOK_EINVAL && rc != IOK_ETYPE && rc != IOK_ELIMIT && rc != IOK_EUNSAFE) {
+        close_with_io(guest);
+    }
+    return rc;
+}
+
+int iok_guest_upgrade(struct iok_guest *guest, const struct iok_call *call)
+{
+    struct iok_listener *listener = guest->listener;
+    const struct iok_proto_server *server = listener->proto->server;
+    const struct iok_tape *request = &call->serve->request->tape;
+    struct iok_upgrade how = {.websocket = call->serve->upgrade == IOK_UPGRADE_WEBSOCKET,
+                              .deflate = listener->config.ws_deflate,
+                              .message_bytes_max = listener->config.ws_max_message};
+    int rc;
+
+    if (server->upgrade == NULL) {
+        return iok_io_fail(&guest->io, IOK_EUNSAFE, "the protocol cannot be changed here");
+    }
+    if (guest->call->stream == NULL && iok_intake_open(guest, guest->call) != 0) {
+        return iok_io_fail(&guest->io, IOK_EINVAL, "out of memory for messages");
+    }
+    iok_out_lend(&guest->out, &listener->core->spare_output);
+    rc = server->upgrade(guest->codec, &guest->io, &how, request->tokens, request->n_tokens, call->args.tokens,
+                         call->args.n_tokens);
+    if (rc == 0) {
+        guest->upgraded = guest->streams = true;
+        guest->pings = how.websocket;
+    } else if (rc != IOK_EINVAL && rc != IOK_ETYPE && rc != IOK_ELIMIT) {
         close_with_io(guest);
     }
     return rc;
@@ -595,6 +662,7 @@ static void on_arrived(void *owner, size_t n)
 
     iok_core_look_at_clock(core);
     guest->arrived_at = core->now;
+    guest->pinged = false;
     iok_count_own_add(&core->bytes_in, n);
     iok_count_own_add(&listener->bytes_in, n);
     if (guest->state != IOK_GUEST_LEAVING) {
@@ -622,7 +690,13 @@ static void on_ended(void *owner)
         close_quietly(guest, "done");
         return;
     }
-    if (guest->call != NULL && guest->call->serve->lent && !guest->streams) {
+    if (guest->upgraded && guest->streams && guest->call != NULL) {
+        if (guest->listener->proto->server->eof(guest->codec, &guest->io) != 0) {
+            close_with_io(guest);
+            return;
+        }
+        iok_guest_flush(guest);
+    } else if (guest->call != NULL && guest->call->serve->lent && !guest->streams) {
         iok_serve_tell_left(guest->call);
     }
     end_if_over(guest);

@@ -229,6 +229,10 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
         iok_listener_drain(core, object);
         iok_listener_drop(object); /* the message's own reference */
         return true;
+    case IOK_SQ_SECURE:
+        iok_listener_secure(object);
+        iok_listener_drop(object); /* the message's own reference */
+        return true;
     case IOK_SQ_TAKEN:
         iok_intake_resume(object);
         return true;

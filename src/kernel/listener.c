@@ -57,6 +57,10 @@ static const char *const option_names[] = {"backlog",
                                            "queue_timeout",
                                            "tls_cert",
                                            "tls_key",
+                                           "tls_ca",
+                                           "ws_ping",
+                                           "ws_max_message",
+                                           "ws_deflate",
                                            NULL};
 
 static int check_keys(const struct iok_url *url, struct iok_error *err)
@@ -118,6 +122,9 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         .write_timeout = 30 * IOK_NS_S,
         .handshake_timeout = 10 * IOK_NS_S,
         .queue_timeout = 30 * IOK_NS_S,
+        .ws_ping = 20 * IOK_NS_S,
+        .ws_max_message = UINT64_C(16) << 20,
+        .ws_deflate = true,
         .idle = 75 * IOK_NS_S, /* as nginx; load balancers count on a minute */
         .tls = config->tls,
     };
@@ -126,6 +133,10 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         (rc = iok_url_option_u64(url, "max_requests", 0, UINT32_MAX, &config->max_requests, err)) != 0 ||
         (rc = iok_url_option_u64(url, "queue", 0, IOK_CONNECTIONS_MAX, &config->queue, err)) != 0 ||
         (rc = iok_url_option_bytes(url, "max_request", 1024, UINT64_C(1) << 50, &config->max_request, err)) != 0 ||
+        (rc = iok_url_option_bytes(url, "ws_max_message", 1024, UINT64_C(1) << 30, &config->ws_max_message, err)) !=
+            0 ||
+        (rc = iok_url_option_bool(url, "ws_deflate", &config->ws_deflate, err)) != 0 ||
+        (rc = iok_url_option_duration(url, "ws_ping", 0, IOK_DAY_NS, &config->ws_ping, err)) != 0 ||
         (rc = iok_url_option_bytes(url, "whole", 1024, UINT64_C(1) << 30, &config->whole, err)) != 0 ||
         (rc = iok_url_option_bytes(url, "max_stream_bytes", 65536, UINT64_C(64) << 30, &config->max_stream_bytes,
                                    err)) != 0) {
@@ -195,6 +206,7 @@ void iok_listener_drop(struct iok_listener *listener)
     }
     close_fd(listener);
     if (listener->tls != NULL) {
+        iok_listener_secure(listener); /* what nobody has taken is freed, too */
         listener->tls_free(listener->tls);
     }
     while ((node = iok_list_pop(&listener->stations)) != NULL) {
@@ -255,6 +267,20 @@ void iok_listener_start(struct iok_core *core, struct iok_listener *listener)
     if (listener->door == NULL) {
         iok_listener_stop(listener, &err);
     }
+}
+
+void iok_listener_secure(struct iok_listener *listener)
+{
+    struct iok_tls *tls = (struct iok_tls *)(uintptr_t)iok_count_exchange(&listener->tls_next, 0);
+
+    if (tls == NULL) {
+        return; /* an earlier message brought it */
+    }
+    if (listener->door != NULL) {
+        listener->core->net->ops->secure(listener->door, tls);
+    }
+    listener->tls_free(listener->tls); /* which is gone when its last connection is */
+    listener->tls = tls;
 }
 
 /* ---- which call gets a request ---------------------------------------------------------------------------------- */

@@ -257,7 +257,8 @@ static void take_answer(struct iok_core *core, struct iok_call *call)
     int rc;
 
     guest->io.parts = parts;
-    rc = iok_guest_answer(guest, call->args.tokens, call->args.n_tokens);
+    rc = serve->upgrade != 0 ? iok_guest_upgrade(guest, call)
+                             : iok_guest_answer(guest, call->args.tokens, call->args.n_tokens);
     if (rc == IOK_EINVAL || rc == IOK_ETYPE || rc == IOK_ELIMIT || rc == IOK_EUNSAFE) {
         unlend(core, call);
         give_again(core, call);

@@ -37,6 +37,7 @@ struct iok_serve {
     uint64_t charged; /* bytes of its answer that its port was charged with */
     uint64_t have;    /* the serial number of the request that it was given last */
     uint64_t seen;    /* of one that was cancelled: the same then. A later one is on its way, and will not be taken */
+    uint8_t upgrade;  /* enum iok_upgrade_to of the answer that it makes; the core reads it with that */
     bool expects;     /* the body of its request follows, and its end was not seen */
     /* the core's */
     alignas(IOK_CACHE_LINE) struct iok_station *station; /* since it was first submitted */
@@ -67,8 +68,9 @@ struct iok_station {
 /* What a URL says of a listener. Durations in ns. */
 struct iok_listener_config {
     uint64_t max_connections, max_requests, max_request, whole, max_stream_bytes, queue;
-    uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle;
-    bool tls;
+    uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle, ws_ping,
+        ws_max_message;
+    bool tls, ws_deflate;
 };
 
 /* State changes only through set_state, by the table in listener.c. */
@@ -90,7 +92,8 @@ struct iok_listener {
     int fd;                   /* bound; -1: closed */
     int binder;               /* the process that bound it, and removes a socket's file */
     struct iok_address address;
-    struct iok_tls *tls;
+    struct iok_tls *tls;       /* NULL: plain */
+    struct iok_count tls_next; /* the address of what replaces it; 0: nothing */
     void (*tls_free)(struct iok_tls *tls);
     void (*unbind)(int fd, const char *path);
     struct iok_count grace_ms; /* of the close that the program asked for last */
@@ -143,6 +146,9 @@ struct iok_guest {
     bool whole;     /* a request was read to its end, just now */
     bool in_body;   /* the head of the request that is being read was read */
     bool streams;   /* and its body goes to the call in parts */
+    bool upgraded;  /* it is another protocol by now: messages both ways, the request's body and the answer's */
+    bool pings;     /* upgraded: it has a sign of life; */
+    bool pinged;    /* which was asked for since bytes last came */
     bool held;      /* which has enough of them: nothing is read */
     bool says;      /* an answer is under way, and its body not complete */
     uint64_t n_requests;
@@ -169,6 +175,8 @@ void iok_listener_drop(struct iok_listener *listener); /* one reference */
 void iok_listener_start(struct iok_core *core, struct iok_listener *listener);
 /* The program wants it closed, within grace_ms. */
 void iok_listener_drain(struct iok_core *core, struct iok_listener *listener);
+/* Connections from now on have the TLS in tls_next. */
+void iok_listener_secure(struct iok_listener *listener);
 /* At once: requests under way are broken off. */
 void iok_listener_stop(struct iok_listener *listener, const struct iok_error *why);
 void iok_listener_timer(struct iok_listener *listener);
@@ -202,6 +210,8 @@ void iok_guest_set_state(struct iok_guest *guest, enum iok_guest_state state);
 /* The program's answer to its request. 0: it goes out; IOK_EINVAL, IOK_ETYPE, IOK_ELIMIT, IOK_EUNSAFE: it cannot be sent, and
  * the guest's io->err says why; else the guest is closed. */
 int iok_guest_answer(struct iok_guest *guest, const struct iok_token *answer, size_t n);
+/* The same by an answer that changes the protocol. */
+int iok_guest_upgrade(struct iok_guest *guest, const struct iok_call *call);
 /* What it has to send goes out at the end of this turn. */
 void iok_guest_want_flush(struct iok_guest *guest);
 /* Its request is answered with an error; why is a code, as of the codec's slot refuse. */

@@ -135,6 +135,25 @@ static void refuse_part(struct iok_core *core, struct iok_call *part)
     }
 }
 
+/* Of a connection that is another protocol's. */
+static int encode_message(struct iok_guest *guest, const struct iok_call *part)
+{
+    const struct iok_proto_server *server = guest->listener->proto->server;
+    int rc = server->message(guest->codec, &guest->io, part->args.tokens, part->args.n_tokens);
+
+    if (rc == 0 && (part->flags & IOK_CALL_PART_END) != 0) {
+        rc = server->end(guest->codec, &guest->io);
+        guest->closing = guest->cut_short = true; /* what the client still says is not heard */
+    }
+    return rc == 0 && guest->out.error != 0 ? iok_io_fail(&guest->io, guest->out.error, "out of memory for a message")
+                                            : rc;
+}
+
+static bool is_harmless(int rc)
+{
+    return rc == IOK_EINVAL || rc == IOK_ETYPE || rc == IOK_ELIMIT || rc == IOK_ESTATE;
+}
+
 /* What the codec makes of it. */
 static int encode(struct iok_guest *guest, const struct iok_call *part)
 {
@@ -147,6 +166,9 @@ static int encode(struct iok_guest *guest, const struct iok_call *part)
         return iok_io_fail(&guest->io, IOK_EUNSAFE, "an answer in parts is not possible here");
     }
     iok_out_lend(&guest->out, &guest->listener->core->spare_output);
+    if (guest->upgraded) {
+        return encode_message(guest, part);
+    }
     for (uint32_t i = 0; i < n && rc == 0; i++) {
         rc = server->body(guest->codec, &guest->io, iok_token_span(&part->args.tokens[i]),
                           end && i + 1 == n ? IOK_BODY_END : IOK_BODY_PART);
@@ -174,6 +196,7 @@ void iok_serve_part(struct iok_core *core, struct iok_call *part)
     struct iok_call *whole = part->whole;
     struct iok_guest *guest = whole->serve->guest;
     struct iok_error err;
+    int rc;
 
     iok_call_begin(part, &core->replies);
     part->stamps.taken = core->now > part->stamps.submitted ? core->now : part->stamps.submitted;
@@ -188,7 +211,13 @@ void iok_serve_part(struct iok_core *core, struct iok_call *part)
         break_off(core, part, guest);
         return;
     }
-    if (encode(guest, part) != 0) { /* not as its head said: the client is not to take it for whole */
+    rc = encode(guest, part);
+    if (rc != 0 && guest->upgraded && is_harmless(rc) && !is_last(part)) { /* a message that cannot be sent */
+        err = guest->io.err;
+        end_part(core, part, IOK_NEVER_SENT, &err);
+        return;
+    }
+    if (rc != 0) { /* not as its head said: the client is not to take it for whole */
         err = guest->io.err;
         iok_guest_close(guest, &err);
         end_part(core, part, IOK_NEVER_SENT, &err);

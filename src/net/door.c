@@ -237,6 +237,11 @@ void iok_door_want(struct iok_door *door, bool on)
     iok_sock_watch(door->sock, on ? UV_READABLE : 0);
 }
 
+void iok_door_secure(struct iok_door *door, struct iok_tls *tls)
+{
+    door->tls = tls;
+}
+
 void iok_door_close(struct iok_door *door)
 {
     iok_sock_close(door->sock); /* on_ready knows by its owner */

@@ -49,6 +49,19 @@ struct iok_tls_config {
 };
 struct iok_tls; /* a loaded configuration */
 
+/* TLS of a listener. */
+struct iok_tls_identity {
+    const char *cert_file; /* chain, PEM */
+    const char *key_file;  /* PEM; NULL: in cert_file */
+};
+struct iok_tls_serve_config {
+    const struct iok_tls_identity
+        *identities; /* the client's SNI chooses by the names in the certificates; else the first */
+    uint32_t n_identities;
+    const char *ca_file; /* clients need a certificate of these authorities, PEM; NULL: they need none */
+    const char *alpn;    /* the protocol that is chosen if the client offers it; NULL: none */
+};
+
 /* TLS that begins within the connection, once the server has said that it speaks it (PostgreSQL's SSLRequest). */
 struct iok_starttls {
     struct iok_span ask; /* what to send first; static */
@@ -136,7 +149,9 @@ struct iok_net_ops {
     struct iok_door *(*listen)(struct iok_net *net, int fd, struct iok_tls *tls, const struct iok_door_events *events,
                                void *owner, struct iok_error *err);
     void (*want_accept)(struct iok_door *door, bool on); /* on at first */
-    void (*stop)(struct iok_door *door);                 /* no events follow */
+    /* Connections from now on have this TLS. Those that are there keep what they have. */
+    void (*secure)(struct iok_door *door, struct iok_tls *tls);
+    void (*stop)(struct iok_door *door); /* no events follow */
     /* Within accepted: who is told about the link. Later: who is from now on, by the same owner or another. */
     void (*adopt)(struct iok_link *link, const struct iok_link_events *events, void *owner);
     /* Nothing more will be sent, and the peer is told so. Events go on. */
@@ -145,7 +160,8 @@ struct iok_net_ops {
     int64_t (*wall)(struct iok_net *net);
     /* Loads certificates: NULL with *err (IOK_ETLS, naming the file and what is wrong). The program's thread. */
     struct iok_tls *(*tls_new)(const struct iok_tls_config *config, struct iok_error *err);
-    void (*tls_free)(struct iok_tls *tls); /* after all links that use it are closed */
+    struct iok_tls *(*tls_serve)(const struct iok_tls_serve_config *config, struct iok_error *err); /* of a listener */
+    void (*tls_free)(struct iok_tls *tls); /* of a service: after all links that use it are closed */
 };
 
 /* Each driver's struct begins with this. */

@@ -24,6 +24,10 @@
 
 struct iok_tls {
     SSL_CTX *ctx;
+    SSL_CTX **others; /* of a server: for further names */
+    uint32_t n_others;
+    uint32_t refs;         /* the caller's, and of a server one a stream, as it may be replaced meanwhile */
+    char alpn[16];         /* of a server: as on the wire; [0] 0: none */
     char *server_name;     /* NULL: none was given */
     bool literal;          /* server_name is an IP address */
     bool verify, any_name; /* any_name: the chain only */
@@ -35,6 +39,7 @@ struct iok_tls_stream {
     SSL *ssl; /* owns the BIOs */
     BIO *from_peer, *to_peer;
     int first_byte; /* that the peer sent; -1: none yet */
+    bool served;    /* the server's side, which holds a reference to tls */
     bool broken;    /* after a fatal error nothing more may be asked of it */
 };
 
@@ -105,28 +110,29 @@ static int load_authorities(struct iok_tls *tls, const struct iok_tls_config *co
     return 0;
 }
 
-static int load_identity(struct iok_tls *tls, const struct iok_tls_config *config, struct iok_error *err)
+static int load_identity(SSL_CTX *ctx, const char *cert_file, const char *key_file, const char *passphrase,
+                         const char *whose, struct iok_error *err)
 {
-    const char *key_file = config->key_file != NULL ? config->key_file : config->cert_file;
     char reason[REASON_MAX];
 
-    if (config->cert_file == NULL) {
+    key_file = key_file != NULL ? key_file : cert_file;
+    if (cert_file == NULL) {
         return key_file == NULL
                    ? 0
                    : iok_err(err, IOK_ETLS, "%s: a private key needs a certificate file as well", key_file);
     }
-    SSL_CTX_set_default_passwd_cb(tls->ctx, give_passphrase);
-    SSL_CTX_set_default_passwd_cb_userdata(tls->ctx, (void *)(uintptr_t)config->passphrase);
-    if (SSL_CTX_use_certificate_chain_file(tls->ctx, config->cert_file) != 1) {
-        return iok_err(err, IOK_ETLS, "%s: cannot load the client certificate in PEM (%s)", config->cert_file,
+    SSL_CTX_set_default_passwd_cb(ctx, give_passphrase);
+    SSL_CTX_set_default_passwd_cb_userdata(ctx, (void *)(uintptr_t)passphrase);
+    if (SSL_CTX_use_certificate_chain_file(ctx, cert_file) != 1) {
+        return iok_err(err, IOK_ETLS, "%s: cannot load the %s certificate in PEM (%s)", cert_file, whose,
                        take_reason(reason));
     }
-    if (SSL_CTX_use_PrivateKey_file(tls->ctx, key_file, SSL_FILETYPE_PEM) != 1) {
+    if (SSL_CTX_use_PrivateKey_file(ctx, key_file, SSL_FILETYPE_PEM) != 1) {
         iok_err(err, IOK_ETLS, "%s: cannot load the private key, in PEM and %s (%s)", key_file,
-                config->passphrase != NULL ? "with this passphrase" : "without a passphrase", take_reason(reason));
+                passphrase != NULL ? "with this passphrase" : "without a passphrase", take_reason(reason));
         return IOK_ETLS;
     }
-    SSL_CTX_set_default_passwd_cb_userdata(tls->ctx, NULL);
+    SSL_CTX_set_default_passwd_cb_userdata(ctx, NULL);
     return 0;
 }
 
@@ -181,7 +187,7 @@ static int configure(struct iok_tls *tls, const struct iok_tls_config *config, s
     SSL_CTX_sess_set_new_cb(tls->ctx, on_new_session);
     rc = load_authorities(tls, config, err);
     if (rc == 0) {
-        rc = load_identity(tls, config, err);
+        rc = load_identity(tls->ctx, config->cert_file, config->key_file, config->passphrase, "client", err);
     }
     return rc == 0 ? set_alpn(tls, config->alpn, err) : rc;
 }
@@ -195,6 +201,7 @@ struct iok_tls *iok_tls_new(const struct iok_tls_config *config, struct iok_erro
         return NULL;
     }
     ERR_clear_error();
+    tls->refs = 1;
     tls->ctx = SSL_CTX_new(TLS_client_method());
     if (tls->ctx == NULL) {
         char reason[REASON_MAX];
@@ -211,9 +218,136 @@ struct iok_tls *iok_tls_new(const struct iok_tls_config *config, struct iok_erro
     return tls;
 }
 
+/* ---- of servers -------------------------------------------------------------------------------------------------- */
+
+static bool has_name(SSL_CTX *ctx, const char *name)
+{
+    X509 *certificate = SSL_CTX_get0_certificate(ctx);
+    struct iok_address literal;
+
+    if (certificate == NULL || iok_address_literal(name, 0, &literal)) {
+        return false;
+    }
+    return X509_check_host(certificate, name, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1;
+}
+
+/* RFC 6066, 3: a name that nobody has is no failure; the first certificate is shown, and the client decides. */
+static int on_server_name(SSL *ssl, int *alert, void *arg)
+{
+    const struct iok_tls *tls = arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+
+    (void)alert;
+    if (name == NULL || has_name(tls->ctx, name)) {
+        return SSL_TLSEXT_ERR_OK;
+    }
+    for (uint32_t i = 0; i < tls->n_others; i++) {
+        if (has_name(tls->others[i], name)) {
+            SSL_set_SSL_CTX(ssl, tls->others[i]);
+            return SSL_TLSEXT_ERR_OK;
+        }
+    }
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* A client that offers only others, such as h2 alone, hears that there is none (RFC 7301, 3.2). */
+static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+                   unsigned in_len, void *arg)
+{
+    const struct iok_tls *tls = arg;
+    unsigned char *chosen;
+
+    (void)ssl;
+    if (SSL_select_next_proto(&chosen, out_len, (const unsigned char *)tls->alpn, 1u + (unsigned)tls->alpn[0], in,
+                              in_len) != OPENSSL_NPN_NEGOTIATED) {
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static SSL_CTX *serve_context(struct iok_tls *tls, const struct iok_tls_serve_config *config,
+                              const struct iok_tls_identity *identity, struct iok_error *err)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    char reason[REASON_MAX];
+
+    if (ctx == NULL) {
+        iok_err(err, IOK_ETLS, "cannot set up TLS (%s)", take_reason(reason));
+        return NULL;
+    }
+    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_mode(ctx,
+                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets do, and hold no memory here */
+    SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"iokernel", 8);
+    SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
+    SSL_CTX_set_tlsext_servername_arg(ctx, tls);
+    if (tls->alpn[0] != 0) {
+        SSL_CTX_set_alpn_select_cb(ctx, on_alpn, tls);
+    }
+    if (load_identity(ctx, identity->cert_file, identity->key_file, NULL, "server", err) == 0) {
+        if (config->ca_file == NULL) {
+            return ctx;
+        }
+        if (SSL_CTX_load_verify_locations(ctx, config->ca_file, NULL) == 1) {
+            SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+            return ctx;
+        }
+        iok_err(err, IOK_ETLS, "%s: cannot load CA certificates in PEM (%s)", config->ca_file, take_reason(reason));
+    }
+    SSL_CTX_free(ctx);
+    return NULL;
+}
+
+static bool configure_server(struct iok_tls *tls, const struct iok_tls_serve_config *config, struct iok_error *err)
+{
+    if (config->alpn != NULL) {
+        tls->alpn[0] = (char)strlen(config->alpn);
+        memcpy(tls->alpn + 1, config->alpn, strlen(config->alpn));
+    }
+    tls->others = iok_calloc(config->n_identities * sizeof(*tls->others));
+    if (tls->others == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for TLS");
+        return false;
+    }
+    tls->ctx = serve_context(tls, config, &config->identities[0], err);
+    for (uint32_t i = 1; tls->ctx != NULL && i < config->n_identities; i++) {
+        tls->others[tls->n_others] = serve_context(tls, config, &config->identities[i], err);
+        if (tls->others[tls->n_others] == NULL) {
+            return false;
+        }
+        tls->n_others++;
+    }
+    return tls->ctx != NULL;
+}
+
+struct iok_tls *iok_tls_serve(const struct iok_tls_serve_config *config, struct iok_error *err)
+{
+    struct iok_tls *tls = iok_calloc(sizeof(*tls));
+
+    if (tls == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for TLS");
+        return NULL;
+    }
+    tls->refs = 1;
+    ERR_clear_error();
+    if (!configure_server(tls, config, err)) {
+        iok_tls_free(tls);
+        tls = NULL;
+    }
+    ERR_clear_error();
+    return tls;
+}
+
 void iok_tls_free(struct iok_tls *tls)
 {
-    if (tls != NULL) {
+    if (tls != NULL && --tls->refs == 0) {
+        for (uint32_t i = 0; i < tls->n_others; i++) {
+            SSL_CTX_free(tls->others[i]);
+        }
+        iok_free(tls->others);
         SSL_SESSION_free(tls->session);
         SSL_CTX_free(tls->ctx);
         iok_free(tls->server_name);
@@ -279,6 +413,8 @@ struct iok_tls_stream *iok_tls_stream_accept(struct iok_tls *tls)
         return NULL;
     }
     stream->tls = tls;
+    stream->served = true;
+    tls->refs++;
     if (!set_up(stream)) {
         iok_tls_stream_free(stream);
         stream = NULL;
@@ -313,6 +449,9 @@ struct iok_tls_stream *iok_tls_stream_new(struct iok_tls *tls, struct iok_error 
 void iok_tls_stream_free(struct iok_tls_stream *stream)
 {
     SSL_free(stream->ssl);
+    if (stream->served) {
+        iok_tls_free(stream->tls);
+    }
     iok_free(stream);
 }
 
@@ -326,7 +465,8 @@ static int fail(struct iok_tls_stream *stream, struct iok_error *err)
     take_reason(reason);
     if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         return iok_err(err, IOK_ETLS, "certificate verify failed: %s (expected %s)",
-                       X509_verify_cert_error_string(SSL_get_verify_result(stream->ssl)), stream->tls->server_name);
+                       X509_verify_cert_error_string(SSL_get_verify_result(stream->ssl)),
+                       stream->served ? "one of tls_ca" : stream->tls->server_name);
     }
     /* RFC 8446 5.1: a server's first record is a handshake (22) or an alert (21). */
     if (stream->first_byte >= 0 && stream->first_byte != 22 && stream->first_byte != 21) {

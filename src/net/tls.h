@@ -13,8 +13,9 @@
 
 #define IOK_TLS_ALPN_MAX 256u /* a protocol name is at most 255 bytes (RFC 7301 3.1); NUL included */
 
-/* The slots tls_new and tls_free of struct iok_net_ops. */
+/* The slots tls_new, tls_serve and tls_free of struct iok_net_ops. */
 struct iok_tls *iok_tls_new(const struct iok_tls_config *config, struct iok_error *err);
+struct iok_tls *iok_tls_serve(const struct iok_tls_serve_config *config, struct iok_error *err);
 void iok_tls_free(struct iok_tls *tls);
 
 struct iok_tls_stream; /* one connection */

@@ -167,6 +167,7 @@ static const struct iok_net_ops uv_ops = {
     .unbind = iok_door_unbind,
     .listen = iok_door_open,
     .want_accept = iok_door_want,
+    .secure = iok_door_secure,
     .stop = iok_door_close,
     .adopt = iok_link_adopt,
     .shut = iok_link_shut,
@@ -174,6 +175,7 @@ static const struct iok_net_ops uv_ops = {
     .resolve = iok_query_new,
     .cancel = iok_query_cancel,
     .tls_new = iok_tls_new,
+    .tls_serve = iok_tls_serve,
     .tls_free = iok_tls_free,
 };
 

@@ -149,6 +149,7 @@ void iok_door_unbind(int fd, const char *path);
 struct iok_door *iok_door_open(struct iok_net *net, int fd, struct iok_tls *tls, const struct iok_door_events *events,
                                void *owner, struct iok_error *err);
 void iok_door_want(struct iok_door *door, bool on);
+void iok_door_secure(struct iok_door *door, struct iok_tls *tls);
 void iok_door_close(struct iok_door *door);
 void iok_doors_close(struct iok_uv *net);
 

@@ -214,6 +214,7 @@ struct http1_server {
     bool streams; /* the body of the request before comes in parts */
     bool answers; /* an answer's body is not complete yet: */
     bool closes;  /* the connection ends with that answer */
+    struct http1_upgraded upgraded;
     struct http1_body body;
     bool continues;   /* a 100 is due once the requests before have their answers */
     uint16_t refuses; /* the status of the answer that ends the connection is due then; 0: none */
@@ -305,6 +306,8 @@ static ptrdiff_t server_feed(void *state, struct iok_io *io, struct iok_span in)
 {
     struct http1_server *s = state;
     size_t used = 0;
+    if (http1_is_upgraded(&s->upgraded))
+        return http1_upgraded_feed(&s->upgraded, io, in);
     while (used < in.n) {
         enum http1_event event;
         int rc = 0;
@@ -372,6 +375,41 @@ static int server_body(void *state, struct iok_io *io, struct iok_span bytes, en
     return end_answer(s, io);
 }
 
+static int server_upgrade(void *state, struct iok_io *io, const struct iok_upgrade *how,
+                          const struct iok_token *request, size_t n_request, const struct iok_token *answer, size_t n)
+{
+    struct http1_server *s = state;
+    if (s->n_pending == 0 || s->streams || (s->pending[s->first] & PENDING_LAST) != 0)
+        return iok_io_fail(io, IOK_EINVAL,
+                           "the protocol cannot change amid a request, or behind \"connection: close\"");
+    return http1_upgrade(&s->upgraded, io, how, request, n_request, answer, n);
+}
+
+static int server_message(void *state, struct iok_io *io, const struct iok_token *message, size_t n)
+{
+    return http1_upgraded_write(&((struct http1_server *)state)->upgraded, io, message, n);
+}
+
+static int server_end(void *state, struct iok_io *io)
+{
+    return http1_upgraded_end(&((struct http1_server *)state)->upgraded, io);
+}
+
+static int server_eof(void *state, struct iok_io *io)
+{
+    return http1_upgraded_eof(&((struct http1_server *)state)->upgraded, io);
+}
+
+static int server_ping(void *state, struct iok_io *io)
+{
+    return http1_upgraded_ping(&((struct http1_server *)state)->upgraded, io);
+}
+
+static void server_close(void *state)
+{
+    http1_upgraded_free(&((struct http1_server *)state)->upgraded);
+}
+
 static int server_go(void *state, struct iok_io *io)
 {
     struct http1_server *s = state;
@@ -411,8 +449,13 @@ static const struct iok_proto_server http1_server = {
     .answer = server_answer,
     .body = server_body,
     .go = server_go,
+    .upgrade = server_upgrade,
+    .message = server_message,
+    .end = server_end,
+    .eof = server_eof,
+    .ping = server_ping,
     .refuse = server_refuse,
-    .close = client_close,
+    .close = server_close,
 };
 
 static const char *const http1_schemes[] = {"http", NULL};

@@ -4,6 +4,7 @@
  *     http1_read.c    bytes to tapes: one reader for requests and replies
  *     http1_line.c    one line: request line, status line, field, chunk header
  *     http1_write.c   tapes to bytes: requests and answers
+ *     http1_upgrade.c what becomes of a server's connection after a 101
  *
  * Specifications: RFC 9110 (semantics) and RFC 9112 (HTTP/1.1), cited by section. docs/protocols/http.md lists every
  * decision that they leave open. */
@@ -11,6 +12,8 @@
 #define IOK_PROTO_HTTP1_H
 
 #include "proto.h"
+
+struct iok_websocket;
 
 /* A line with its CR LF. RFC 9112, 3: at least 8,000 octets for a request line; servers allow 8 to 16 KiB. */
 #define HTTP1_LINE_BYTES_MAX 16384u
@@ -159,6 +162,30 @@ int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t 
 /* A piece of the body, by reference. IOK_EINVAL: it has more or, at its end, less than its length says. */
 int http1_write_piece(struct iok_io *io, struct http1_body *body, struct iok_span piece, bool end);
 int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t n, struct http1_answer_frame *frame);
+/* The head of a 101; more: further fields, whole lines. */
+int http1_write_switch(struct iok_io *io, const struct iok_token *answer, size_t n, struct iok_span more);
+
+/* A server's connection after a 101. */
+struct http1_upgraded {
+    struct iok_websocket *ws;
+    bool raw; /* or bytes as they are */
+};
+
+static inline bool http1_is_upgraded(const struct http1_upgraded *up)
+{
+    return up->ws != NULL || up->raw;
+}
+
+/* As the slots of the same names in struct iok_proto_server; ping: 1 if there is none. */
+int http1_upgrade(struct http1_upgraded *up, struct iok_io *io, const struct iok_upgrade *how,
+                  const struct iok_token *request, size_t n_request, const struct iok_token *answer, size_t n);
+ptrdiff_t http1_upgraded_feed(struct http1_upgraded *up, struct iok_io *io, struct iok_span in);
+int http1_upgraded_eof(struct http1_upgraded *up, struct iok_io *io);
+int http1_upgraded_write(struct http1_upgraded *up, struct iok_io *io, const struct iok_token *message, size_t n);
+int http1_upgraded_end(struct http1_upgraded *up, struct iok_io *io);
+int http1_upgraded_ping(struct http1_upgraded *up, struct iok_io *io);
+void http1_upgraded_free(struct http1_upgraded *up);
+
 /* The answer to a request that could not be read. */
 void http1_write_refusal(struct iok_out *out, int status);
 

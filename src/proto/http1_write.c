@@ -550,6 +550,28 @@ int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     return io->out->error != 0 ? no_memory(io) : 0;
 }
 
+int http1_write_switch(struct iok_io *io, const struct iok_token *answer, size_t n, struct iok_span more)
+{
+    struct given given = {0};
+    const struct iok_token *fields = NULL;
+    size_t n_fields = 0, at = 3;
+    if (!take_array(answer, n, &at, &fields, &n_fields) || at + 1 != n || answer[at].type != IOK_NULL)
+        return iok_io_fail(io, IOK_EINVAL, "a change of the protocol is [101, reason, [name, value ...], null]");
+    int rc = look(io, &given, fields, n_fields);
+    if (rc != 0)
+        return rc;
+    if (given.length || given.chunked || (!given.upgrade && more.n == 0))
+        return iok_io_fail(io, IOK_EINVAL, "a change of the protocol says which (Upgrade), and no length");
+    uint8_t *start = iok_out_reserve(io->out, given.bytes + more.n + 96);
+    if (start == NULL)
+        return no_memory(io);
+    uint8_t *to = put_text(start, "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n");
+    to = put(put_fields(to, fields, n_fields, 3), more);
+    to = put_text(to, "\r\n");
+    iok_out_commit(io->out, (size_t)(to - start));
+    return 0;
+}
+
 void http1_write_refusal(struct iok_out *out, int status)
 {
     uint8_t *start = iok_out_reserve(out, 160);

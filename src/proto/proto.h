@@ -177,6 +177,13 @@ struct iok_proto_hosts {
     int (*wish)(const struct iok_url *url, enum iok_wish *wish, bool *shuffle, struct iok_error *err);
 };
 
+/* Into what a server's connection changes by an answer. */
+struct iok_upgrade {
+    bool websocket; /* else into what only the program knows: bytes */
+    bool deflate;   /* of WebSocket: permessage-deflate, if the client wishes for it */
+    size_t message_bytes_max;
+};
+
 /* The server's part in the same protocol. A request is a message that begins by host->begin_push; the answers are given
  * by the host in the order of the requests. The rules of struct iok_proto hold here, too. */
 struct iok_proto_server {
@@ -189,6 +196,17 @@ struct iok_proto_server {
     int (*answer)(void *state, struct iok_io *io, const struct iok_token *reply, size_t n);
     /* Optional: appends a piece of the body of the answer that was given with io->parts, up to END. Errors as of answer. */
     int (*body)(void *state, struct iok_io *io, struct iok_span bytes, enum iok_body what);
+    /* Optional: the same by an answer that changes the protocol; request is what it answers. From then on feed brings messages
+     * by begin_part (seq IOK_SEQ_HEAD for the last, NULL for others that there is no room for), and what follows is
+     * written by message, up to end. */
+    int (*upgrade)(void *state, struct iok_io *io, const struct iok_upgrade *how, const struct iok_token *request,
+                   size_t n_request, const struct iok_token *answer, size_t n);
+    int (*message)(void *state, struct iok_io *io, const struct iok_token *message, size_t n);
+    int (*end)(void *state, struct iok_io *io);
+    /* The client sends no more. */
+    int (*eof)(void *state, struct iok_io *io);
+    /* Nothing came for a while: asks for a sign of life. 1: that is not possible. */
+    int (*ping)(void *state, struct iok_io *io);
     /* Optional: the request whose body follows is in good hands: the client may send it. */
     int (*go)(void *state, struct iok_io *io);
     /* Optional: the same by the host, with an error: why is IOK_EOVERLOAD, IOK_ETIMEOUT, IOK_ECLOSED, or another (the

@@ -25,6 +25,7 @@ enum iok_verb {
     IOK_SQ_DETACH,     /* port: forget it; the flag detached is set */
     IOK_SQ_DUE,        /* port: say when a time has come that stands in it */
     IOK_SQ_DRAIN,      /* listener: close it */
+    IOK_SQ_SECURE,     /* listener: it has new certificates */
     IOK_SQ_TAKEN,      /* serving call: the body of its request has room again */
     /* to the application */
     IOK_CQ_ENDED = 0, /* call: has ended */
