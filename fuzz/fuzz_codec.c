@@ -96,6 +96,8 @@ enum action {
     ACTION_DESCRIBE, /* of a statement, by enum cursor_bits, too */
     ACTION_BYTE,     /* 0xff from the peer */
     ACTION_CALL,     /* its arguments follow, as take_args reads them */
+    ACTION_EXPECT,   /* of HTTP: a body that waits for its go */
+    ACTION_UPGRADE,
     ACTIONS,
 };
 
@@ -165,10 +167,33 @@ static void describe(struct kit_host *host, unsigned bits)
     kit_host_call(host, args, 3, 0);
 }
 
+/* The same of HTTP, whose requests begin otherwise. */
+static bool http_stream(struct kit_host *host, unsigned action)
+{
+    struct iok_token args[] = {
+        text_token("POST"), text_token("/"), {.type = IOK_NULL}, text_token("expect"), text_token("100-continue")};
+    bool upgrade = action == ACTION_UPGRADE;
+    if (strcmp(host->proto->name, "http") != 0)
+        return action >= ACTION_EXPECT;
+    if (action != ACTION_PARTS && action != ACTION_BODY && action < ACTION_EXPECT)
+        return false;
+    if (upgrade) {
+        args[3] = text_token("upgrade");
+        args[4] = text_token("echo");
+    }
+    ask(host, args, action >= ACTION_EXPECT ? 5 : 2);
+    kit_host_call(host, args, action >= ACTION_EXPECT ? 5 : 2,
+                  (action == ACTION_PARTS || upgrade ? IOK_FLIGHT_PARTS : 0) |
+                      (action == ACTION_PARTS ? 0 : IOK_FLIGHT_BODY));
+    return true;
+}
+
 static void stream(struct kit_host *host, unsigned action)
 {
     struct iok_token copy = text_token("COPY t");
     struct iok_span row = iok_span_of("1\n");
+    if (http_stream(host, action))
+        return;
     if (action == ACTION_PARTS)
         kit_host_call(host, &copy, 1, IOK_FLIGHT_PARTS);
     else if (host->proto->body == NULL)
@@ -260,7 +285,7 @@ static void act(struct kit_host *host, unsigned action, struct iok_span *in, uin
         kit_host_ping(host);
     else if (action == ACTION_RESET && host->proto->reset != NULL)
         kit_host_reset(host);
-    else if (action >= ACTION_PARTS && action < ACTION_CURSOR)
+    else if ((action >= ACTION_PARTS && action < ACTION_CURSOR) || action >= ACTION_EXPECT)
         stream(host, action);
     else if (action >= ACTION_CURSOR && action <= ACTION_DESCRIBE) {
         unsigned bits = in->n > 0 ? in->p[0] : 0;

@@ -213,21 +213,18 @@ static void pop_flight(struct kit_host *host)
 /* Where a part may be cut anywhere, those of bytes that follow one another are one: how they arrived must not matter. */
 static bool join_part(struct kit_host *host, const struct iok_tape *tape)
 {
-    static const char head[] = "part bytes \"";
-    struct kit_text *events = &host->events;
-    size_t at = events->n;
-    if (!host->message_is_part || (host->proto->flags & IOK_PROTO_SINGLE) == 0 || tape->n_tokens != 1 ||
-        tape->tokens[0].type != IOK_BYTES || at <= host->events_seen)
+    struct kit_text *events = &host->events, more = {0};
+    bool bytes = host->message_is_part && (host->proto->flags & IOK_PROTO_SINGLE) != 0 && tape->n_tokens == 1 &&
+                 tape->tokens[0].type == IOK_BYTES;
+    if (!bytes || host->part_end != events->n || host->part_end <= host->events_seen) {
+        host->part_begins = bytes;
         return false;
-    for (at--; at > host->events_seen && events->p[at - 1] != '\n'; at--)
-        ;
-    if (strncmp(events->p + at, head, sizeof(head) - 1) != 0)
-        return false;
-    struct kit_text more = {0};
+    }
     kit_text_quote(&more, iok_token_span(&tape->tokens[0]));
     events->n -= 2; /* the quote and the end of the line */
     kit_text_put(events, more.p + 1, more.n - 1);
     kit_text_put(events, "\n", 1);
+    host->part_end = events->n;
     kit_text_free(&more);
     return true;
 }
@@ -253,6 +250,9 @@ static int on_end(struct iok_io *io, uint32_t flags)
         kit_text_tokens(&host->events, tape->tokens, tape->n_tokens);
     }
     kit_text_put(&host->events, "\n", 1);
+    if (host->part_begins)
+        host->part_end = host->events.n;
+    host->part_begins = false;
     host->n_requests += host->server;
     if (!host->message_is_push && (flags & IOK_MSG_LAST) != 0)
         pop_flight(host);
@@ -460,6 +460,8 @@ void kit_host_call(struct kit_host *host, const struct iok_token *args, size_t n
 
 void kit_host_body(struct kit_host *host, struct iok_span bytes, enum iok_body what)
 {
+    if (what == IOK_BODY_FAIL && (host->proto->flags & IOK_PROTO_SINGLE) != 0)
+        return; /* the kernel closes the connection instead */
     for (size_t i = 0; i < host->n_flights && host->failed == 0; i++) {
         if (!host->flights[i].body_open)
             continue;

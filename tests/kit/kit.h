@@ -49,6 +49,8 @@ struct kit_host {
     struct kit_text sent;   /* what the codec wrote since it was last looked at */
     struct kit_text events; /* one line each, such as: reply bytes "v" */
     size_t events_seen;     /* of them, by the test: what comes later is never joined to them */
+    size_t part_end;        /* just behind a part of bytes, to which more may be joined; 0: none yet */
+    bool part_begins;       /* such a one is being written */
     size_t received;
     uint64_t randoms; /* drawn so far */
     bool has_url, signing_in, is_ready;

@@ -465,7 +465,7 @@ static void test_raw_other_ends(void **state)
     world_run(r.w);
     world_expect(r.w, r.call, IOK_MAYBE_EXECUTED, IOK_ECANCELLED, NULL);
     assert_true(r.link->dead);
-    finish(&r);
+    next_goes_well_on(r.w, &r.w->sim.links[0]);
 }
 
 static void test_raw_needs_a_lease(void **state)
