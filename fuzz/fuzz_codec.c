@@ -43,7 +43,7 @@ static const struct target {
     {"http", "http://h", true, SAYS("")},
     {"line", "line://h:1", false, SAYS("")},
     {"line", "line://h:1", true, SAYS("")},
-    {"postgresql", "postgresql://u:pw@h/d", false, SAYS("R\0\0\0\x8\0\0\0\0Z\0\0\0\5I")},
+    {"postgresql", "postgresql://u:p%C3%BC@h/d", false, SAYS("R\0\0\0\x8\0\0\0\0Z\0\0\0\5I")},
     {"postgresql", "postgresql://u:pw@h/d?statements=2", false, SAYS("R\0\0\0\x8\0\0\0\0Z\0\0\0\5I")},
     {"redis", "redis://u:pw@h/3?client_name=n", false, SAYS("%0\r\n+OK\r\n+OK\r\n+OK\r\n")},
     {"redis", "redis://u:pw@h/3?protocol=2", false, SAYS("+OK\r\n+OK\r\n+OK\r\n+OK\r\n")},

@@ -98,3 +98,34 @@ def test_values(pooler: PgBouncer) -> None:
     with sync.connect(direct_url, kind=sync.Postgres) as db:
         direct = [db.fetchrow(sql, "a") for _ in range(8)]
     assert pooled == direct
+
+
+@pytest.mark.parametrize("options", ["", "&statements=0"])
+def test_prepare(pooler: PgBouncer, options: str) -> None:
+    """A statement tells of itself, and not of another's, beside calls that are no such thing."""
+
+    async def one(db: aio.Postgres, key: int) -> None:
+        kind = ("integer", "bigint", "text", "numeric")[key % 4]
+        statement = await db.prepare(f'SELECT $1::{kind} AS "c{key}", {key} AS key')
+        assert [parameter.type for parameter in statement.parameters] == [kind]
+        assert [(column.name, column.type) for column in statement.columns] == [
+            (f"c{key}", kind),
+            ("key", "integer"),
+        ]
+        assert await statement.fetchval("7", column=1) == key
+        assert await db.fetchval("SELECT $1::int", key) == key
+
+    async def main() -> None:
+        async with aio.connect(pooler.url + options, kind=aio.Postgres) as db:
+            await asyncio.gather(*[one(db, key) for key in range(200)])
+            with pytest.raises(postgres.UndefinedTable):
+                await db.prepare("SELECT * FROM there_is_no_such_table")
+            async with db.transaction() as tx:
+                await tx.execute(
+                    "CREATE TEMP TABLE of_the_transaction ON COMMIT DROP AS SELECT 7 AS a"
+                )
+                statement = await tx.prepare("SELECT a FROM of_the_transaction WHERE a > $1")
+                assert (await statement.fetchval(1), statement.parameters[0].type) == (7, "integer")
+            assert db.stats()["disconnects"] == 0
+
+    asyncio.run(main())

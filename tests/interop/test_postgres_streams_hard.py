@@ -101,6 +101,13 @@ def test_copy_through_a_pooler(shared_postgres: PostgresServer) -> None:
             assert list(out.records()) == [(str(a), b) for a, b in records]
         with pytest.raises(iokernel.Error):
             db.copy_in("COPY pooled_copy FROM STDIN", b"no number\tx\n")
+        with pytest.raises(iokernel.Error, match="no_such_table"):
+            db.copy_in("COPY no_such_table FROM STDIN", b"1\n")
+        with (
+            pytest.raises(iokernel.Error, match="no_such_table"),
+            db.copy_out("COPY no_such_table TO STDOUT") as out,
+        ):
+            list(out)
         assert db.fetchval("SELECT count(*) FROM pooled_copy") == 20_000
         assert db.stats()["disconnects"] == 0
 
