@@ -337,7 +337,6 @@ static int begin_message(struct iok_websocket *ws, struct iok_io *io, const stru
     ws->opcode = head->opcode;
     ws->is_deflated = is_deflated;
     ws->is_ended = is_deflated || !head->is_final;
-    ws->utf8 = (struct ws_utf8){0};
     if (!is_told)
         return 0;
     enum iok_type type = head->opcode == WS_TEXT ? IOK_TEXT : IOK_BYTES;

@@ -146,6 +146,20 @@ static void test_texts(void **state)
     }
 }
 
+/* A character that is not whole, at each place, and nothing but ASCII behind it. */
+static void test_stumps(void **state)
+{
+    static const char *const stumps[] = {"\xc3", "\xe2", "\xe2\x82", "\xf0", "\xf0\x9f", "\xf0\x9f\x98"};
+    static uint8_t text[700];
+    (void)state;
+    for (size_t i = 0; i < 6; i++)
+        for (size_t at = 0; at < 300; at++) {
+            memset(text, 'a', sizeof(text));
+            memcpy(text + at, stumps[i], strlen(stumps[i]));
+            check_text(text, sizeof(text));
+        }
+}
+
 /* ---- masks ------------------------------------------------------------------------------------------------------- */
 
 static void test_masks(void **state)
@@ -173,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_characters),
         cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_stumps),
         cmocka_unit_test(test_masks),
     };
     const char *given = getenv("IOK_SEED");
