@@ -14,7 +14,7 @@ from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import await_only
 
 from iokernel import _core, errors
-from iokernel.asyncio import Postgres, PostgresLease
+from iokernel.asyncio import Postgres, PostgresLease, Reply
 from iokernel.dbapi.exceptions import (
     DatabaseError,
     DataError,
@@ -65,6 +65,26 @@ class _Turn:
         self._lock.release()
 
 
+async def _settled(replies: list[Reply[Any]]) -> list[Any]:
+    """Wait for all; a failed one's exception stands in its place.
+
+    They come in their order, so who waits for the last one is woken once.
+    """
+    settled: list[Any] = []
+    try:
+        for reply in reversed(replies):
+            try:
+                settled.append(await reply)
+            except errors.Error as error:
+                settled.append(error)
+    except BaseException:
+        for reply in replies:
+            reply.cancel()
+        raise
+    settled.reverse()
+    return settled
+
+
 class Connection(driver.Connection, AdaptedConnection):
     """A session with the server. ``driver_connection`` is its lease, of iokernel.asyncio."""
 
@@ -77,7 +97,7 @@ class Connection(driver.Connection, AdaptedConnection):
         self._lock = _Turn()
 
     def _call_many(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        return await_only(self._lease._call_all(commands, self._timeout))
+        return await_only(_settled(self._lease.call_many(commands, timeout=self._timeout)))
 
     def close(self) -> None:
         """Give the lease back. Nothing is awaited, so the garbage collector may do it, too."""
