@@ -194,8 +194,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add(
         "--forwarded-allow-ips", metavar="IPS", type=_proxies,
         default=os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1,unix:",
-        help="addresses and networks of proxies whose X-Forwarded-For and -Proto, or Forwarded, are "
-        "believed; unix: for unix sockets, * for all (%(default)s)",
+        help="addresses and networks of proxies whose X-Forwarded-For and -Proto, or Forwarded, "
+        "are believed; unix: for unix sockets, * for all (%(default)s)",
     )  # fmt: skip
     add("--proxy-protocol", action="store_true", help="connections from those begin with its line")
     add("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate chain")
