@@ -594,6 +594,18 @@ def test_root_path() -> None:
     assert (scope["path"], scope["raw_path"]) == ("/mounted/x y", "/mounted/x%20y")
 
 
+def test_what_a_proxy_says() -> None:
+    said = {"X_Forwarded_For": "6.6.6.6, 1.2.3.4", "X_Forwarded_Proto": "https"}
+    with Served(APP) as served:
+        scope = json.loads(served.get("/", **said).body)
+        assert (scope["client"], scope["scheme"]) == (["1.2.3.4", 0], "https")
+        scope = json.loads(served.get("/", Forwarded="for=1.2.3.4").body)
+        assert (scope["client"], scope["scheme"]) == (["1.2.3.4", 0], "http")
+    with Served(APP, "--forwarded-allow-ips", "10.0.0.1") as served:
+        scope = json.loads(served.get("/", **said).body)
+        assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
+
+
 def test_access_log() -> None:
     with Served(APP, "--access-log") as served:
         served.get("/timeout?x=1")

@@ -468,5 +468,7 @@ def test_refusals_say_which_parameter(db: Postgres) -> None:
         ]:
             with pytest.raises(iokernel.TypeRefused, match=text) as caught:
                 lease.execute(sql, *args)
-            assert not any(value in str(caught.value) for value in ("secret", "1.25", "770077007", "7.5"))
+            assert not any(
+                value in str(caught.value) for value in ("secret", "1.25", "770077007", "7.5")
+            )
         assert lease.fetchval(sql, "secret", 1, [1]) == "secret"

@@ -255,6 +255,13 @@ def test_environ(served: Served) -> None:
     }
 
 
+def test_what_a_proxy_says(served: Served) -> None:
+    said = {"X_Forwarded_For": "6.6.6.6, 1.2.3.4:99", "X_Forwarded_Proto": "https"}
+    environ = json.loads(served.get("/", **said).body)
+    assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == ("1.2.3.4", "99")
+    assert environ["wsgi.url_scheme"] == "https"
+
+
 def test_values_that_are_kept_do_not_mix(served: Served) -> None:
     for n in range(600):
         environ = json.loads(served.get("/", User_Agent=f"agent {n % 550}", Origin=f"{n}").body)

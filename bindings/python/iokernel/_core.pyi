@@ -203,6 +203,7 @@ class Asgi:
         root_path: str,
         on_error: Callable[[dict[str, Any], BaseException | None, bool], None],
         state: dict[str, Any] | None = None,
+        trust: Callable[..., Any] | None = None,
         on_access: Callable[[dict[str, Any], int, float], None] | None = None,
         calls_max: int = 0,
     ) -> Asgi: ...
@@ -217,7 +218,12 @@ class Asgi:
 
 @final
 class Wsgi:
-    def __new__(cls, listener: Listener, constant: dict[str, Any]) -> Wsgi: ...
+    def __new__(
+        cls,
+        listener: Listener,
+        constant: dict[str, Any],
+        trust: Callable[..., Any] | None = None,
+    ) -> Wsgi: ...
     def next(self) -> dict[str, Any] | None: ...
     def read(self) -> bytes: ...
     def answer(

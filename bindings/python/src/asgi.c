@@ -165,7 +165,7 @@ static PyObject *asgi_constant_scope(PyObject *server)
                          "query_string", Py_None, "headers", Py_None, "extensions");
 }
 
-static int asgi_set_base(struct asgi *self, PyObject *server, PyObject *root_path, PyObject *state)
+static int asgi_set_base(struct asgi *self, PyObject *server, PyObject *root_path, PyObject *state, PyObject *trust)
 {
     self->base.constant = asgi_constant_scope(server);
     if (self->base.constant == NULL) {
@@ -179,17 +179,18 @@ static int asgi_set_base(struct asgi *self, PyObject *server, PyObject *root_pat
         }
     }
     self->base.state = state == Py_None ? NULL : Py_NewRef(state);
+    self->base.trust = trust == Py_None ? NULL : Py_NewRef(trust);
     return 0;
 }
 
 static PyObject *asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *names[] = {"app",      "listener",  "server",    "root_path", "state",
-                                  "on_error", "on_access", "calls_max", NULL};
-    PyObject *app, *listener, *server, *root_path, *on_error, *state = Py_None, *on_access = Py_None;
+    static const char *names[] = {"app",   "listener", "server",    "root_path", "state",
+                                  "trust", "on_error", "on_access", "calls_max", NULL};
+    PyObject *app, *listener, *server, *root_path, *on_error, *state = Py_None, *trust = Py_None, *on_access = Py_None;
     unsigned int calls_max = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!$OUOOOI:Asgi", (char **)names, &app, &listener_type, &listener,
-                                     &server, &root_path, &state, &on_error, &on_access, &calls_max)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!$OUOOOOI:Asgi", (char **)names, &app, &listener_type, &listener,
+                                     &server, &root_path, &state, &trust, &on_error, &on_access, &calls_max)) {
         return NULL;
     }
     struct py_port *port = port_of_loop();
@@ -214,7 +215,7 @@ static PyObject *asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self->calls == NULL) {
         PyErr_NoMemory();
     }
-    if (self->task_options == NULL || self->calls == NULL || asgi_set_base(self, server, root_path, state) < 0 ||
+    if (self->task_options == NULL || self->calls == NULL || asgi_set_base(self, server, root_path, state, trust) < 0 ||
         asgi_add_calls(self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -231,6 +232,7 @@ static int asgi_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->task_options);
     Py_VISIT(self->port);
     Py_VISIT(self->base.state);
+    Py_VISIT(self->base.trust);
     Py_VISIT(self->base.constant);
     for (struct exchange *exchange = self->exchanges; exchange != NULL; exchange = exchange->next) {
         Py_VISIT(exchange);
@@ -256,6 +258,7 @@ static int asgi_clear(PyObject *op)
     Py_CLEAR(self->on_access);
     Py_CLEAR(self->task_options);
     Py_CLEAR(self->base.state);
+    Py_CLEAR(self->base.trust);
     Py_CLEAR(self->base.constant);
     Py_CLEAR(self->base.root_path);
     Py_CLEAR(self->base.raw_root);
@@ -333,7 +336,7 @@ static PyGetSetDef asgi_getset[] = {
 };
 
 static const char asgi_doc[] =
-    "Asgi(app, listener, *, server, root_path='', state=None, on_error, on_access=None, calls_max=0)\n--\n\n"
+    "Asgi(app, listener, *, server, root_path, state=None, trust=None, on_error, on_access=None, calls_max=0)\n--\n\n"
     "Gives a listener's requests to an ASGI application, on the running loop.";
 
 PyTypeObject asgi_type = {

@@ -490,8 +490,8 @@ static bool port_linger(struct py_port *self)
         self->linger_failures = 0;
         return true;
     }
-    self->linger_failures =
-        self->linger_failures < LINGER_SKIPS_MAX / 2 ? self->linger_failures * 2 + 1 : LINGER_SKIPS_MAX;
+    unsigned failures = 2u * self->linger_failures + 1u;
+    self->linger_failures = (uint8_t)(failures < LINGER_SKIPS_MAX ? failures : LINGER_SKIPS_MAX);
     self->linger_skips = self->linger_failures;
     return false;
 }

@@ -89,8 +89,20 @@ static struct peer {
     X(query_string)                                                                                                    \
     X(headers)                                                                                                         \
     X(client)                                                                                                          \
-    X(scheme) X(http_version) X(state) X(REQUEST_METHOD) X(PATH_INFO) X(QUERY_STRING) X(REQUEST_URI)                   \
-        X(SERVER_PROTOCOL) X(REMOTE_ADDR) X(REMOTE_PORT) X(CONTENT_TYPE) X(CONTENT_LENGTH) X(http) X(https)
+    X(scheme)                                                                                                          \
+    X(http_version)                                                                                                    \
+    X(state)                                                                                                           \
+    X(REQUEST_METHOD)                                                                                                  \
+    X(PATH_INFO)                                                                                                       \
+    X(QUERY_STRING)                                                                                                    \
+    X(REQUEST_URI)                                                                                                     \
+    X(SERVER_PROTOCOL)                                                                                                 \
+    X(REMOTE_ADDR)                                                                                                     \
+    X(REMOTE_PORT)                                                                                                     \
+    X(CONTENT_TYPE)                                                                                                    \
+    X(CONTENT_LENGTH)                                                                                                  \
+    X(http)                                                                                                            \
+    X(https)
 static struct {
 #define KEY(name) PyObject *name;
     KEYS(KEY)
@@ -327,6 +339,88 @@ static PyObject *peer_of(struct iok_call *call)
     return Py_NewRef(peer->pair);
 }
 
+/* ---- proxies ------------------------------------------------------------------------------------------------- */
+
+/* The values of a field, joined by commas as RFC 9110, 5.3 has it; "" if it did not come. */
+static PyObject *forwarded_field(const struct request *request, const char *name)
+{
+    size_t len = strlen(name);
+    PyObject *joined = NULL;
+    for (uint32_t i = 0; i + 1 < request->n_fields; i += 2) {
+        const struct iok_token *token = request->fields + i;
+        if (token->len != len || memcmp(token->p, name, len) != 0) {
+            continue;
+        }
+        PyObject *value = latin1_of(token + 1);
+        if (value != NULL && joined != NULL) {
+            Py_SETREF(value, PyUnicode_FromFormat("%U,%U", joined, value));
+        }
+        Py_XSETREF(joined, value);
+        if (value == NULL) {
+            return NULL;
+        }
+    }
+    return joined != NULL ? joined : Py_NewRef(key.empty);
+}
+
+static bool is_forwarded(const struct request *request)
+{
+    for (uint32_t i = 0; i + 1 < request->n_fields; i += 2) {
+        const struct iok_token *token = request->fields + i;
+        if ((token->len == 9 && memcmp(token->p, "forwarded", 9) == 0) ||
+            (token->len > 12 && memcmp(token->p, "x-forwarded-", 12) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What a proxy says of the client and the scheme, or None each: a tuple. NULL without an exception: nothing was said. */
+static PyObject *forwarded_ask(PyObject *trust, const struct request *request, PyObject *peer)
+{
+    if (trust == NULL || LIKELY(!is_forwarded(request))) {
+        return NULL;
+    }
+    PyObject *host = peer == Py_None ? Py_None : PyTuple_GET_ITEM(peer, 0);
+    PyObject *forwarded_for = forwarded_field(request, "x-forwarded-for");
+    PyObject *proto = forwarded_field(request, "x-forwarded-proto");
+    PyObject *forwarded = forwarded_field(request, "forwarded");
+    PyObject *told = NULL;
+    if (forwarded_for != NULL && proto != NULL && forwarded != NULL) {
+        told = PyObject_CallFunctionObjArgs(trust, host, forwarded_for, proto, forwarded, NULL);
+    }
+    Py_XDECREF(forwarded_for);
+    Py_XDECREF(proto);
+    Py_XDECREF(forwarded);
+    return told;
+}
+
+/* The peer, or who a proxy says it to be; *scheme (borrowed) is set if one is told. NULL with an exception. */
+static PyObject *client_of(PyObject *trust, const struct request *request, struct iok_call *call, PyObject **scheme)
+{
+    PyObject *peer = peer_of(call);
+    PyObject *told = peer == NULL ? NULL : forwarded_ask(trust, request, peer);
+    if (LIKELY(told == NULL)) {
+        if (PyErr_Occurred()) {
+            Py_CLEAR(peer);
+        }
+        return peer;
+    }
+    PyObject *client, *how;
+    if (!PyArg_ParseTuple(told, "OO", &client, &how)) {
+        Py_CLEAR(peer);
+    } else {
+        if (client != Py_None) {
+            Py_SETREF(peer, Py_NewRef(client));
+        }
+        if (how != Py_None) {
+            *scheme = PyUnicode_CompareWithASCIIString(how, "https") == 0 ? key.https : key.http;
+        }
+    }
+    Py_DECREF(told);
+    return peer;
+}
+
 /* The usual ones are made once. */
 static PyObject *method_of(const struct iok_token *method)
 {
@@ -366,12 +460,14 @@ PyObject *scope_of_request(const struct scope_base *base, const struct request *
     if (scope == NULL) {
         return NULL;
     }
+    PyObject *scheme = iok_serve_is_encrypted(call) ? key.https : key.http;
     PyObject *query = PyBytes_FromStringAndSize((const char *)request->query, (Py_ssize_t)request->query_len);
     if (!put(scope, key.method, method_of(&request->method)) || !put_paths(scope, base, request) ||
-        !put(scope, key.headers, headers_of(request)) || !put(scope, key.client, peer_of(call)) ||
+        !put(scope, key.headers, headers_of(request)) ||
+        !put(scope, key.client, client_of(base->trust, request, call, &scheme)) || query == NULL ||
         PyDict_SetItem(scope, key.query_string, query) < 0 ||
         (UNLIKELY(request->minor == 0) && PyDict_SetItem(scope, key.http_version, key.version_1_0) < 0) ||
-        (iok_serve_is_encrypted(call) && PyDict_SetItem(scope, key.scheme, key.https) < 0) ||
+        (UNLIKELY(scheme != key.http) && PyDict_SetItem(scope, key.scheme, scheme) < 0) ||
         (base->state != NULL && !put(scope, key.state, PyDict_Copy(base->state)))) {
         Py_CLEAR(scope);
     }
@@ -456,9 +552,8 @@ static bool put_fields(PyObject *environ, const struct request *request)
     return true;
 }
 
-static bool put_peer(PyObject *environ, struct iok_call *call)
+static bool put_peer(PyObject *environ, PyObject *peer)
 {
-    PyObject *peer = peer_of(call);
     if (peer == NULL || peer == Py_None) {
         Py_XDECREF(peer);
         return peer != NULL && PyDict_SetItem(environ, key.REMOTE_ADDR, key.empty) == 0;
@@ -469,18 +564,21 @@ static bool put_peer(PyObject *environ, struct iok_call *call)
     return done;
 }
 
-PyObject *environ_of_request(PyObject *constant, const struct request *request, struct iok_call *call, PyObject *body)
+PyObject *environ_of_request(PyObject *constant, PyObject *trust, const struct request *request, struct iok_call *call,
+                             PyObject *body)
 {
     PyObject *environ = PyDict_Copy(constant);
     if (environ == NULL) {
         return NULL;
     }
+    PyObject *scheme = iok_serve_is_encrypted(call) ? key.https : key.http;
+    PyObject *peer = client_of(trust, request, call, &scheme);
     PyObject *query = PyUnicode_DecodeLatin1((const char *)request->query, (Py_ssize_t)request->query_len, NULL);
     if (!put(environ, key.REQUEST_METHOD, method_of(&request->method)) || !put(environ, key.QUERY_STRING, query) ||
         !put(environ, key.PATH_INFO, path_of(request, false)) ||
-        !put(environ, key.REQUEST_URI, latin1_of(&request->target)) || !put_peer(environ, call) ||
+        !put(environ, key.REQUEST_URI, latin1_of(&request->target)) || !put_peer(environ, peer) ||
         PyDict_SetItem(environ, key.SERVER_PROTOCOL, request->minor == 0 ? key.http_1_0 : key.http_1_1) < 0 ||
-        PyDict_SetItem(environ, key.wsgi_url_scheme, iok_serve_is_encrypted(call) ? key.https : key.http) < 0 ||
+        PyDict_SetItem(environ, key.wsgi_url_scheme, scheme) < 0 ||
         PyDict_SetItem(environ, key.wsgi_input, body == NULL ? Py_None : body) < 0 || !put_fields(environ, request)) {
         Py_CLEAR(environ);
     }

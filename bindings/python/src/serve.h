@@ -45,13 +45,15 @@ bool request_read(struct request *request, struct iok_call *call);
 struct scope_base {
     PyObject *constant;  /* the dict that each scope is a copy of */
     PyObject *state;     /* of lifespan, copied for each; NULL: none */
+    PyObject *trust;     /* what a proxy says, or NULL: a callable, iokernel.serve.forwarded.Trust */
     PyObject *root_path; /* str, and as bytes; NULL: none */
     PyObject *raw_root;
 };
 
 PyObject *scope_of_request(const struct scope_base *base, const struct request *request, struct iok_call *call);
-/* environ: a copy of constant, filled in; wsgi.input is body, or None if that is NULL. */
-PyObject *environ_of_request(PyObject *constant, const struct request *request, struct iok_call *call, PyObject *body);
+/* environ: a copy of constant, filled in; wsgi.input is body. trust as above. */
+PyObject *environ_of_request(PyObject *constant, PyObject *trust, const struct request *request, struct iok_call *call,
+                             PyObject *body);
 int scope_init(void);
 
 /* ---- ASGI (asgi.c, exchange.c, channel.c) -------------------------------------------------------------------- */

@@ -13,6 +13,7 @@ struct wsgi {
     struct py_port *port; /* references */
     struct py_listener *listener;
     PyObject *constant;    /* what every environ has */
+    PyObject *trust;       /* of proxies; may be NULL */
     PyObject *bytes_io;    /* io.BytesIO */
     struct iok_call *call; /* NULL once the listener has ended */
     bool waiting;          /* the call is the kernel's: it waits for a request, or sends the last answer */
@@ -26,10 +27,10 @@ static PyTypeObject wsgi_type;
 
 static PyObject *wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *names[] = {"listener", "constant", NULL};
-    PyObject *listener, *constant;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!:Wsgi", (char **)names, &listener_type, &listener, &PyDict_Type,
-                                     &constant)) {
+    static const char *names[] = {"listener", "constant", "trust", NULL};
+    PyObject *listener, *constant, *trust = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|O:Wsgi", (char **)names, &listener_type, &listener,
+                                     &PyDict_Type, &constant, &trust)) {
         return NULL;
     }
     struct py_port *port = port_of_thread();
@@ -41,6 +42,7 @@ static PyObject *wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->port = (struct py_port *)Py_NewRef((PyObject *)port);
     self->listener = (struct py_listener *)Py_NewRef(listener);
     self->constant = Py_NewRef(constant);
+    self->trust = trust == Py_None ? NULL : Py_NewRef(trust);
     self->bytes_io = core_import("io", "BytesIO");
     self->call = iok_serve_new(port->port, self->listener->listener, &err);
     if (self->call == NULL) {
@@ -60,6 +62,7 @@ static void wsgi_dealloc(PyObject *op)
         port_bury(self->port, NULL, self->call);
     }
     Py_XDECREF(self->constant);
+    Py_XDECREF(self->trust);
     Py_XDECREF(self->bytes_io);
     Py_XDECREF(self->listener);
     Py_XDECREF(self->port);
@@ -268,7 +271,8 @@ static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
         return NULL;
     }
     PyObject *input = wsgi_input(self, &request);
-    PyObject *environ = input == NULL ? NULL : environ_of_request(self->constant, &request, self->call, input);
+    PyObject *environ =
+        input == NULL ? NULL : environ_of_request(self->constant, self->trust, &request, self->call, input);
     Py_XDECREF(input);
     return environ;
 }
@@ -409,7 +413,7 @@ static PyMethodDef wsgi_methods[] = {
 
 static PyTypeObject wsgi_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Wsgi",
-    .tp_doc = "Wsgi(listener, constant)\n--\n\nThe requests of one thread of a server.",
+    .tp_doc = "Wsgi(listener, constant, trust=None)\n--\n\nThe requests of one thread of a server.",
     .tp_basicsize = sizeof(struct wsgi),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = wsgi_new,

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from iokernel import _core
+from iokernel.serve.forwarded import Trust
 from iokernel.serve.log import access, log
 from iokernel.serve.options import Options
 from iokernel.serve.worker import Role, StartError
@@ -181,6 +182,7 @@ class Server:
             server=server_of(url),
             root_path=self.options.root_path,
             state=self.lifespan.state,
+            trust=Trust(self.options.forwarded_allow_ips),
             on_error=_on_error,
             on_access=_on_access if self.options.access_log else None,
             calls_max=self.options.limit_concurrency or 0,

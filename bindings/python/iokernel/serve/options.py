@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from iokernel.serve.forwarded import Trust
+
 LEVELS = ("critical", "error", "warning", "info", "debug")
 DEFAULT_BIND = "127.0.0.1:8000"
 
@@ -45,7 +47,7 @@ class Options:
     graceful_timeout: float = 30.0
     root_path: str = ""
     health: str | None = None
-    forwarded_allow_ips: str = "127.0.0.1,::1"
+    forwarded_allow_ips: str = "127.0.0.1,::1,unix:"
     proxy_protocol: bool = False
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
@@ -82,6 +84,14 @@ def _root(text: str) -> str:
     if text and not text.startswith("/"):
         raise argparse.ArgumentTypeError(f"must begin with a slash, not {text!r}")
     return text.rstrip("/")
+
+
+def _proxies(text: str) -> str:
+    try:
+        Trust(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or unix: or *") from None
+    return text
 
 
 def _bind(text: str) -> str:
@@ -182,9 +192,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="answered by the I/O thread, whatever the application does",
     )  # fmt: skip
     add(
-        "--forwarded-allow-ips", metavar="IPS",
-        default=os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1",
-        help="proxies whose X-Forwarded-For and -Proto are believed; * for all (%(default)s)",
+        "--forwarded-allow-ips", metavar="IPS", type=_proxies,
+        default=os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1,unix:",
+        help="addresses and networks of proxies whose X-Forwarded-For and -Proto, or Forwarded, "
+        "are believed; unix: for unix sockets, * for all (%(default)s)",
     )  # fmt: skip
     add("--proxy-protocol", action="store_true", help="connections from those begin with its line")
     add("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate chain")

@@ -21,6 +21,7 @@ from typing import Any
 
 from iokernel import _core
 from iokernel.serve.asgi import server_of
+from iokernel.serve.forwarded import Trust
 from iokernel.serve.log import access, log
 from iokernel.serve.options import Options
 from iokernel.serve.worker import Role
@@ -199,6 +200,7 @@ class Pool:
         self.app = app
         self.options = options
         self.listeners = [_core.Listener(url) for url in role.urls]
+        self._trust = Trust(options.forwarded_allow_ips)
         self._lock = threading.Lock()
         self.ended = threading.Event()
         self._running = 0
@@ -238,7 +240,7 @@ class Pool:
 
     def _run(self, listener: _core.Listener, server: tuple[str, int | None]) -> None:
         try:
-            taker = _core.Wsgi(listener, self._environ(server))
+            taker = _core.Wsgi(listener, self._environ(server), self._trust)
             while True:
                 try:
                     environ = taker.next()
