@@ -303,6 +303,7 @@ IOK_API void iok_call_ref(struct iok_call *call, const void *p, size_t len, void
 IOK_API void iok_call_text_ref(struct iok_call *call, const char *p, size_t len, void (*release)(void *arg), void *arg);
 IOK_API void iok_call_array(struct iok_call *call, uint32_t elements);
 IOK_API void iok_call_map(struct iok_call *call, uint32_t pairs);
+IOK_API void iok_call_push(struct iok_call *call, uint32_t elements); /* a message out of band, of WebSocket */
 
 /* Deadline from submission in milliseconds; 0 means the service's timeout=, -1 none. */
 IOK_API void iok_call_timeout(struct iok_call *call, int64_t timeout_ms);
@@ -422,6 +423,13 @@ IOK_API void iok_listener_close(struct iok_listener *listener, struct iok_port *
 /* Reads the files of tls_cert=, tls_key= and tls_ca= again: new connections have them, those that are there go on. 0, or an
  * error with *err, and all stays as it was. */
 IOK_API int iok_listener_reload(struct iok_listener *listener, struct iok_port *port, struct iok_error *err);
+/* Before the first serving call: what the kernel thread answers itself to GET and HEAD, whatever the program does. A fixed
+ * answer, of which all is copied; type is its Content-Type. With health=/path in the URL it tells at that path how all is,
+ * as JSON: 503 while a port has left a request (or a probe) untaken for health_pickup=, while it drains, or a service that is
+ * required is not up. 0, or an error with *err. */
+IOK_API int iok_listener_answer(struct iok_listener *listener, const char *path, int status, const char *type,
+                                const void *body, size_t len, struct iok_error *err);
+IOK_API int iok_listener_require(struct iok_listener *listener, struct iok_service *service, struct iok_error *err);
 /* Drops the program's reference; iok_listener_new counts as one, and each serving call holds one. */
 IOK_API void iok_listener_unref(struct iok_listener *listener);
 IOK_API void iok_listener_ref(struct iok_listener *listener);
@@ -430,6 +438,7 @@ struct iok_listener_stats {
     uint64_t accepted;   /* connections ever */
     uint64_t requests;   /* read to their end */
     uint64_t answers[5]; /* by the program, by the first digit of their status: 1xx to 5xx */
+    uint64_t native;     /* requests that the kernel thread answered itself */
     uint64_t shed;       /* requests answered by 503, as no call was free */
     uint64_t refused;    /* these, and requests that could not be read, or were given up */
     uint64_t gone;       /* requests whose clients went away while the program had them */

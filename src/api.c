@@ -402,7 +402,11 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
             free_abandoned(call);
         }
         break;
+    case IOK_CQ_PROBE:
+        iok_count_own_add(&port->picked, 1);
+        break;
     case IOK_CQ_REQUEST:
+        iok_count_own_add(&port->picked, 1);
         if ((call->app & IOK_APP_CANCEL) != 0) { /* it is the kernel's to decide what becomes of it */
             break;
         }
@@ -601,6 +605,11 @@ void iok_call_text_ref(struct iok_call *call, const char *p, size_t len, void (*
 void iok_call_array(struct iok_call *call, uint32_t elements)
 {
     iok_tape_head(&call->args, IOK_ARRAY, elements);
+}
+
+void iok_call_push(struct iok_call *call, uint32_t elements)
+{
+    iok_tape_head(&call->args, IOK_PUSH, elements);
 }
 
 void iok_call_map(struct iok_call *call, uint32_t pairs)

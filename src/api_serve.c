@@ -192,6 +192,38 @@ int iok_listener_reload(struct iok_listener *listener, struct iok_port *port, st
     return 0;
 }
 
+static int check_bound(const struct iok_listener *listener, struct iok_error *err)
+{
+    return iok_listener_state(listener) == IOK_LISTENER_BOUND
+               ? 0
+               : iok_err(err, IOK_ESTATE, "%s is served already: say it before", listener->name);
+}
+
+int iok_listener_answer(struct iok_listener *listener, const char *path, int status, const char *type, const void *body,
+                        size_t len, struct iok_error *err)
+{
+    int rc = check_bound(listener, err);
+
+    if (rc == 0 && (path[0] != '/' || status < 200 || status > 599)) {
+        rc = iok_err(err, IOK_EINVAL, "a path such as /robots.txt, and a status from 200 to 599");
+    }
+    return rc != 0 ? rc : iok_route_add(listener, path, status, type, iok_span(body, len), err);
+}
+
+int iok_listener_require(struct iok_listener *listener, struct iok_service *service, struct iok_error *err)
+{
+    int rc = check_bound(listener, err);
+
+    if (rc == 0 && (listener->n_required == IOK_REQUIRED_MAX || service->owner != listener->owner)) {
+        rc = iok_err(err, IOK_EINVAL, "at most %u services, of the listener's kernel", IOK_REQUIRED_MAX);
+    }
+    if (rc == 0) {
+        iok_count_ref(&service->refs);
+        listener->required[listener->n_required++] = service;
+    }
+    return rc;
+}
+
 void iok_listener_stats(struct iok_listener *listener, struct iok_listener_stats *out)
 {
     *out = (struct iok_listener_stats){
@@ -200,6 +232,7 @@ void iok_listener_stats(struct iok_listener *listener, struct iok_listener_stats
         .requests = iok_count_get(&listener->requests),
         .inflight = (uint32_t)iok_count_get(&listener->served_now),
         .queued = (uint32_t)iok_count_get(&listener->queued_now),
+        .native = iok_count_get(&listener->native),
         .shed = iok_count_get(&listener->shed),
         .refused = iok_count_get(&listener->refused),
         .gone = iok_count_get(&listener->gone),

@@ -59,8 +59,11 @@ struct iok_port {
     struct iok_list parked; /* calls that wait for room, in their order */
     uint64_t due_ns;        /* the deadline of parked calls that the kernel was asked to tell of; UINT64_MAX: none */
     /* shared */
+    struct iok_count picked;             /* requests and probes that the program has taken */
     struct iok_count due_at, due_posted; /* the same for the kernel to read; an IOK_SQ_DUE is under way */
     /* the kernel's */
+    uint64_t given;         /* requests and probes; */
+    uint64_t mark, mark_at; /* until so many are taken, that which came last of these waits since */
     struct iok_timer due;
     struct iok_node node;
     struct iok_node ring_node; /* in core->to_ring: has completions that the application was not told of */

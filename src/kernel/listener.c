@@ -61,6 +61,9 @@ static const char *const option_names[] = {"backlog",
                                            "ws_ping",
                                            "ws_max_message",
                                            "ws_deflate",
+                                           "health",
+                                           "health_pickup",
+                                           "shed",
                                            NULL};
 
 static int check_keys(const struct iok_url *url, struct iok_error *err)
@@ -88,19 +91,43 @@ static int read_times(struct iok_listener_config *config, const struct iok_url *
 {
     const struct {
         const char *name;
+        uint64_t min;
         uint64_t *at;
     } times[] = {
-        {"header_timeout", &config->header_timeout},
-        {"body_timeout", &config->body_timeout},
-        {"write_timeout", &config->write_timeout},
-        {"handshake_timeout", &config->handshake_timeout},
-        {"idle", &config->idle},
-        {"queue_timeout", &config->queue_timeout},
+        {"header_timeout", IOK_NS_MS, &config->header_timeout},
+        {"body_timeout", IOK_NS_MS, &config->body_timeout},
+        {"write_timeout", IOK_NS_MS, &config->write_timeout},
+        {"handshake_timeout", IOK_NS_MS, &config->handshake_timeout},
+        {"queue_timeout", IOK_NS_MS, &config->queue_timeout},
+        {"idle", IOK_NS_MS, &config->idle},
+        {"health_pickup", IOK_NS_MS, &config->health_pickup},
+        {"shed", 0, &config->shed},
+        {"ws_ping", 0, &config->ws_ping},
     };
     int rc = 0;
 
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]) && rc == 0; i++) {
-        rc = iok_url_option_duration(url, times[i].name, IOK_NS_MS, IOK_DAY_NS, times[i].at, err);
+        rc = iok_url_option_duration(url, times[i].name, times[i].min, IOK_DAY_NS, times[i].at, err);
+    }
+    return rc;
+}
+
+static int read_sizes(struct iok_listener_config *config, const struct iok_url *url, struct iok_error *err)
+{
+    const struct {
+        const char *name;
+        uint64_t min, max;
+        uint64_t *at;
+    } sizes[] = {
+        {"max_request", 1024, UINT64_C(1) << 50, &config->max_request},
+        {"whole", 1024, UINT64_C(1) << 30, &config->whole},
+        {"max_stream_bytes", 65536, UINT64_C(64) << 30, &config->max_stream_bytes},
+        {"ws_max_message", 1024, UINT64_C(1) << 30, &config->ws_max_message},
+    };
+    int rc = 0;
+
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && rc == 0; i++) {
+        rc = iok_url_option_bytes(url, sizes[i].name, sizes[i].min, sizes[i].max, sizes[i].at, err);
     }
     return rc;
 }
@@ -122,6 +149,7 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         .write_timeout = 30 * IOK_NS_S,
         .handshake_timeout = 10 * IOK_NS_S,
         .queue_timeout = 30 * IOK_NS_S,
+        .health_pickup = 5 * IOK_NS_S,
         .ws_ping = 20 * IOK_NS_S,
         .ws_max_message = UINT64_C(16) << 20,
         .ws_deflate = true,
@@ -132,14 +160,8 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         (rc = iok_url_option_u64(url, "max_connections", 1, IOK_CONNECTIONS_MAX, &config->max_connections, err)) != 0 ||
         (rc = iok_url_option_u64(url, "max_requests", 0, UINT32_MAX, &config->max_requests, err)) != 0 ||
         (rc = iok_url_option_u64(url, "queue", 0, IOK_CONNECTIONS_MAX, &config->queue, err)) != 0 ||
-        (rc = iok_url_option_bytes(url, "max_request", 1024, UINT64_C(1) << 50, &config->max_request, err)) != 0 ||
-        (rc = iok_url_option_bytes(url, "ws_max_message", 1024, UINT64_C(1) << 30, &config->ws_max_message, err)) !=
-            0 ||
         (rc = iok_url_option_bool(url, "ws_deflate", &config->ws_deflate, err)) != 0 ||
-        (rc = iok_url_option_duration(url, "ws_ping", 0, IOK_DAY_NS, &config->ws_ping, err)) != 0 ||
-        (rc = iok_url_option_bytes(url, "whole", 1024, UINT64_C(1) << 30, &config->whole, err)) != 0 ||
-        (rc = iok_url_option_bytes(url, "max_stream_bytes", 65536, UINT64_C(64) << 30, &config->max_stream_bytes,
-                                   err)) != 0) {
+        (rc = read_sizes(config, url, err)) != 0) {
         return rc;
     }
     return read_times(config, url, err);
@@ -160,6 +182,9 @@ static int read_url(struct iok_listener *listener, struct iok_error *err)
         return iok_err(err, IOK_EURL,
                        "an address to listen on is one host and port, as http://127.0.0.1:8000, or "
                        "http+unix:/path");
+    }
+    if (iok_url_option(url, "health", &listener->health) && (listener->health.n == 0 || listener->health.p[0] != '/')) {
+        return iok_err(err, IOK_EOPTION, "bad health=: expected a path such as /healthz");
     }
     return read_config(listener, err);
 }
@@ -211,6 +236,10 @@ void iok_listener_drop(struct iok_listener *listener)
     }
     while ((node = iok_list_pop(&listener->stations)) != NULL) {
         iok_free(iok_container(node, struct iok_station, node));
+    }
+    iok_routes_free(listener);
+    while (listener->n_required > 0) {
+        iok_service_drop(listener->required[--listener->n_required]);
     }
     iok_url_deinit(&listener->url);
     iok_free(listener);
@@ -316,15 +345,22 @@ void iok_listener_forget_port(struct iok_listener *listener, struct iok_port *po
     }
 }
 
-/* The least busy one that has a call; of several the one whose turn was longest ago. */
-static struct iok_station *choose(struct iok_listener *listener)
+/* The least busy one that has a call; of several the one whose turn was longest ago. *stalled: there are calls of programs
+ * that do not take what they were given. */
+static struct iok_station *choose(struct iok_listener *listener, bool *stalled)
 {
+    uint64_t shed = listener->config.shed;
     struct iok_station *best = NULL;
 
     iok_list_each (&listener->stations, node, after) {
         struct iok_station *station = iok_container(node, struct iok_station, node);
 
-        if (!iok_list_empty(&station->waiting) && (best == NULL || station->n_lent < best->n_lent)) {
+        if (iok_list_empty(&station->waiting)) {
+            continue;
+        }
+        if (shed != 0 && iok_pickup_delay(listener->core, station->port) > shed) {
+            *stalled = true;
+        } else if (best == NULL || station->n_lent < best->n_lent) {
             best = station;
         }
     }
@@ -344,11 +380,13 @@ static void give(struct iok_listener *listener, struct iok_station *station, str
 
 void iok_listener_dispatch_again(struct iok_listener *listener, struct iok_guest *guest)
 {
-    struct iok_station *station = choose(listener);
+    bool stalled = false;
+    struct iok_station *station = choose(listener, &stalled);
 
     if (station != NULL) {
         give(listener, station, guest);
-    } else if (listener->n_queued < listener->config.queue && iok_listener_state(listener) == IOK_LISTENER_OPEN) {
+    } else if (!stalled && listener->n_queued < listener->config.queue &&
+               iok_listener_state(listener) == IOK_LISTENER_OPEN) {
         iok_guest_set_state(guest, IOK_GUEST_QUEUED);
     } else {
         iok_count_own_add(&listener->shed, 1);
@@ -359,6 +397,10 @@ void iok_listener_dispatch_again(struct iok_listener *listener, struct iok_guest
 void iok_listener_dispatch(struct iok_listener *listener, struct iok_guest *guest)
 {
     iok_count_own_add(&listener->requests, 1);
+    if ((listener->health.n != 0 || listener->routes != NULL) && iok_route_answers(listener, guest)) {
+        iok_count_own_add(&listener->native, 1);
+        return;
+    }
     iok_listener_dispatch_again(listener, guest);
 }
 

@@ -47,6 +47,7 @@ static void lend(struct iok_core *core, struct iok_call *call)
 {
     struct iok_serve *serve = call->serve;
 
+    iok_pickup_given(core, call->port);
     serve->lent = true;
     serve->station->n_lent++;
     iok_count_add(&core->inflight, 1);

@@ -68,10 +68,23 @@ struct iok_station {
 /* What a URL says of a listener. Durations in ns. */
 struct iok_listener_config {
     uint64_t max_connections, max_requests, max_request, whole, max_stream_bytes, queue;
-    uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle, ws_ping,
-        ws_max_message;
+    uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle;
+    uint64_t ws_ping, ws_max_message; /* ws_ping 0: none */
+    uint64_t shed;                    /* pickup delay above which a port gets no more requests; 0: no such limit */
+    uint64_t health_pickup;           /* above which health is bad */
     bool tls, ws_deflate;
 };
+
+/* A fixed answer. */
+struct iok_route {
+    struct iok_route *next;
+    const char *target, *type;
+    const uint8_t *body;
+    size_t n;
+    int status;
+};
+
+#define IOK_REQUIRED_MAX 16u /* services without which health is bad */
 
 /* State changes only through set_state, by the table in listener.c. */
 enum iok_listener_state {
@@ -96,6 +109,10 @@ struct iok_listener {
     struct iok_count tls_next; /* the address of what replaces it; 0: nothing */
     void (*tls_free)(struct iok_tls *tls);
     void (*unbind)(int fd, const char *path);
+    struct iok_span health;   /* the path at which the kernel thread tells how all is; n 0: none */
+    struct iok_route *routes; /* these, and what follows, are fixed when serving begins */
+    struct iok_service *required[IOK_REQUIRED_MAX];
+    uint32_t n_required;
     struct iok_count grace_ms; /* of the close that the program asked for last */
 
     /* the core's */
@@ -110,7 +127,8 @@ struct iok_listener {
     struct iok_timer timer; /* OPEN: until accepting is tried again; DRAINING: the end */
 
     /* figures: written by the core, read by anybody */
-    struct iok_count connections, connections_now, requests, served_now, queued_now, shed, refused, gone, timeouts;
+    struct iok_count connections, connections_now, requests, native, served_now, queued_now, shed, refused, gone,
+        timeouts;
     struct iok_count answers[5]; /* by the first digit of the status, 1 to 5 */
     struct iok_count bytes_in, bytes_out, starved;
     struct iok_hist hist_wait;   /* whole request -> given to a call */
@@ -199,6 +217,16 @@ static inline enum iok_listener_state iok_listener_state(const struct iok_listen
 {
     return (enum iok_listener_state)iok_count_get(&listener->state);
 }
+
+/* ---- route.c ---- */
+/* true: the request was answered here. */
+bool iok_route_answers(struct iok_listener *listener, struct iok_guest *guest);
+int iok_route_add(struct iok_listener *listener, const char *target, int status, const char *type, struct iok_span body,
+                  struct iok_error *err);
+void iok_routes_free(struct iok_listener *listener);
+/* Something was given to a port's program. For how long at least what was given has not been taken; 0: it was. */
+void iok_pickup_given(struct iok_core *core, struct iok_port *port);
+uint64_t iok_pickup_delay(const struct iok_core *core, struct iok_port *port);
 
 /* ---- guest.c ---- */
 void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, const struct iok_address *address);

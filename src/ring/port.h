@@ -34,6 +34,7 @@ enum iok_verb {
     IOK_CQ_RELEASED,  /* lease: the kernel holds no pointer to it any more */
     IOK_CQ_DUE,       /* port: that time has come */
     IOK_CQ_REQUEST,   /* serving call: it has a request */
+    IOK_CQ_PROBE,     /* port: whether its program takes what comes */
 };
 #define IOK_VERB_MASK ((uintptr_t)15) /* objects are aligned to 16 bytes at least */
 /* A call has at most 3 entries under way to the kernel (one is a credit of the call that had its place before) and 3

@@ -529,6 +529,100 @@ static void test_old_news_do_not_free_an_answer(void **state)
     free(body);
 }
 
+static void get_native(struct house *h, const char *request, const char *status, const char *body)
+{
+    struct iok_link *link = sim_client(&h->w->sim);
+
+    sim_arrive(link, request);
+    world_run(h->w);
+    assert_memory_equal(link->got, status, strlen(status));
+    if (strstr(link->got, body) == NULL) {
+        fail_msg("no %s in %s", body, link->got);
+    }
+    sim_fail(link, IOK_ERESET);
+}
+
+static void test_answers_of_the_kernel_thread(void **state)
+{
+    struct house h;
+    struct iok_error err;
+    struct iok_listener_stats stats;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    assert_int_equal(iok_listener_answer(h.listener, "/robots.txt", 200, "text/plain", "none", 4, &err), 0);
+    assert_int_equal(iok_listener_answer(h.listener, "robots", 200, "text/plain", "", 0, &err), IOK_EINVAL);
+    house_call(&h);
+    assert_int_equal(iok_listener_answer(h.listener, "/late", 200, "text/plain", "", 0, &err), IOK_ESTATE);
+    get_native(&h, "GET /robots.txt?x HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK", "\r\n\r\nnone");
+    get_native(&h, "HEAD /robots.txt HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK", "content-length: 4");
+    assert_null(house_poll(&h));
+    sim_arrive(sim_client(&h.w->sim), "POST /robots.txt HTTP/1.1\r\nHost: h\r\n\r\n"); /* the program's */
+    assert_non_null(house_poll(&h));
+    iok_listener_stats(h.listener, &stats);
+    assert_int_equal(stats.native, 2);
+    house_close(&h);
+}
+
+#define HEALTH "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+
+/* What a program does not take shows, whether it is a request or a probe. */
+static void test_health_and_shedding(void **state)
+{
+    struct house h;
+    struct iok_link *link;
+    struct iok_call *call;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?health=/healthz&health_pickup=2s&shed=3s&idle=1h");
+    house_call(&h);
+    call = house_call(&h);
+    get_native(&h, HEALTH, "HTTP/1.1 200 OK", "\"status\": \"ok\"");
+    world_advance(h.w, SIM_S); /* the probe is not taken */
+    get_native(&h, HEALTH, "HTTP/1.1 200 OK", "\"pickup_ms\": 1000");
+    world_advance(h.w, 1500 * SIM_MS);
+    get_native(&h, HEALTH, "HTTP/1.1 503", "\"status\": \"stalled\"");
+    link = sim_client(&h.w->sim);
+    house_get(link, "/"); /* given all the same */
+    assert_string_equal(link->got, "");
+    world_advance(h.w, SIM_S);
+    house_get(sim_client(&h.w->sim), "/"); /* and now no more */
+    link = sim_last(&h.w->sim);
+    assert_memory_equal(link->got, "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n", 50);
+    assert_non_null(house_poll(&h)); /* it is back */
+    sim_clear(link);
+    house_get(link, "/");
+    assert_ptr_equal(house_poll(&h) != NULL ? call : NULL, call);
+    get_native(&h, HEALTH, "HTTP/1.1 200 OK", "\"inflight\": 2");
+    house_close(&h);
+}
+
+static void test_a_required_service(void **state)
+{
+    struct house h;
+    struct iok_service *service;
+    struct iok_error err;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?health=/healthz&idle=1h");
+    service = iok_service_new(h.w->port, "line://10.0.0.9:7", &err);
+    assert_non_null(service);
+    world_run(h.w);
+    link = sim_last(&h.w->sim);
+    assert_int_equal(iok_listener_require(h.listener, service, &err), 0);
+    house_call(&h);
+    get_native(&h, HEALTH, "HTTP/1.1 503", "\"service\": \"line\"");
+    sim_connect(link);
+    world_run(h.w);
+    get_native(&h, HEALTH, "HTTP/1.1 200 OK", "\"ok\"");
+    iok_service_close(service, h.w->port);
+    iok_service_unref(service);
+    world_run(h.w);
+    get_native(&h, HEALTH, "HTTP/1.1 503", "service down");
+    house_close(&h);
+}
+
 static void test_a_kernel_that_stops(void **state)
 {
     struct house h;
@@ -583,6 +677,9 @@ int main(void)
         cmocka_unit_test(test_a_large_answer_to_a_slow_client),
         cmocka_unit_test(test_a_client_that_does_not_read),
         cmocka_unit_test(test_old_news_do_not_free_an_answer),
+        cmocka_unit_test(test_answers_of_the_kernel_thread),
+        cmocka_unit_test(test_health_and_shedding),
+        cmocka_unit_test(test_a_required_service),
         cmocka_unit_test(test_a_kernel_that_stops),
     };
 
