@@ -1,9 +1,12 @@
 /* test_hosts_play.c - services of several hosts on thousands of random bad days: servers die, come back, are promoted,
- * and refuse to write without having said so. Each seed is a play of its own; a failure names it.
+ * are cut off from us with what is under way, and refuse to write without having said so. Each seed is a play of its own; a
+ * failure names it.
  *
  * Checked at each step: a request goes only to a server that said that it is what the service wishes for. At the end of
  * the play the servers are well again: every call ends, the next one is answered by a host that is wished for, and there
- * are as many connections as asked for, and none elsewhere. */
+ * are as many connections as asked for, and none elsewhere. And the outcomes are true: each request names its call, so it is
+ * known which were run: what is done was, once; what was never sent, or rejected, was not, by any server, nor later; and
+ * nothing was run twice. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +21,8 @@
 #define SERVERS 3u
 #define CALLS_MAX 40u
 #define STEPS 120u
+#define IDS_MAX (STEPS + 2u) /* of calls, from 1; at most one a step, and the last */
+#define QUEUE_MAX 256u       /* requests that a link has brought; far more than CALLS_MAX and some pings */
 #define SEEDS 4000u
 
 #define OK "R\0\0\0\10\0\0\0\0"
@@ -38,12 +43,18 @@ struct play {
     uint64_t seed, random;
     enum iok_wish wish;
     bool alive[SERVERS], standby[SERVERS];
-    bool said_standby[SIM_LINKS_MAX]; /* of each link */
-    unsigned requests[SIM_LINKS_MAX]; /* that came and are not answered */
-    unsigned resets[SIM_LINKS_MAX];   /* the same of what makes a connection clean after a lease */
+    bool cut[SERVERS];                        /* nothing passes, either way */
+    bool said_standby[SIM_LINKS_MAX];         /* of each link */
+    unsigned requests[SIM_LINKS_MAX];         /* that came and are not answered */
+    unsigned queue[SIM_LINKS_MAX][QUEUE_MAX]; /* whose calls these are, the oldest first; 0: a ping */
+    unsigned resets[SIM_LINKS_MAX];           /* the same of what makes a connection clean after a lease */
     struct iok_call *calls[CALLS_MAX];
+    unsigned ids[CALLS_MAX];
     struct iok_lease *lease;
-    unsigned n_answers;
+    unsigned n_answers, n_ids;
+    unsigned executed[IDS_MAX];
+    bool refused[IDS_MAX];
+    enum iok_outcome outcomes[IDS_MAX];
 };
 
 static unsigned any(struct play *p, unsigned n)
@@ -62,30 +73,71 @@ static unsigned server_of(const struct iok_link *link)
     return ntohs(link->address.v4.sin_port) - 1u;
 }
 
-/* Requests that came since the last look: each ends in a Sync. */
+/* Requests that came on a link: each ends in a Sync, which alone is a ping. */
+static void read_requests(struct play *p, unsigned i)
+{
+    struct iok_link *link = &p->w->sim.links[i];
+    uint32_t role = IOK_ROLE_KNOWN | (p->said_standby[i] ? IOK_ROLE_STANDBY : 0u);
+    const uint8_t *at = (const uint8_t *)link->got, *end = at + link->n_got;
+    bool leased = !link->dead && ((struct iok_conn *)link->owner)->lease != NULL; /* goes on where it is */
+    unsigned id = 0;
+
+    while (at < end) {
+        if (*at == 'P') { /* its type and length, no name, and the text: q and the call's number */
+            id = (unsigned)strtoul((const char *)at + 7, NULL, 10);
+        }
+        if (*at == 'S' && p->requests[i] < QUEUE_MAX) {
+            p->queue[i][p->requests[i]++] = id;
+            id = 0;
+        }
+        p->resets[i] += *at == 'Q';
+        if (!link->dead && !leased && *at == 'P' && !iok_role_fits(role, p->wish) &&
+            p->wish != IOK_WISH_PREFER_STANDBY) {
+            fail_play(p, "a request to a server that is not wished for");
+        }
+        at += 1 + ((size_t)at[1] << 24 | (size_t)at[2] << 16 | (size_t)at[3] << 8 | at[4]);
+    }
+    sim_clear(link);
+}
+
 static void take_requests(struct play *p)
 {
-    struct world *w = p->w;
+    for (unsigned i = 0; i < p->w->sim.n_links; i++) {
+        struct iok_link *link = &p->w->sim.links[i];
 
-    for (unsigned i = 0; i < w->sim.n_links; i++) {
-        struct iok_link *link = &w->sim.links[i];
-        uint32_t role = IOK_ROLE_KNOWN | (p->said_standby[i] ? IOK_ROLE_STANDBY : 0u);
-        const uint8_t *at = (const uint8_t *)link->got, *end = at + link->n_got;
-        bool leased = !link->dead && ((struct iok_conn *)link->owner)->lease != NULL; /* goes on where it is */
-
-        if (link->dead || !link->connected) {
-            continue;
+        if (!link->dead && link->connected && !p->cut[server_of(link)]) {
+            read_requests(p, i);
         }
-        while (at < end) {
-            p->requests[i] += *at == 'S';
-            p->resets[i] += *at == 'Q';
-            if (!leased && *at != 'Q' && !iok_role_fits(role, p->wish) && p->wish != IOK_WISH_PREFER_STANDBY) {
-                fail_play(p, "a request to a server that is not wished for");
-            }
-            at += 1 + ((size_t)at[1] << 24 | (size_t)at[2] << 16 | (size_t)at[3] << 8 | at[4]);
-        }
-        sim_clear(link);
     }
+}
+
+static void execute(struct play *p, unsigned id)
+{
+    p->executed[id]++;
+    if (id != 0 && p->executed[id] > 1) {
+        fail_play(p, "a call was run twice");
+    }
+}
+
+static unsigned take_oldest(struct play *p, unsigned i)
+{
+    unsigned id = p->queue[i][0];
+
+    p->requests[i]--;
+    memmove(p->queue[i], p->queue[i] + 1, p->requests[i] * sizeof(*p->queue[i]));
+    return id;
+}
+
+/* The link is over. What was sent on it may have come all the same, in part, and nobody hears of it. */
+static void run_late(struct play *p, unsigned i)
+{
+    if (p->w->sim.links[i].connected) {
+        read_requests(p, i);
+    }
+    for (unsigned n = any(p, p->requests[i] + 1); n > 0; n--) {
+        execute(p, take_oldest(p, i));
+    }
+    p->requests[i] = p->resets[i] = 0;
 }
 
 static void put_role(struct iok_link *link, bool standby)
@@ -102,6 +154,9 @@ static void meet(struct play *p, unsigned i)
     struct iok_link *link = &p->w->sim.links[i];
     unsigned server = server_of(link);
 
+    if (p->cut[server]) {
+        return;
+    }
     if (!p->alive[server]) {
         sim_fail(link, IOK_EREFUSED);
         return;
@@ -123,12 +178,16 @@ static void answer(struct play *p, unsigned i)
 {
     struct iok_link *link = &p->w->sim.links[i];
     bool standby = p->standby[server_of(link)];
+    unsigned id = take_oldest(p, i);
 
-    p->requests[i]--;
     p->n_answers++;
-    if (standby && iok_wish_writes(p->wish)) {
+    if (id == 0) {
+        ; /* a ping is answered by its end only */
+    } else if (standby && iok_wish_writes(p->wish)) {
+        p->refused[id] = true;
         sim_arrive_bytes(link, REFUSAL, sizeof(REFUSAL));
     } else {
+        execute(p, id);
         sim_arrive_bytes(link, ANSWER, sizeof(ANSWER));
     }
     if (!link->dead && !standby && p->said_standby[i]) { /* promoted */
@@ -149,7 +208,7 @@ static void serve(struct play *p, unsigned n)
         struct iok_link *link = &w->sim.links[i];
 
         take_requests(p);
-        if (link->dead || any(p, n) != 0) {
+        if (link->dead || p->cut[server_of(link)] || any(p, n) != 0) {
             continue;
         }
         if (!link->connected) {
@@ -180,10 +239,19 @@ static void pick_up(struct play *p)
     world_take(p->w);
     for (unsigned i = 0; i < CALLS_MAX; i++) {
         if (p->calls[i] != NULL && iok_call_outcome(p->calls[i]) != IOK_PENDING) {
+            p->outcomes[p->ids[i]] = iok_call_outcome(p->calls[i]);
             iok_call_free(p->calls[i]);
             p->calls[i] = NULL;
         }
     }
+}
+
+static struct iok_call *make_call(struct play *p, int64_t timeout_ms, struct iok_lease *lease)
+{
+    char text[16];
+
+    (void)snprintf(text, sizeof(text), "q%u", ++p->n_ids);
+    return world_submit(p->w, text, timeout_ms, lease);
 }
 
 static void submit(struct play *p)
@@ -192,7 +260,8 @@ static void submit(struct play *p)
     bool leased = any(p, 8) == 0;
 
     if (p->calls[i] == NULL) {
-        p->calls[i] = world_submit(p->w, "a", any(p, 2) == 0 ? 300 : 20000, leased ? p->lease : NULL);
+        p->calls[i] = make_call(p, any(p, 2) == 0 ? 300 : 20000, leased ? p->lease : NULL);
+        p->ids[i] = p->n_ids;
     }
 }
 
@@ -200,7 +269,7 @@ static void step(struct play *p)
 {
     unsigned server = any(p, SERVERS);
 
-    switch (any(p, 12)) {
+    switch (any(p, 14)) {
     case 0:
         crash(p, server);
         break;
@@ -222,6 +291,9 @@ static void step(struct play *p)
     case 6:
         world_advance(p->w, (uint64_t)any(p, 400) * SIM_MS);
         break;
+    case 7:
+        p->cut[server] = !p->cut[server];
+        break;
     default:
         submit(p);
         break;
@@ -237,9 +309,21 @@ static void forget_dead(struct play *p)
     struct sim *sim = &p->w->sim;
 
     if (sim->n_links > 0 && sim->links[sim->n_links - 1].dead) {
+        run_late(p, sim->n_links - 1);
         sim->n_links--;
         free(sim->links[sim->n_links].got);
-        p->requests[sim->n_links] = p->resets[sim->n_links] = 0;
+    }
+}
+
+static void check_outcomes(struct play *p)
+{
+    for (unsigned id = 1; id <= p->n_ids; id++) {
+        if (p->outcomes[id] == IOK_DONE && p->executed[id] != 1 && !p->refused[id]) {
+            fail_play(p, "a call is done, and was not run");
+        }
+        if ((p->outcomes[id] == IOK_NEVER_SENT || p->outcomes[id] == IOK_REJECTED) && p->executed[id] != 0) {
+            fail_play(p, "a call was run, and is said not to be");
+        }
     }
 }
 
@@ -256,6 +340,7 @@ static void check_peace(struct play *p)
             crash(p, server);
         }
         p->alive[server] = true;
+        p->cut[server] = false;
         p->standby[server] = server != 1;
     }
     for (unsigned i = 0; i < 400; i++) {
@@ -271,7 +356,7 @@ static void check_peace(struct play *p)
             fail_play(p, "a call that does not end");
         }
     }
-    call = world_submit(w, "a", 0, NULL);
+    call = make_call(p, 0, NULL);
     for (unsigned i = 0; i < 20; i++) {
         world_run(w);
         serve(p, 1);
@@ -280,6 +365,7 @@ static void check_peace(struct play *p)
     if (iok_call_outcome(call) != IOK_DONE) {
         fail_play(p, "the last call is not answered");
     }
+    p->outcomes[p->n_ids] = IOK_DONE;
     world_expect(w, call, IOK_DONE, 0, NULL);
     for (unsigned i = 0; i < w->sim.n_links; i++) {
         struct iok_link *link = &w->sim.links[i];
@@ -295,6 +381,12 @@ static void check_peace(struct play *p)
         links > w->service->config.connections + (iok_wish_writes(p->wish) ? 0 : SERVERS - 1)) {
         fail_play(p, "not as many connections as asked for");
     }
+    for (unsigned i = 0; i < w->sim.n_links; i++) {
+        if (w->sim.links[i].dead) {
+            run_late(p, i);
+        }
+    }
+    check_outcomes(p);
 }
 
 static void play(uint64_t seed)
@@ -305,9 +397,10 @@ static void play(uint64_t seed)
     p.wish = (enum iok_wish)any(&p, 6);
     (void)snprintf(
         url, sizeof(url),
-        "postgresql://u@10.0.0.1:1,10.0.0.2:2,10.0.0.3:3/d?connections=%u&ping=0&statements=0&sslmode=disable"
+        "postgresql://u@10.0.0.1:1,10.0.0.2:2,10.0.0.3:3/d?connections=%u&ping=%s&statements=0&sslmode=disable"
         "&connect_timeout=3s&lease_idle=1s&target_session_attrs=%s&load_balance_hosts=%s",
-        1 + any(&p, 3), wishes[p.wish], any(&p, 2) == 0 ? "disable" : "random");
+        1 + any(&p, 3), any(&p, 2) == 0 ? "0" : "1s&ping_timeout=700ms", wishes[p.wish],
+        any(&p, 2) == 0 ? "disable" : "random");
     for (unsigned server = 0; server < SERVERS; server++) {
         p.alive[server] = any(&p, 3) != 0;
         p.standby[server] = any(&p, 2) == 0;
