@@ -58,6 +58,7 @@ struct chaos_link {
     bool reading;            /* the core wants bytes */
     bool broken;             /* reset by us */
     bool ended;              /* err says how, and the core does not know yet */
+    bool half_ended;         /* the peer sends no more, and the core does not know yet */
     struct iok_error err;    /* of ended */
     uint64_t connect_at;     /* when to tell connected, or the failure of the attempt */
     uint64_t deliver_at;     /* when the arrived bytes may go on */
@@ -286,6 +287,11 @@ static void under_writable(void *owner)
     }
 }
 
+static void under_ended(void *owner)
+{
+    ((struct chaos_link *)owner)->half_ended = true;
+}
+
 static void under_closed(void *owner, const struct iok_error *err)
 {
     struct chaos_link *link = owner;
@@ -303,6 +309,15 @@ static const struct iok_link_events under_events = {
     .read_space = under_read_space,
     .arrived = under_arrived,
     .writable = under_writable,
+    .closed = under_closed,
+};
+
+static const struct iok_link_events under_half_events = {
+    .connected = under_connected,
+    .read_space = under_read_space,
+    .arrived = under_arrived,
+    .writable = under_writable,
+    .ended = under_ended,
     .closed = under_closed,
 };
 
@@ -408,6 +423,26 @@ static size_t chaos_binding(struct iok_link *base, uint8_t at[IOK_BINDING_BYTES_
     return link->under != NULL ? link->chaos->under->ops->binding(link->under, at) : 0;
 }
 
+static void chaos_adopt(struct iok_link *base, const struct iok_link_events *events, void *owner)
+{
+    struct chaos_link *link = link_of(base);
+
+    link->events = *events;
+    link->owner = owner;
+    if (link->under != NULL && events->ended != NULL) {
+        link->chaos->under->ops->adopt(link->under, &under_half_events, link);
+    }
+}
+
+static void chaos_shut(struct iok_link *base)
+{
+    struct chaos_link *link = link_of(base);
+
+    if (link->under != NULL) {
+        link->chaos->under->ops->shut(link->under);
+    }
+}
+
 static void chaos_close(struct iok_link *base)
 {
     struct chaos_link *link = link_of(base);
@@ -499,7 +534,7 @@ static uint64_t link_due(const struct chaos_link *link)
     }
     if (link->from < link->to) {
         due = link->reading ? link->deliver_at : NEVER;
-    } else if (link->ended) {
+    } else if (link->ended || link->half_ended) {
         return 0;
     }
     return least(due, link->under != NULL ? link->writable_at : NEVER);
@@ -516,6 +551,11 @@ static void link_run(struct chaos_link *link, uint64_t time)
     }
     if (!link->closed && link->up) {
         deliver(link);
+    }
+    if (!link->closed && link->half_ended && link->from == link->to) {
+        link->half_ended = false;
+        link->chaos->told = true;
+        link->events.ended(link->owner);
     }
     if (!link->closed && link->ended && link->from == link->to) {
         bury(link);
@@ -745,6 +785,8 @@ struct iok_net *iok_chaos_new(struct iok_net *under, const char *options, struct
         .send = chaos_send,
         .want_read = chaos_want_read,
         .binding = chaos_binding,
+        .adopt = chaos_adopt,
+        .shut = chaos_shut,
         .close = chaos_close,
         .resolve = chaos_resolve,
         .cancel = chaos_cancel,
