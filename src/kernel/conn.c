@@ -8,6 +8,8 @@
 /* The smallest message that is pushed: PostgreSQL's NotificationResponse has a type (1), a length (4), a process (4), a
  * channel of a letter and its NUL (2), and the NUL of no payload (1). RESP3's least, ">3 $7 message $1 c $0", has 31 with
  * its line ends, MONITOR's 40. A peer that sends smaller ones, which no server does, loses its connection. */
+#define IOK_PART_BYTES_MIN                                                                                             \
+    2u /* of a message where a codec says IOK_FLIGHT_SMALL: a frame of WebSocket with nothing in it */
 #define IOK_PUSH_BYTES_MIN 12u
 #define IOK_SCRATCH_BYTES (256u * 1024)  /* one read: as much as a socket buffer usually holds */
 #define IOK_OUT_HIGH_BYTES (256u * 1024) /* unsent bytes above which calls rather wait in the queue, still NEVER_SENT */
@@ -284,10 +286,26 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     iok_conn_dirty(conn);
 }
 
+/* Of those that the stream takes; 0: it takes none, or large ones only. */
+static size_t message_bytes_min(struct iok_conn *conn)
+{
+    struct iok_flight *head;
+
+    if (conn->stream == NULL || conn->notice != NULL) {
+        return 0;
+    }
+    if ((conn->stream->flags & IOK_CALL_PARTS) == 0) {
+        return IOK_PUSH_BYTES_MIN;
+    }
+    head = iok_flight_at(conn, IOK_SEQ_HEAD);
+    return head != NULL && (head->host & IOK_FLIGHT_SMALL) != 0 ? IOK_PART_BYTES_MIN : 0;
+}
+
 static uint8_t *on_read_space(void *owner, size_t *n)
 {
     struct iok_conn *conn = owner;
     struct iok_core *core = conn->service->core;
+    size_t least;
 
     if (conn->read_paused) {
         return NULL;
@@ -297,9 +315,9 @@ static uint8_t *on_read_space(void *owner, size_t *n)
         memcpy(core->scratch, conn->rest, conn->n_rest);
     }
     *n = IOK_SCRATCH_BYTES - conn->n_front;
-    if (conn->stream != NULL && conn->notice == NULL &&
-        (conn->stream->flags & IOK_CALL_PARTS) == 0) { /* no more than its messages have room, however small */
-        size_t fits = iok_ring_room(&conn->stream->stream->ring) * IOK_PUSH_BYTES_MIN;
+    least = message_bytes_min(conn);
+    if (least != 0) { /* no more than its messages have room, however small */
+        size_t fits = iok_ring_room(&conn->stream->stream->ring) * least;
         *n = *n < fits ? *n : fits;
     }
     return core->scratch + conn->n_front;

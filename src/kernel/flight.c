@@ -304,6 +304,10 @@ static int host_end(struct iok_io *io, uint32_t flags)
     int rc = 0;
 
     io->tape = NULL;
+    if (conn->open_push && (flags & IOK_MSG_DROP) != 0 && conn->push != NULL) {
+        iok_message_free(conn->push);
+        conn->push = NULL;
+    }
     if (conn->open_push) {
         return end_push(conn);
     }

@@ -9,7 +9,8 @@
  *
  * In parts it is array 3: status, reason, fields; then any number of bytes; and the trailer's array as the reply proper.
  * A body that follows in parts goes in chunks, unless the fields have a Content-Length. Behind a 101 both are plain bytes,
- * of which an empty part is the end.
+ * of which an empty part is the end; or, if the request asked for a WebSocket and left its key to us, messages and frames
+ * (http1_websocket.c).
  *
  * A server's request is array 6: method, target, i64 minor version, fields, body, trailer; its answer is as a reply.
  * Names of fields are in small letters.
@@ -34,7 +35,8 @@ static int client_open(void *state, struct iok_io *io)
 
 static void client_close(void *state)
 {
-    (void)state;
+    struct http1_client *c = state;
+    http1_websocket_free(c->reader.websocket);
 }
 
 static int client_encode(void *state, struct iok_io *io, const struct iok_token *args, size_t n,
@@ -48,6 +50,10 @@ static int client_encode(void *state, struct iok_io *io, const struct iok_token 
         return rc;
     c->body = frame.follows;
     flight->tag = frame.tag;
+    http1_websocket_free(c->reader.websocket); /* of a request that got another answer */
+    c->reader.websocket = frame.websocket ? http1_websocket_new(&frame.opening) : NULL;
+    if (frame.websocket && c->reader.websocket == NULL)
+        return iok_io_fail(io, IOK_ENOMEM, "out of memory for a WebSocket");
     if (body && (frame.tag & HTTP1_REQUEST_UPGRADE) == 0)
         flight->host |= frame.expects ? IOK_FLIGHT_SOON : IOK_FLIGHT_GO;
     return 0;
@@ -66,6 +72,8 @@ static int client_body(void *state, struct iok_io *io, uint64_t seq, struct iok_
 {
     struct http1_client *c = state;
     (void)seq; /* there is but one */
+    if (c->reader.stage == HTTP1_RAW && c->reader.websocket != NULL)
+        return http1_websocket_body(c->reader.websocket, io, bytes, what);
     if (c->reader.stage == HTTP1_RAW)
         return raw_body(c, io, bytes, what == IOK_BODY_END);
     return http1_write_piece(io, &c->body, bytes, what == IOK_BODY_END);
@@ -87,6 +95,9 @@ static int end_reply(struct http1_client *c, struct iok_io *io)
 /* RFC 9110, 7.8: from here on the connection is the program's, in both directions. */
 static int begin_raw(struct http1_client *c, struct iok_io *io)
 {
+    int rc = c->reader.websocket != NULL ? http1_websocket_begin(c->reader.websocket, io) : 0;
+    if (rc != 0)
+        return rc;
     c->body.open = true;
     io->host->raw(io, IOK_SEQ_HEAD);
     return io->host->go(io, IOK_SEQ_HEAD);
@@ -117,6 +128,10 @@ static ptrdiff_t client_feed(void *state, struct iok_io *io, struct iok_span in)
             c->reader.stage = HTTP1_DEAF;
             io->host->closing(io);
         }
+        if (c->reader.stage == HTTP1_RAW && c->reader.websocket != NULL) {
+            ptrdiff_t fed = http1_websocket_feed(c->reader.websocket, io, iok_span_skip(in, used));
+            return fed < 0 ? fed : (ptrdiff_t)used + fed;
+        }
         ptrdiff_t n = http1_read(&c->reader, io, iok_span_skip(in, used), &event);
         if (n < 0)
             return n;
@@ -133,6 +148,8 @@ static ptrdiff_t client_feed(void *state, struct iok_io *io, struct iok_span in)
 static int client_eof(void *state, struct iok_io *io)
 {
     struct http1_client *c = state;
+    if (c->reader.stage == HTTP1_RAW && c->reader.websocket != NULL)
+        return http1_websocket_eof(c->reader.websocket, io);
     if (c->reader.stage == HTTP1_RAW)
         return end_raw(c, io);
     if (http1_read_end(&c->reader, io)) {
@@ -226,6 +243,11 @@ static int server_open(void *state, struct iok_io *io)
     (void)io;
     s->reader.server = true;
     return 0;
+}
+
+static void server_close(void *state)
+{
+    (void)state;
 }
 
 /* What could not be written before the requests that came first had their answers. */

@@ -5,6 +5,7 @@
  *     http1_line.c    one line: request line, status line, field, chunk header
  *     http1_write.c   tapes to bytes: requests and answers
  *     http1_upgrade.c what becomes of a server's connection after a 101
+ *     http1_websocket.c   what a connection becomes when its client asks for a WebSocket
  *
  * Specifications: RFC 9110 (semantics) and RFC 9112 (HTTP/1.1), cited by section. docs/protocols/http.md lists every
  * decision that they leave open. */
@@ -12,6 +13,7 @@
 #define IOK_PROTO_HTTP1_H
 
 #include "proto.h"
+#include "websocket.h"
 
 struct iok_websocket;
 
@@ -84,6 +86,8 @@ enum http1_stage {
     HTTP1_DEAF, /* nothing more is read: all further bytes are dropped */
 };
 
+struct http1_websocket;
+
 struct http1_reader {
     uint8_t stage; /* enum http1_stage */
     bool server;   /* reads requests */
@@ -104,6 +108,7 @@ struct http1_reader {
     uint64_t left;                           /* of the body or chunk */
     uint64_t body_bytes;                     /* so far */
     uint8_t authority[HTTP1_NAME_BYTES_MAX]; /* of a target in absolute form, to compare with Host */
+    struct http1_websocket *websocket;       /* of a client that asked for one: judges a 101. The client's; or NULL */
 };
 
 enum http1_event {
@@ -148,12 +153,20 @@ struct http1_answer_frame {
 #define HTTP1_REQUEST_CLOSE 2u   /* the request says that it is the last */
 #define HTTP1_REQUEST_UPGRADE 4u /* it asks for another protocol */
 
+/* Of a request for a WebSocket. */
+struct http1_websocket_request {
+    char key[IOK_WS_KEY_BYTES];
+    struct iok_ws_deflate wish;
+};
+
 /* What a request asks for. */
 struct http1_request_frame {
     bool body;    /* given by the caller: a body follows */
     bool raw;     /* given by the caller: the reply comes in parts, too, so an Upgrade is possible */
     bool expects; /* 100-continue */
     struct http1_body follows;
+    bool websocket; /* the connection is to become one of ours: */
+    struct http1_websocket_request opening;
     uint32_t tag;
 };
 
@@ -188,5 +201,18 @@ void http1_upgraded_free(struct http1_upgraded *up);
 
 /* The answer to a request that could not be read. */
 void http1_write_refusal(struct iok_out *out, int status);
+
+/* ---- http1_websocket.c: slots of proto.h, from a 101 on ------------------------------------------------------- */
+
+struct http1_websocket *http1_websocket_new(const struct http1_websocket_request *request); /* NULL: out of memory */
+void http1_websocket_free(struct http1_websocket *w);                                       /* or NULL */
+/* A field of the 101. */
+int http1_websocket_field(struct http1_websocket *w, struct iok_io *io, struct iok_span name, struct iok_span value);
+/* At the end of its head: whether it says what it has to. */
+int http1_websocket_check(struct http1_websocket *w, struct iok_io *io);
+int http1_websocket_begin(struct http1_websocket *w, struct iok_io *io);
+ptrdiff_t http1_websocket_feed(struct http1_websocket *w, struct iok_io *io, struct iok_span in);
+int http1_websocket_eof(struct http1_websocket *w, struct iok_io *io);
+int http1_websocket_body(struct http1_websocket *w, struct iok_io *io, struct iok_span bytes, enum iok_body what);
 
 #endif

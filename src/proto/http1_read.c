@@ -313,6 +313,8 @@ static int take_field(struct http1_reader *r, struct iok_io *io, struct iok_span
     name.p = lower;
     if (r->stage == HTTP1_FIELDS && (rc = note_field(r, io, name, value)) != 0)
         return rc;
+    if (r->websocket != NULL && r->status == 101 && (rc = http1_websocket_field(r->websocket, io, name, value)) != 0)
+        return rc;
     if (r->interim)
         return 0;
     iok_tape_copy(io->tape, IOK_BYTES, 0, name);
@@ -436,6 +438,8 @@ static int end_head(struct http1_reader *r, struct iok_io *io, enum http1_event 
     iok_tape_patch(io->tape, r->fields_at, 2 * r->n_fields);
     if (!r->server && r->status == 101) {
         int kept = check_tape(r, io);
+        if (kept == 0 && r->websocket != NULL)
+            kept = http1_websocket_check(r->websocket, io);
         r->stage = HTTP1_RAW;
         *event = HTTP1_SWITCH;
         return kept != 0 ? kept : end_part(r, io);
@@ -605,7 +609,7 @@ bool http1_read_end(struct http1_reader *r, struct iok_io *io)
 void http1_next(struct http1_reader *r)
 {
     bool server = r->server;
-    /* Without the buffer at its end, which n_authority guards. */
+    /* Without the buffer at its end, which n_authority guards, and what belongs to the client. */
     memset(r, 0, offsetof(struct http1_reader, authority));
     r->server = server;
 }

@@ -19,6 +19,8 @@ struct given {
     size_t bytes; /* on the wire */
     bool host, authorization, length, chunked, close, date;
     bool upgrade, says_upgrade; /* the field, and the option of Connection that belongs to it */
+    bool websocket, has_key;    /* the field says so; and the program makes the opening itself */
+    struct iok_span extensions; /* of a WebSocket */
     uint64_t length_value;
 };
 
@@ -81,6 +83,10 @@ static int note_given(struct iok_io *io, struct given *given, struct iok_span na
         given->chunked = true;
     }
     given->authorization |= iok_span_eq_nocase(name, "authorization");
+    given->websocket |= iok_span_eq_nocase(name, "upgrade") && iok_span_eq_nocase(value, "websocket");
+    given->has_key |= iok_span_eq_nocase(name, "sec-websocket-key");
+    if (iok_span_eq_nocase(name, "sec-websocket-extensions"))
+        given->extensions = value;
     given->upgrade |= iok_span_eq_nocase(name, "upgrade");
     given->date |= iok_span_eq_nocase(name, "date");
     return 0;
@@ -202,7 +208,12 @@ static int check_upgrade(struct iok_io *io, const struct given *given, struct ht
         return iok_io_fail(io, IOK_EINVAL, "a request with an Upgrade has no body, and Connection does not replace it");
     frame->tag |= HTTP1_REQUEST_UPGRADE;
     frame->body = false;
-    return 0;
+    frame->websocket = given->websocket && !given->has_key;
+    if (!frame->websocket)
+        return 0;
+    if (given->extensions.n > 0 && !iok_ws_read_offer(given->extensions, &frame->opening.wish))
+        return iok_io_fail(io, IOK_EINVAL, "no extension of WebSocket but permessage-deflate can be asked for");
+    return iok_ws_make_key(io, frame->opening.key);
 }
 
 static int check_request_fields(struct iok_io *io, struct given *given, struct iok_span body,
@@ -285,6 +296,12 @@ static uint8_t *put_framing(uint8_t *at, const struct http1_request_frame *frame
                        : put_text(put_number(put_text(at, "content-length: "), body.n), "\r\n");
 }
 
+static uint8_t *put_websocket(uint8_t *at, const struct http1_websocket_request *opening)
+{
+    at = put(put_text(at, "sec-websocket-key: "), iok_span(opening->key, sizeof(opening->key)));
+    return put_text(at, "\r\nsec-websocket-version: 13\r\n");
+}
+
 int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t n, struct http1_request_frame *frame)
 {
     struct given given = {0};
@@ -299,7 +316,7 @@ int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t 
     bool signs = url->has_user && !given.authorization;
     bool has_body = frame->body || (n > 2 && args[2].type != IOK_NULL);
     size_t host = url->n_hosts > 0 ? url->hosts[0].name.n : 0;
-    size_t most = method.n + target.n + given.bytes + host + 128;
+    size_t most = method.n + target.n + given.bytes + host + 192;
     most += signs ? IOK_BASE64_BYTES(url->user.n + url->password.n + 1) : 0;
     uint8_t *start = iok_out_reserve(io->out, most);
     if (start == NULL)
@@ -313,6 +330,8 @@ int http1_write_request(struct iok_io *io, const struct iok_token *args, size_t 
         at = put_framing(at, frame, body);
     if (given.upgrade && !given.says_upgrade)
         at = put_text(at, "connection: upgrade\r\n");
+    if (frame->websocket)
+        at = put_websocket(at, &frame->opening);
     at = put_text(at, "\r\n");
     iok_out_commit(io->out, (size_t)(at - start));
     iok_out_refer(io->out, body);

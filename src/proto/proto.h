@@ -56,6 +56,8 @@ enum iok_flight_flags {
     IOK_FLIGHT_BODY = 8,     /* the request has a body, which follows by the slot body */
     IOK_FLIGHT_GO = 16,      /* set by encode: and the peer wants it at once, without a go */
     IOK_FLIGHT_SOON = 32,    /* set by encode: the same, in a second; cleared by whoever comes first, host or codec */
+    IOK_FLIGHT_SMALL = 64,   /* set by the codec: its parts may be of two bytes each, and the host reads no more at a
+                                time than it has room for */
 };
 
 /* What a call of the slot body brings. */

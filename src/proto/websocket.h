@@ -101,7 +101,10 @@ bool iok_ws_offers(const struct iok_ws_request *request, struct iok_span protoco
 int iok_ws_make_key(struct iok_io *io, char key[IOK_WS_KEY_BYTES]);
 /* Client: Sec-WebSocket-Extensions for the request; how many octets, 0: no such field. */
 size_t iok_ws_write_offer(const struct iok_ws_deflate *wish, char at[IOK_WS_EXTENSION_BYTES]);
-/* Client: whether a reply 101 accepts what the request asked for. protocols: the value of its Sec-WebSocket-Protocol. */
+/* Client: what an offer, made by iok_ws_write_offer or anybody else, wishes for. false: not permessage-deflate alone, once. */
+bool iok_ws_read_offer(struct iok_span offer, struct iok_ws_deflate *wish);
+/* Client: whether a reply 101 accepts what the request asked for. protocols: the value of its Sec-WebSocket-Protocol; p is
+ * NULL if the caller compares that itself. */
 int iok_ws_read_reply(struct iok_error *err, const struct iok_token *fields, size_t n, const char key[IOK_WS_KEY_BYTES],
                       struct iok_span protocols, const struct iok_ws_deflate *wish, struct iok_ws_opening *out);
 
@@ -154,6 +157,8 @@ int iok_ws_write(struct iok_websocket *ws, struct iok_io *io, const struct iok_t
 /* A message, or a part of one (text or binary as its first part said). parts: enum iok_ws_part. A character of a text may
  * be cut between parts. */
 int iok_ws_send(struct iok_websocket *ws, struct iok_io *io, bool text, struct iok_span payload, uint32_t parts);
+/* Another part, of the kind that the first had. */
+int iok_ws_send_part(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload, uint32_t parts);
 int iok_ws_ping(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload);
 int iok_ws_pong(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload);
 /* Begins the closing handshake. What still arrives of messages is dropped. IOK_WS_NO_CODE: without code and reason. */

@@ -335,6 +335,16 @@ size_t iok_ws_write_offer(const struct iok_ws_deflate *wish, char at[IOK_WS_EXTE
     return write_extension(at, &offer);
 }
 
+bool iok_ws_read_offer(struct iok_span offer, struct iok_ws_deflate *wish)
+{
+    struct extension x, more;
+    if (next_extension(&offer, &x) != 1 || !x.is_deflate || x.is_wrong || next_extension(&offer, &more) != 0)
+        return false;
+    *wish = (struct iok_ws_deflate){true, x.has[SERVER_NO_CONTEXT], x.has[CLIENT_NO_CONTEXT], x.bits[SERVER_BITS],
+                                    x.bits[CLIENT_BITS]};
+    return true;
+}
+
 /* RFC 7692, 7.1: what was asked for is granted by saying so. */
 static bool grants(const struct extension *x, const struct iok_ws_deflate *wish)
 {
@@ -394,7 +404,7 @@ int iok_ws_read_reply(struct iok_error *err, const struct iok_token *fields, siz
         !iok_span_eq(accept, iok_span(out->accept, IOK_WS_ACCEPT_BYTES)))
         return iok_err(err, IOK_EPROTO, "the server's Sec-WebSocket-Accept is not what it has to be");
     size_t chosen = count_values(fields, n, "sec-websocket-protocol", &out->protocol);
-    if (chosen > 1 || (chosen == 1 && !is_in(protocols, out->protocol)))
+    if (chosen > 1 || (chosen == 1 && protocols.p != NULL && !is_in(protocols, out->protocol)))
         return iok_err(err, IOK_EPROTO, "the server chose a subprotocol that it was not offered");
     return read_answer(err, fields, n, wish, out);
 }

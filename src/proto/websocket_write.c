@@ -202,6 +202,11 @@ int iok_ws_send(struct iok_websocket *ws, struct iok_io *io, bool text, struct i
     return rc;
 }
 
+int iok_ws_send_part(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload, uint32_t parts)
+{
+    return iok_ws_send(ws, io, ws->sends_text, payload, parts);
+}
+
 static int send_control(struct iok_websocket *ws, struct iok_io *io, enum ws_opcode opcode, struct iok_span payload)
 {
     int rc = check_open(ws, io);
