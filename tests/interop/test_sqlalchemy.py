@@ -209,6 +209,7 @@ def shown(connection: sa.Connection, name: str) -> Any:
 def test_isolation(run: Run) -> None:
     def body(connection: sa.Connection) -> None:
         assert connection.get_isolation_level() == "READ COMMITTED"
+        assert not connection.connection.dbapi_connection.in_transaction  # type: ignore[union-attr]
         connection.execution_options(
             isolation_level="SERIALIZABLE", postgresql_readonly=True, postgresql_deferrable=True
         )
@@ -290,17 +291,21 @@ NUMBERS = sa.text("SELECT g FROM generate_series(1, 2500) g")
 
 def test_rows_that_stay_at_the_server(run: Run) -> None:
     def body(connection: sa.Connection) -> None:
-        result = connection.execution_options(yield_per=500).execute(NUMBERS)
+        result = connection.execute(NUMBERS, execution_options={"yield_per": 500})
         assert next(result) == (1,)
         assert connection.exec_driver_sql("SELECT 7").scalar() == 7
         assert [row[0] for row in result] == list(range(2, 2501))
-        result = connection.execution_options(stream_results=True, yield_per=None).execute(NUMBERS)
+        result = connection.execute(NUMBERS, execution_options={"stream_results": True})
         assert result.fetchmany(3) == [(1,), (2,), (3,)]
         assert len(result.fetchall()) == 2497
-        cut = connection.execution_options(yield_per=10).execute(NUMBERS)
+        connection.commit()
+        open_cursors = "SELECT count(*) FROM pg_cursors WHERE name <> ''"
+        cut = connection.execute(NUMBERS, execution_options={"yield_per": 10})
         assert cut.fetchone() == (1,)
+        assert connection.exec_driver_sql(open_cursors).scalar() == 1
         cut.close()
-        late = connection.execution_options(yield_per=10).execute(NUMBERS)
+        assert connection.exec_driver_sql(open_cursors).scalar() == 0
+        late = connection.execute(NUMBERS, execution_options={"yield_per": 10})
         connection.commit()
         with pytest.raises(exc.ProgrammingError, match="ended with its transaction"):
             late.fetchall()
