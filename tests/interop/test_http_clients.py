@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import pathlib
 import re
-import shutil
 import socket
 import subprocess
 import tempfile

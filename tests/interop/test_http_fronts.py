@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -140,6 +141,7 @@ def test_the_end_waits_for_slow_readers(workers: str) -> None:
         until((served.directory / "answered").exists)
         served.signal(signal.SIGTERM)
         until(lambda: "ending" in served.log)
+        time.sleep(0.5)  # it would have ended by now
         size = 0
         while part := s.recv(1_000_000):
             size += len(part)
