@@ -8,6 +8,8 @@
 #include "kernel/serve.h"
 #include "run.h"
 
+#define IOK_SMALL_ANSWER_BYTES 8192u /* a head and a page of text; of 16,384 calls 128 MiB */
+
 #define IOK_BACKLOG 4096u /* the system allows as much, or less by net.core.somaxconn */
 
 /* ---- binding ---------------------------------------------------------------------------------------------------- */
@@ -336,6 +338,13 @@ static int give_up(struct iok_call *call)
     return 0;
 }
 
+/* What counts against port_bytes_max. Small answers do not, so clients that read large ones slowly keep nobody else from
+ * being answered; port_calls_max bounds them well enough. */
+static uint64_t charge(const struct iok_call *call)
+{
+    return call->args.held_bytes > IOK_SMALL_ANSWER_BYTES ? call->args.held_bytes : 0;
+}
+
 int iok_serve_submit(struct iok_call *call)
 {
     struct iok_port *port = call->port;
@@ -355,12 +364,14 @@ int iok_serve_submit(struct iok_call *call)
     if (call->args.n_tokens == 0) { /* no head, so no body */
         call->flags &= ~(uint32_t)IOK_CALL_BODY;
     }
-    if ((first && port->n_counted >= port->calls_max) || call->args.held_bytes > port->bytes_left) {
+    if ((first && port->n_counted >= port->calls_max) || charge(call) > port->bytes_left) {
         iok_err(&err, IOK_EOVERLOAD,
                 first ? "%u calls are alive on this port (port_calls_max)"
                       : "the answers of this port have too many bytes (port_bytes_max), with %u calls",
                 port->n_counted);
         set_error(call, &err);
+        drop_answer(call); /* another may be smaller */
+        call->flags &= ~(uint32_t)IOK_CALL_BODY;
         return IOK_EOVERLOAD;
     }
     if ((call->app & IOK_APP_FAILED) != 0) {
@@ -377,7 +388,7 @@ int iok_serve_submit(struct iok_call *call)
     }
     call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
     port->n_counted += first;
-    serve->charged = call->args.held_bytes;
+    serve->charged = charge(call);
     port->bytes_left -= serve->charged;
     iok_submitted(port);
     return 0;

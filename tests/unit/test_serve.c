@@ -421,6 +421,35 @@ static void large_answer(struct iok_call *call, char *body, size_t n, int *count
     iok_call_ref(call, body, n, released, count);
 }
 
+/* At the port's bound of bytes a large answer is refused at once, and a small one takes its place. */
+static void test_an_answer_over_the_ports_bound(void **state)
+{
+    static char body[20000];
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    struct iok_error err;
+    int count = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    h.w->port->bytes_left = 10000;
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    house_get(link, "/");
+    assert_ptr_equal(house_poll(&h), call);
+    large_answer(call, body, sizeof(body), &count);
+    assert_int_equal(iok_submit(call), IOK_EOVERLOAD);
+    assert_int_equal(count, 1); /* given back */
+    assert_int_equal(iok_call_error(call, &err), IOK_EOVERLOAD);
+    assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+    h.w->port->bytes_left = 0;
+    house_answer(&h, call, 503, "small");
+    assert_non_null(strstr(link->got, "HTTP/1.1 503 "));
+    assert_non_null(strstr(link->got, "small"));
+    house_close(&h);
+}
+
 /* What an answer refers to is lent until its bytes are out, or little enough is left to be copied. */
 static void test_a_large_answer_to_a_slow_client(void **state)
 {
@@ -674,6 +703,7 @@ int main(void)
         cmocka_unit_test(test_a_request_that_crosses_a_cancel),
         cmocka_unit_test(test_a_listener_that_drains),
         cmocka_unit_test(test_a_drain_has_an_end),
+        cmocka_unit_test(test_an_answer_over_the_ports_bound),
         cmocka_unit_test(test_a_large_answer_to_a_slow_client),
         cmocka_unit_test(test_a_client_that_does_not_read),
         cmocka_unit_test(test_old_news_do_not_free_an_answer),

@@ -169,6 +169,8 @@ static void exchange_complete(struct exchange *self, PyObject *error, bool told)
         channel_break(self, error != NULL ? "the application failed" : "the application ended within the body");
     } else if (open && channel_answer(self, 500, "Internal Server Error") < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
+        asgi_lose(self->asgi, self->call); /* the kernel says 500 */
+        self->call = NULL;
     }
     exchange_log_access(self);
 }
