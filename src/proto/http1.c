@@ -245,11 +245,6 @@ static int server_open(void *state, struct iok_io *io)
     return 0;
 }
 
-static void server_close(void *state)
-{
-    (void)state;
-}
-
 /* What could not be written before the requests that came first had their answers. */
 static int write_due(struct http1_server *s, struct iok_io *io)
 {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iokernel.demo.course import Facts
+from iokernel.demo.front import Front
 from iokernel.demo.load import OUTCOMES
 
 
@@ -80,6 +81,38 @@ def report(facts: Facts) -> list[str]:
     print(f"{f'  at least ({facts.kind.write} done):':32}{least:12,}")
     print(f"{'  at most (and maybe-executed):':32}{most:12,}")
     problems = _problems(facts)
+    for problem in problems:
+        print(f"WRONG: {problem}")
+    return problems
+
+
+def _front_problems(front: Front) -> list[str]:
+    found = [f"{n} pages failed: {what}" for what, n in front.failed.items()]
+    if front.done == 0 or front.visits != front.done:
+        found.append(f"{front.done} pages came, but Redis counts {front.visits} visits")
+    if front.sick or not front.health:
+        found.append(f"{front.sick} of {len(front.health)} health checks were not answered well")
+    elif max(front.health) > front.computed:
+        found.append("a health check waited for Python")
+    return found
+
+
+def report_front(front: Front) -> list[str]:
+    """Print what was found; give what is wrong with it."""
+    print(f"\n---- Web: a page of four services {'-' * 44}\n")
+    print(f"pages per second: {front.rate:,.0f}; {front.done:,} in all, of which")
+    for name, n in sorted(front.by_replica.items()):
+        print(f"  {name:18} {n:10,}")
+    print(f"{'visits, as Redis has it:':21}{front.visits:10,}")
+    health = sorted(front.health) or [0.0]
+    at = [health[min(int(len(health) * part), len(health) - 1)] for part in (0.5, 0.99, 1)]
+    print(f"\nPython computed for {front.computed:.2f} s. In ms:          p50       p99       max")
+    print(
+        f"  {len(front.health):,} health checks meanwhile".ljust(41)
+        + " ".join(_milliseconds(seconds) for seconds in at)
+    )
+    print("  a page, at worst".ljust(61) + _milliseconds(front.longest))
+    problems = _front_problems(front)
     for problem in problems:
         print(f"WRONG: {problem}")
     return problems

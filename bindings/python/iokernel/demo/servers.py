@@ -48,6 +48,7 @@ class Server(ABC):
     def __init__(self, directory: str, name: str) -> None:
         self.directory = os.path.join(directory, name)
         self.user: str | None = None
+        self.environment: dict[str, str] = {}  # added to ours
         self._process: subprocess.Popen[bytes] | None = None
         os.mkdir(self.directory)
 
@@ -84,6 +85,7 @@ class Server(ABC):
                 stderr=log,
                 user=self.user,
                 cwd="/",
+                env={**os.environ, **self.environment},
                 start_new_session=True,  # Ctrl-C is for us; we stop it
             )
         end = time.monotonic() + START_S
