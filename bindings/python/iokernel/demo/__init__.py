@@ -34,6 +34,7 @@ from iokernel.demo.servers import (
     DemoError,
     PostgresServer,
     RedisServer,
+    Server,
     postgres_programs,
     private_directory,
 )
@@ -68,8 +69,8 @@ def _options(words: list[str] | None) -> argparse.Namespace:
 def _web(
     args: argparse.Namespace,
     servers: contextlib.ExitStack,
-    redis: RedisServer,
-    postgres: PostgresServer | None,
+    redis: Server,
+    postgres: Server | None,
 ) -> list[str]:
     """Run the third part; give what is wrong."""
     began = time.monotonic()

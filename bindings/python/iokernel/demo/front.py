@@ -21,7 +21,7 @@ import iokernel.asyncio
 import iokernel.sync
 from iokernel.asyncio import Http
 from iokernel.demo import web
-from iokernel.demo.servers import PostgresServer, RedisServer, Server
+from iokernel.demo.servers import Server
 from iokernel.errors import Error
 
 __all__ = ["Front", "run_front"]
@@ -88,9 +88,7 @@ class Front:
         self.longest = 0.0  # seconds that a page took
         self.computed = 0.0
 
-    def serve(
-        self, stack: contextlib.ExitStack, redis: RedisServer, postgres: PostgresServer | None
-    ) -> Server:
+    def serve(self, stack: contextlib.ExitStack, redis: Server, postgres: Server | None) -> Server:
         """Start the replicas and the front end."""
         place = os.path.dirname(redis.directory)
         replicas = [
@@ -156,12 +154,12 @@ class Front:
             self.say("all pages have come")
 
 
-async def _count_visits(redis: RedisServer) -> int:
+async def _count_visits(redis: Server) -> int:
     async with iokernel.asyncio.connect(redis.url) as client:
         return int(await client.call("GET", web.VISITS) or 0)
 
 
-async def run_front(front: Front, url: str, redis: RedisServer) -> None:
+async def run_front(front: Front, url: str, redis: Server) -> None:
     """Run it, and ask Redis what came of it."""
     await front.run(url)
     front.visits = await _count_visits(redis)
