@@ -18,12 +18,12 @@ from sqlalchemy.dialects.postgresql.base import PGDialect, PGExecutionContext
 
 from iokernel import errors
 from iokernel.dbapi.exceptions import Error
-from iokernel.postgres import PostgresError
 from iokernel.postgres_streams import BATCH_ROWS
 from iokernel.sqlalchemy.types import COLSPECS
 
 # The lease's connection is lost, or the lease is another thread's or process's: no statement can
-# succeed on it any more. (Not so when one was too large, say, or its deadline has passed.)
+# succeed on it any more. (Not so when one was too large, say, or its deadline has passed. An error
+# by which the server ends a session is told as a lost connection, so no SQLSTATE is asked for.)
 _GONE = frozenset(
     (
         "IOK_ECANCELLED",
@@ -130,8 +130,6 @@ class Dialect(PGDialect):
         if connection is not None and connection.closed:
             return True
         cause = e.__cause__ if isinstance(e, Error) else e
-        if isinstance(cause, PostgresError):
-            return cause.severity in ("FATAL", "PANIC") or cause.sqlstate.startswith("08")
         return isinstance(cause, errors.Error) and cause.code in _GONE
 
     # ---- transactions ---------------------------------------------------------------------------
