@@ -94,6 +94,56 @@ def test_fifty_sessions_on_four_connections(server: PostgresServer, kind: str) -
     assert 1 <= len(seen) <= 4
 
 
+def test_outcomes_add_up_while_connections_are_killed_and_tasks_cancelled(
+    server: PostgresServer,
+) -> None:
+    """Committed rows are there; those of transactions that ended before their COMMIT was sent are not."""
+    url = url_of(server, application_name="sqla_hurt", leases="4")
+    committed: set[int] = set()
+    unsure: set[int] = set()
+    kill = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE application_name = 'sqla_hurt' AND random() < 0.3"
+    )
+
+    async def work(engine: AsyncEngine, number: int) -> None:
+        async with engine.connect() as connection:
+            await connection.execute(sa.insert(Order), {"id": number, "owner": number})
+            # What is in the table of this transaction is this task's.
+            mine = sa.select(Order.id).where(Order.owner == number)
+            assert (await connection.scalars(mine)).all() == [number]
+            unsure.add(number)
+            try:
+                await connection.commit()
+            except exc.DBAPIError as error:
+                if error.orig.outcome == "never-sent":  # type: ignore[union-attr]
+                    unsure.discard(number)
+                raise
+            unsure.discard(number)
+            committed.add(number)
+
+    async def main() -> None:
+        engine = create_async_engine(url, pool_size=4, max_overflow=0)
+        failed = 0
+        for turn in range(8):
+            numbers = range(turn * 100, turn * 100 + 40)
+            tasks = [asyncio.create_task(work(engine, number)) for number in numbers]
+            await auntil(lambda: unsure or committed)
+            await asyncio.to_thread(server.psql, kill)
+            for task in tasks[::10]:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            for error in ended:
+                assert error is None or isinstance(error, (exc.DBAPIError, asyncio.CancelledError))
+            failed += sum(isinstance(error, exc.DBAPIError) for error in ended)
+        await engine.dispose()
+        there = set(map(int, server.psql("SELECT id FROM sqla_orders").split()))
+        assert committed <= there <= committed | unsure
+        assert len(committed) > 100 and failed > 0
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_query_leaves_the_connection_to_the_next(server: PostgresServer) -> None:
     url = url_of(server, application_name="sqla_cancel", leases="1")
 
