@@ -22,6 +22,7 @@ from iokernel import sync
 from iokernel.dbapi import postgresql as dbapi
 from iokernel.values import Interval
 from kit.help import run_program, until
+from kit.pgbouncer import PgBouncer
 from kit.postgres import PASSWORD, PostgresServer
 from sqlalchemy import exc, pool
 from sqlalchemy.dialects import postgresql as pg
@@ -485,6 +486,21 @@ def test_urls(shared_postgres: PostgresServer) -> None:
     with pytest.raises(exc.OperationalError) as caught:
         wrong.connect()
     assert "wr0ng" not in str(caught.value)
+
+
+def test_behind_a_pooler_in_transaction_mode(shared_postgres: PostgresServer) -> None:
+    """A transaction brings its isolation with it, so nothing depends on the session it comes to."""
+    with PgBouncer(shared_postgres, 1) as pooler:
+        url = sa.make_url(pooler.url).set(drivername="postgresql+iokernel")
+        engine = sa.create_engine(url.update_query_dict({"statements": "0"}))
+        serial = engine.execution_options(isolation_level="SERIALIZABLE")
+        for _ in range(3):
+            for one, level in ((engine, "read committed"), (serial, "serializable")):
+                with one.begin() as connection:
+                    assert shown(connection, "transaction_isolation") == level
+                    result = connection.execute(NUMBERS, execution_options={"yield_per": 500})
+                    assert len(result.all()) == 2500
+        engine.dispose()
 
 
 def test_a_client_of_the_program_is_shared(shared_postgres: PostgresServer) -> None:
