@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from iokernel.asyncio import Postgres, PostgresLease, connect
+import uvloop
+from iokernel.asyncio import Postgres, PostgresLease, connect, task_factory
 from kit.help import auntil
 from kit.postgres import PostgresServer
 from sqlalchemy import exc, pool
@@ -59,8 +60,9 @@ def url_of(server: PostgresServer, **options: str) -> sa.URL:
     )
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "tasks", "uvloop"])
 @pytest.mark.parametrize("kind", ["queue", "null"])
-def test_fifty_sessions_on_four_connections(server: PostgresServer, kind: str) -> None:
+def test_fifty_sessions_on_four_connections(server: PostgresServer, kind: str, loop: str) -> None:
     options: dict[str, Any] = {"pool_size": 4, "max_overflow": 0}
     if kind == "null":
         options = {"poolclass": pool.NullPool}
@@ -83,6 +85,8 @@ def test_fifty_sessions_on_four_connections(server: PostgresServer, kind: str) -
             assert texts == [f"{owner}.{turn}" for turn in range(3)]
 
     async def main() -> None:
+        if loop == "tasks":
+            asyncio.get_running_loop().set_task_factory(task_factory)
         engine = create_async_engine(url, **options)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
         await asyncio.gather(*(work(sessions, owner) for owner in range(TASKS)))
@@ -90,7 +94,8 @@ def test_fifty_sessions_on_four_connections(server: PostgresServer, kind: str) -
             assert await connection.scalar(sa.select(sa.func.count()).select_from(Order)) == 150
         await engine.dispose()
 
-    asyncio.run(main())
+    run = uvloop.run if loop == "uvloop" else asyncio.run
+    run(main())
     assert 1 <= len(seen) <= 4
 
 
