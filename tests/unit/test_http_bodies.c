@@ -392,13 +392,15 @@ static void test_raw_we_end_first(void **state)
     assert_false(r.link->shut); /* all has to be out first */
     sim_accept(r.link, 100);
     world_run(r.w);
-    assert_int_equal(sim_live_links(&r.w->sim), 1); /* it needs no other, and the shared one is idle */
     assert_string_equal(r.link->got, "abcde");
     assert_true(r.link->shut);
     world_advance(r.w, 600 * SIM_S);
     arrive(r.w, r.link, "more");
     gives(&r, "more");
     world_pending(r.w, r.call);
+    iok_service_want_pump(r.w->service);
+    world_run(r.w);
+    assert_int_equal(sim_live_links(&r.w->sim), 1); /* the shared one was idle, and this needs no other */
     sim_end(r.link);
     world_run(r.w);
     world_expect(r.w, r.call, IOK_DONE, 0, NULL);
