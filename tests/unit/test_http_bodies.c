@@ -273,6 +273,7 @@ static void test_slow_reader(void **state)
     struct iok_call *call = request(w, "GET", NULL, iok_call_parts);
     unsigned sent = 0;
     size_t n, got = 0;
+    struct iok_error err;
 
     (void)state;
     memset(piece, 'x', sizeof(piece) - 1);
@@ -293,6 +294,9 @@ static void test_slow_reader(void **state)
     assert_int_equal(got, sent * (sizeof(piece) - 1));
     assert_true(link->reading);
     world_advance(w, TIMEOUT_S * SIM_S); /* now it is the server's time */
+    world_take(w);
+    assert_int_equal(iok_call_error(call, &err), IOK_ETIMEOUT);
+    assert_string_equal(err.text, "nothing more of a reply within 5 s");
     world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ETIMEOUT, NULL);
     next_goes_well(w);
 }
