@@ -236,11 +236,19 @@ void iok_call_again(struct iok_call *call)
     iok_service_enqueue(call->service, call, true);
 }
 
+/* Its deadline has been moved since it was submitted: iok_call_progress. */
+static bool has_moved(const struct iok_call *call)
+{
+    return call->body == IOK_BODY_OVER || (call->stream != NULL && iok_count_get(&call->stream->put) != 0);
+}
+
 void iok_call_deadline(struct iok_core *core, struct iok_call *call)
 {
     struct iok_service *service = call->service;
     struct iok_error err;
-    double seconds = (double)(call->deadline_ns - call->stamps.submitted) / 1e9;
+    bool moved = has_moved(call);
+    uint64_t at = moved ? iok_call_deadline_at(call, 0) : call->deadline_ns;
+    double seconds = (double)(at - call->stamps.submitted) / 1e9;
 
     if (iok_body_waited(call)) {
         return;
@@ -256,6 +264,7 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
     } else {
         iok_err(&err, IOK_ETIMEOUT,
                 call->state == IOK_CALL_QUEUED ? "not sent within %.3g s: too many calls ahead"
+                : moved                        ? "nothing more of a reply within %.3g s"
                                                : "no reply within %.3g s",
                 seconds);
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import http.cookiejar
+import pathlib
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -12,6 +14,7 @@ import pytest
 from iokernel import asyncio as aio
 from iokernel import sync
 from kit.help import until
+from kit.servers import make_certificates
 from kit.web import NginxServer, NodeServer, Peer, Script
 
 SWITCH = b"HTTP/1.1 101 Switch\r\nconnection: upgrade\r\nupgrade: Echo\r\nx: 1\r\n\r\n"
@@ -203,3 +206,30 @@ def test_node_behind_nginx(node: NodeServer, kind: str) -> None:
                 if "https" not in url:  # there nginx just hangs up
                     raw.write_eof()
                     assert raw.read(20) == b""
+
+
+def test_tls(tmp_path: pathlib.Path) -> None:
+    """There an end is a close_notify, and the other direction goes on behind it."""
+    make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+
+    def serve(peer: Peer) -> None:
+        with context.wrap_socket(peer.connection.dup(), server_side=True) as secure:
+            secure.recv(65536)
+            secure.sendall(SWITCH + b"first|")
+            while data := secure.recv(65536):
+                secure.sendall(data)
+            secure.sendall(b"|last")
+            secure.unwrap().close()
+
+    with Script(serve) as server:
+        port = server.url.rpartition(":")[2]
+        url = f"https://localhost:{port}?tls_ca={tmp_path / 'ca.crt'}"
+        with sync.connect(url, kind=sync.Http) as web, web.upgrade("/", "echo") as raw:
+            raw.write(b"x" * 100_000)
+            raw.write_eof()
+            rest = b""
+            while part := raw.read(20):
+                rest += part
+            assert rest == b"first|" + b"x" * 100_000 + b"|last"

@@ -273,6 +273,7 @@ static void test_slow_reader(void **state)
     struct iok_call *call = request(w, "GET", NULL, iok_call_parts);
     unsigned sent = 0;
     size_t n, got = 0;
+    struct iok_error err;
 
     (void)state;
     memset(piece, 'x', sizeof(piece) - 1);
@@ -293,6 +294,9 @@ static void test_slow_reader(void **state)
     assert_int_equal(got, sent * (sizeof(piece) - 1));
     assert_true(link->reading);
     world_advance(w, TIMEOUT_S * SIM_S); /* now it is the server's time */
+    world_take(w);
+    assert_int_equal(iok_call_error(call, &err), IOK_ETIMEOUT);
+    assert_string_equal(err.text, "nothing more of a reply within 5 s");
     world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ETIMEOUT, NULL);
     next_goes_well(w);
 }
@@ -392,13 +396,15 @@ static void test_raw_we_end_first(void **state)
     assert_false(r.link->shut); /* all has to be out first */
     sim_accept(r.link, 100);
     world_run(r.w);
-    assert_int_equal(sim_live_links(&r.w->sim), 1); /* it needs no other, and the shared one is idle */
     assert_string_equal(r.link->got, "abcde");
     assert_true(r.link->shut);
     world_advance(r.w, 600 * SIM_S);
     arrive(r.w, r.link, "more");
     gives(&r, "more");
     world_pending(r.w, r.call);
+    iok_service_want_pump(r.w->service);
+    world_run(r.w);
+    assert_int_equal(sim_live_links(&r.w->sim), 1); /* the shared one was idle, and this needs no other */
     sim_end(r.link);
     world_run(r.w);
     world_expect(r.w, r.call, IOK_DONE, 0, NULL);

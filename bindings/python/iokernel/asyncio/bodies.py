@@ -73,6 +73,9 @@ class Exchange:
             self._failure = failure
             with contextlib.suppress(Error):
                 await stream.fail(f"the program's source failed: {type(failure).__name__}")
+        finally:
+            if pending is not None and not pending.cancel() and not pending.cancelled():
+                pending.exception()  # of a part that nobody waits for any more
 
     async def next(self) -> Any:
         """Give the next part of the reply; None at its end, from when on there is its result."""
