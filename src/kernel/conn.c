@@ -870,6 +870,7 @@ void iok_conn_clean(struct iok_conn *conn)
     if (!conn->dirty_state) {
         iok_conn_set_state(conn, IOK_CONN_READY);
     } else if (proto->reset == NULL || proto->reset(conn->codec, &conn->io) != 0) {
+        iok_conn_flush(conn); /* a codec's last words, such as the close of a WebSocket, belong to no call any more */
         iok_err(&err, 0, "cannot be made clean");
         iok_conn_close(conn, &err);
     } else {

@@ -73,7 +73,7 @@ static int client_body(void *state, struct iok_io *io, uint64_t seq, struct iok_
     struct http1_client *c = state;
     (void)seq; /* there is but one */
     if (c->reader.stage == HTTP1_RAW && c->reader.websocket != NULL)
-        return http1_websocket_body(c->reader.websocket, io, bytes, what);
+        return http1_websocket_body(c->reader.websocket, io, bytes, what == IOK_BODY_END);
     if (c->reader.stage == HTTP1_RAW)
         return raw_body(c, io, bytes, what == IOK_BODY_END);
     return http1_write_piece(io, &c->body, bytes, what == IOK_BODY_END);

@@ -5,7 +5,7 @@
  *     http1_line.c    one line: request line, status line, field, chunk header
  *     http1_write.c   tapes to bytes: requests and answers
  *     http1_upgrade.c what becomes of a server's connection after a 101
- *     http1_websocket.c   what a connection becomes when its client asks for a WebSocket
+ *     http1_websocket.c   what becomes of a client's, when it asked for a WebSocket
  *
  * Specifications: RFC 9110 (semantics) and RFC 9112 (HTTP/1.1), cited by section. docs/protocols/http.md lists every
  * decision that they leave open. */
@@ -14,8 +14,6 @@
 
 #include "proto.h"
 #include "websocket.h"
-
-struct iok_websocket;
 
 /* A line with its CR LF. RFC 9112, 3: at least 8,000 octets for a request line; servers allow 8 to 16 KiB. */
 #define HTTP1_LINE_BYTES_MAX 16384u
@@ -213,6 +211,7 @@ int http1_websocket_check(struct http1_websocket *w, struct iok_io *io);
 int http1_websocket_begin(struct http1_websocket *w, struct iok_io *io);
 ptrdiff_t http1_websocket_feed(struct http1_websocket *w, struct iok_io *io, struct iok_span in);
 int http1_websocket_eof(struct http1_websocket *w, struct iok_io *io);
-int http1_websocket_body(struct http1_websocket *w, struct iok_io *io, struct iok_span bytes, enum iok_body what);
+/* A frame to send, or none; end: and a close. */
+int http1_websocket_body(struct http1_websocket *w, struct iok_io *io, struct iok_span bytes, bool end);
 
 #endif

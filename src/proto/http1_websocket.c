@@ -120,11 +120,11 @@ static int send(struct http1_websocket *w, struct iok_io *io, uint8_t first, str
     }
 }
 
-int http1_websocket_body(struct http1_websocket *w, struct iok_io *io, struct iok_span bytes, enum iok_body what)
+int http1_websocket_body(struct http1_websocket *w, struct iok_io *io, struct iok_span bytes, bool end)
 {
     if (iok_ws_is_over(w->ws) || iok_ws_is_closing(w->ws)) /* both sides may close at the same time */
         return 0;
-    if (what == IOK_BODY_PART && bytes.n > 0)
-        return send(w, io, bytes.p[0], iok_span_skip(bytes, 1));
-    return iok_ws_close(w->ws, io, what == IOK_BODY_FAIL ? IOK_WS_GOING_AWAY : IOK_WS_NORMAL, iok_span(NULL, 0));
+    int rc = bytes.n > 0 ? send(w, io, bytes.p[0], iok_span_skip(bytes, 1)) : 0;
+    bool closes = rc == 0 && end && !iok_ws_is_closing(w->ws);
+    return closes ? iok_ws_close(w->ws, io, IOK_WS_NORMAL, iok_span(NULL, 0)) : rc;
 }

@@ -19,6 +19,7 @@ from iokernel.asyncio.client import C, Client, Lease, Task, task_factory
 from iokernel.asyncio.http import Http, StreamResponse, Upgraded
 from iokernel.asyncio.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.asyncio.redis import Redis, RedisLease, Subscription, Transaction, Watch
+from iokernel.asyncio.websocket import WebSocket
 from iokernel.http import SCHEMES as HTTP_SCHEMES
 from iokernel.http import (
     CodingError,
@@ -31,6 +32,7 @@ from iokernel.http import (
 from iokernel.postgres import SCHEMES as POSTGRES_SCHEMES
 from iokernel.postgres import Record
 from iokernel.redis import SCHEMES, Message
+from iokernel.websocket import WebSocketClosed
 
 __all__ = [
     "Client",
@@ -56,6 +58,8 @@ __all__ = [
     "UpgradeError",
     "Upgraded",
     "Watch",
+    "WebSocket",
+    "WebSocketClosed",
     "connect",
     "task_factory",
 ]

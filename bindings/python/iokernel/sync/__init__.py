@@ -27,6 +27,8 @@ from iokernel.sync.client import C, Client, Lease
 from iokernel.sync.http import Http, StreamResponse, Upgraded
 from iokernel.sync.postgres import Postgres, PostgresLease, PostgresTransaction
 from iokernel.sync.redis import Redis, RedisLease, Subscription, Transaction, Watch
+from iokernel.sync.websocket import WebSocket
+from iokernel.websocket import WebSocketClosed
 
 __all__ = [
     "Client",
@@ -50,6 +52,8 @@ __all__ = [
     "UpgradeError",
     "Upgraded",
     "Watch",
+    "WebSocket",
+    "WebSocketClosed",
     "connect",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from iokernel.http_forms import Pairs
 from iokernel.http_steps import HttpSteps, Request, RequestOptions
 from iokernel.sync.bodies import Exchange
 from iokernel.sync.client import Client, Lease, finish
+from iokernel.sync.websocket import WebSocket
+from iokernel.websocket import chosen_protocol, opening_fields
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -226,6 +228,30 @@ class Http(HttpSteps, Client):
             lease.close()
             raise
         return Upgraded(lease, stream, head)
+
+    def websocket(
+        self,
+        target: str,
+        *,
+        protocols: Sequence[str] = (),
+        params: Pairs | None = None,
+        headers: Pairs | None = None,
+        compression: bool = True,
+        timeout: float | None = None,
+    ) -> WebSocket:
+        """Open a WebSocket on a connection of its own; UpgradeError if the server does not want to.
+
+        ``protocols`` are subprotocols by preference. With ``compression`` the server is offered
+        permessage-deflate. ``timeout`` is for the answer, and later for each message that is sent.
+        """
+        fields = opening_fields(headers, protocols, compression)
+        up = self.upgrade(target, "websocket", params=params, headers=fields, timeout=timeout)
+        try:
+            protocol = chosen_protocol(up.head.headers, protocols)
+        except BaseException:
+            up.close()
+            raise
+        return WebSocket(up._lease, up._stream, up.head.headers, protocol)
 
     def _make(self, url: str) -> Http:
         return type(self)(url, mode="sync")
