@@ -369,7 +369,9 @@ static void keep_rest(struct iok_guest *guest, struct iok_span rest)
 /* The client has ended, and nothing is left to be answered. */
 static void end_if_over(struct iok_guest *guest)
 {
-    if (guest->ended && (guest->state == IOK_GUEST_IDLE || guest->state == IOK_GUEST_READING || guest->streams)) {
+    bool over = guest->state <= IOK_GUEST_READING || guest->streams;
+
+    if (guest->ended && over) {
         close_quietly(guest, "the client closed the connection");
     }
 }
@@ -624,6 +626,34 @@ void iok_guest_drain(struct iok_guest *guest)
 
 /* ---- events of the link ----------------------------------------------------------------------------------------- */
 
+/* Its protocol begins. */
+static void begin(struct iok_guest *guest)
+{
+    iok_guest_set_state(guest, IOK_GUEST_IDLE);
+    if (guest->listener->proto->server->open(guest->codec, &guest->io) != 0) {
+        close_with_io(guest);
+    }
+}
+
+/* A proxy says first who its client is. */
+static void read_proxy(struct iok_guest *guest, struct iok_span in)
+{
+    ptrdiff_t used = iok_proxy_read(in, &guest->peer, &guest->io.encrypted);
+
+    if (used < 0) {
+        iok_io_fail(&guest->io, IOK_EPROTO, "a connection that does not begin by the PROXY protocol");
+        close_with_io(guest);
+    } else if (used == 0) {
+        keep_rest(guest, in);
+    } else {
+        begin(guest);
+        keep_rest(guest, iok_span_skip(in, (size_t)used));
+        if (guest->state != IOK_GUEST_CLOSED) {
+            iok_guest_go_on(guest);
+        }
+    }
+}
+
 static void on_connected(void *owner, const struct iok_address *address, const char *alpn)
 {
     struct iok_guest *guest = owner;
@@ -631,9 +661,10 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     (void)address;
     iok_core_look_at_clock(guest->listener->core);
     guest->io.encrypted = alpn != NULL;
-    iok_guest_set_state(guest, IOK_GUEST_IDLE);
-    if (guest->listener->proto->server->open(guest->codec, &guest->io) != 0) {
-        close_with_io(guest);
+    if (!guest->listener->config.proxy) {
+        begin(guest);
+    } else if (!iok_proxy_is_believed(&guest->listener->config, &guest->peer)) {
+        close_quietly(guest, "a connection from elsewhere than proxy_from=");
     }
 }
 
@@ -665,7 +696,9 @@ static void on_arrived(void *owner, size_t n)
     guest->pinged = false;
     iok_count_own_add(&core->bytes_in, n);
     iok_count_own_add(&listener->bytes_in, n);
-    if (guest->state != IOK_GUEST_LEAVING) {
+    if (guest->state == IOK_GUEST_OPENING) {
+        read_proxy(guest, iok_span(core->scratch, guest->n_front + n));
+    } else if (guest->state != IOK_GUEST_LEAVING) {
         take_in(guest, iok_span(core->scratch, guest->n_front + n));
     }
 }

@@ -64,6 +64,8 @@ static const char *const option_names[] = {"backlog",
                                            "health",
                                            "health_pickup",
                                            "shed",
+                                           "proxy",
+                                           "proxy_from",
                                            NULL};
 
 static int check_keys(const struct iok_url *url, struct iok_error *err)
@@ -132,6 +134,24 @@ static int read_sizes(struct iok_listener_config *config, const struct iok_url *
     return rc;
 }
 
+static int read_proxies(struct iok_listener_config *config, const struct iok_url *url, struct iok_error *err)
+{
+    struct iok_span list = iok_span_of("127.0.0.0/8,::1");
+    bool given = iok_url_option(url, "proxy_from", &list);
+    int rc = iok_url_option_bool(url, "proxy", &config->proxy, err);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (config->proxy && config->tls) {
+        return iok_err(err, IOK_EOPTION, "proxy= is for http://: let the proxy do TLS");
+    }
+    if (given && !config->proxy) {
+        return iok_err(err, IOK_EOPTION, "proxy_from= needs proxy=yes");
+    }
+    return iok_proxy_read_nets(config, list, err);
+}
+
 static int read_config(struct iok_listener *listener, struct iok_error *err)
 {
     struct iok_listener_config *config = &listener->config;
@@ -164,7 +184,7 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         (rc = read_sizes(config, url, err)) != 0) {
         return rc;
     }
-    return read_times(config, url, err);
+    return (rc = read_proxies(config, url, err)) != 0 ? rc : read_times(config, url, err);
 }
 
 /* ---- making ----------------------------------------------------------------------------------------------------- */

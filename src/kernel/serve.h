@@ -65,6 +65,15 @@ struct iok_station {
     uint32_t n_lent; /* requests that the program has */
 };
 
+#define IOK_PROXIES_MAX 32u
+
+/* An IP network. */
+struct iok_net_range {
+    uint16_t family;
+    uint8_t bits; /* that are the network's */
+    uint8_t ip[16];
+};
+
 /* What a URL says of a listener. Durations in ns. */
 struct iok_listener_config {
     uint64_t max_connections, max_requests, max_request, whole, max_stream_bytes, queue;
@@ -73,6 +82,9 @@ struct iok_listener_config {
     uint64_t shed;                    /* pickup delay above which a port gets no more requests; 0: no such limit */
     uint64_t health_pickup;           /* above which health is bad */
     bool tls, ws_deflate;
+    bool proxy; /* each connection begins by the PROXY protocol, from one of these: */
+    uint32_t n_proxies;
+    struct iok_net_range proxies[IOK_PROXIES_MAX];
 };
 
 /* A fixed answer. */
@@ -139,7 +151,7 @@ struct iok_listener {
 
 /* State changes only through set_state, by the table in guest.c. */
 enum iok_guest_state {
-    IOK_GUEST_OPENING = 0, /* TLS */
+    IOK_GUEST_OPENING = 0, /* TLS, or the word of a proxy */
     IOK_GUEST_IDLE,        /* nothing of a request was read */
     IOK_GUEST_READING,     /* a part of one */
     IOK_GUEST_QUEUED,      /* a whole one, and no call to give it to */
@@ -217,6 +229,14 @@ static inline enum iok_listener_state iok_listener_state(const struct iok_listen
 {
     return (enum iok_listener_state)iok_count_get(&listener->state);
 }
+
+/* ---- proxy.c ---- */
+int iok_proxy_read_nets(struct iok_listener_config *config, struct iok_span list, struct iok_error *err);
+/* Whether it may say who the client is. */
+bool iok_proxy_is_believed(const struct iok_listener_config *config, const struct iok_peer *peer);
+/* What a connection begins with: bytes used, 0 if more are needed, or IOK_EPROTO. *peer and *encrypted are changed to
+ * what it says. */
+ptrdiff_t iok_proxy_read(struct iok_span in, struct iok_peer *peer, bool *encrypted);
 
 /* ---- route.c ---- */
 /* true: the request was answered here. */

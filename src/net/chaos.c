@@ -9,35 +9,24 @@
  * - It keeps the contract of net.h, whatever it does: what the core sees could all have happened on a bad network.
  * - Bytes are never changed, and their order never is. Accepted ones were accepted by the driver below.
  * - A closed link moves to the list of the dead, and is freed by the next run, when nobody is on its stack. */
-#include "chaos.h"
+#include "chaos_private.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "../base/list.h"
 #include "../base/mem.h"
-#include "../base/url.h"
 
-#define CHANCE_ONE 1000000u /* probabilities are counted in millionths */
-#define NS_PER_MS 1000000u
-#define HOUR_NS (UINT64_C(3600000) * NS_PER_MS)
 #define BUFFER_BYTES 65536u /* arrived bytes that wait, per link; then reading stops below, too */
 #define VECS_MAX 8          /* pieces of a send that are looked at; the rest counts as not accepted */
 #define ALPN_MAX 256        /* RFC 7301 3.1: a protocol name has at most 255 bytes */
 #define NEVER UINT64_MAX
 
-struct options {
-    uint64_t seed;
-    uint64_t partial, refuse, connect_fail, resolve_fail; /* in millionths */
-    uint64_t stall, delay, connect_delay, resolve_delay;  /* ns */
-    uint64_t pieces, reset_after, reset_sent, reset_received;
-};
-
 struct chaos {
     struct iok_net base; /* first */
     struct iok_net_ops ops;
     struct iok_net *under;
-    struct options options;
+    struct iok_chaos_options options;
     struct iok_chaos_counts counts;
     uint64_t random;
     struct iok_list links, queries; /* alive */
@@ -58,6 +47,7 @@ struct chaos_link {
     bool reading;            /* the core wants bytes */
     bool broken;             /* reset by us */
     bool ended;              /* err says how, and the core does not know yet */
+    bool plain;              /* without TLS */
     bool half_ended;         /* the peer sends no more, and the core does not know yet */
     struct iok_error err;    /* of ended */
     uint64_t connect_at;     /* when to tell connected, or the failure of the attempt */
@@ -69,6 +59,13 @@ struct chaos_link {
     char alpn[ALPN_MAX];
     size_t from, to; /* the bytes that wait: in[from] to in[to - 1] */
     uint8_t in[BUFFER_BYTES];
+};
+
+struct chaos_door {
+    struct chaos *chaos;
+    struct iok_door *under;
+    struct iok_door_events events;
+    void *owner;
 };
 
 struct chaos_query {
@@ -231,7 +228,7 @@ static void tell_connected(struct chaos_link *link)
 {
     link->up = true;
     link->chaos->told = true;
-    link->events.connected(link->owner, &link->address, link->alpn);
+    link->events.connected(link->owner, &link->address, link->plain ? NULL : link->alpn);
 }
 
 static void under_connected(void *owner, const struct iok_address *address, const char *alpn)
@@ -241,7 +238,8 @@ static void under_connected(void *owner, const struct iok_address *address, cons
 
     link->under_up = true;
     link->address = *address;
-    (void)snprintf(link->alpn, sizeof(link->alpn), "%s", alpn);
+    link->plain = alpn == NULL;
+    (void)snprintf(link->alpn, sizeof(link->alpn), "%s", alpn != NULL ? alpn : "");
     if (chaos->options.connect_delay != 0) {
         chaos->counts.connects++;
         link->connect_at = later(chaos, chaos->options.connect_delay);
@@ -323,25 +321,35 @@ static const struct iok_link_events under_half_events = {
 
 /* ---- what the core asks for -------------------------------------------------------------------------------------- */
 
+static struct chaos_link *make_link(struct chaos *chaos)
+{
+    const struct iok_chaos_options *options = &chaos->options;
+    struct chaos_link *link = iok_calloc(sizeof(*link));
+
+    if (link != NULL) {
+        link->chaos = chaos;
+        link->reading = true;
+        link->connect_at = link->writable_at = NEVER;
+        link->sent_max = options->reset_sent != 0 ? options->reset_sent : NEVER;
+        link->received_max = options->reset_received != 0 ? options->reset_received : NEVER;
+        link->both_max = options->reset_after != 0 ? up_to(chaos, options->reset_after) : NEVER;
+    }
+    return link;
+}
+
 static struct iok_link *chaos_open(struct iok_net *net, const struct iok_target *target,
                                    const struct iok_link_events *events, void *owner, struct iok_error *err)
 {
     struct chaos *chaos = chaos_of(net);
-    const struct options *options = &chaos->options;
-    struct chaos_link *link = iok_calloc(sizeof(*link));
+    const struct iok_chaos_options *options = &chaos->options;
+    struct chaos_link *link = make_link(chaos);
 
     if (link == NULL) {
         iok_err(err, IOK_ENOMEM, "out of memory for a connection");
         return NULL;
     }
-    link->chaos = chaos;
     link->events = *events;
     link->owner = owner;
-    link->reading = true;
-    link->connect_at = link->writable_at = NEVER;
-    link->sent_max = options->reset_sent != 0 ? options->reset_sent : NEVER;
-    link->received_max = options->reset_received != 0 ? options->reset_received : NEVER;
-    link->both_max = options->reset_after != 0 ? up_to(chaos, options->reset_after) : NEVER;
     if (happens(chaos, options->connect_fail)) {
         bool refused = draw(chaos) % 2 == 0;
 
@@ -429,8 +437,8 @@ static void chaos_adopt(struct iok_link *base, const struct iok_link_events *eve
 
     link->events = *events;
     link->owner = owner;
-    if (link->under != NULL && events->ended != NULL) {
-        link->chaos->under->ops->adopt(link->under, &under_half_events, link);
+    if (link->under != NULL) {
+        link->chaos->under->ops->adopt(link->under, events->ended != NULL ? &under_half_events : &under_events, link);
     }
 }
 
@@ -449,6 +457,71 @@ static void chaos_close(struct iok_link *base)
 
     drop_under(link);
     bury(link);
+}
+
+/* ---- listening --------------------------------------------------------------------------------------------------- */
+
+static void under_accepted(void *owner, struct iok_link *under, const struct iok_address *address)
+{
+    struct chaos_door *door = owner;
+    struct chaos *chaos = door->chaos;
+    struct chaos_link *link = make_link(chaos);
+
+    if (link == NULL) {
+        chaos->under->ops->close(under);
+        return;
+    }
+    link->under = under;
+    iok_list_push(&chaos->links, &link->node);
+    door->events.accepted(door->owner, (struct iok_link *)(void *)link, address);
+}
+
+static void under_starved(void *owner, const struct iok_error *err)
+{
+    struct chaos_door *door = owner;
+
+    door->events.starved(door->owner, err);
+}
+
+static struct iok_door *chaos_listen(struct iok_net *net, int fd, struct iok_tls *tls,
+                                     const struct iok_door_events *events, void *owner, struct iok_error *err)
+{
+    static const struct iok_door_events under_door_events = {.accepted = under_accepted, .starved = under_starved};
+    struct chaos *chaos = chaos_of(net);
+    struct chaos_door *door = iok_calloc(sizeof(*door));
+
+    if (door == NULL) {
+        iok_err(err, IOK_ENOMEM, "out of memory for a listener");
+        return NULL;
+    }
+    *door = (struct chaos_door){.chaos = chaos, .events = *events, .owner = owner};
+    door->under = chaos->under->ops->listen(chaos->under, fd, tls, &under_door_events, door, err);
+    if (door->under == NULL) {
+        iok_free(door);
+        return NULL;
+    }
+    return (struct iok_door *)(void *)door;
+}
+
+static struct chaos_door *door_of(struct iok_door *door)
+{
+    return (struct chaos_door *)(void *)door;
+}
+
+static void chaos_want_accept(struct iok_door *door, bool on)
+{
+    door_of(door)->chaos->under->ops->want_accept(door_of(door)->under, on);
+}
+
+static void chaos_secure(struct iok_door *door, struct iok_tls *tls)
+{
+    door_of(door)->chaos->under->ops->secure(door_of(door)->under, tls);
+}
+
+static void chaos_stop(struct iok_door *door)
+{
+    door_of(door)->chaos->under->ops->stop(door_of(door)->under);
+    iok_free(door_of(door));
 }
 
 /* ---- look-ups ---------------------------------------------------------------------------------------------------- */
@@ -634,129 +707,16 @@ void iok_chaos_counts(const struct iok_net *net, struct iok_chaos_counts *out)
     *out = ((const struct chaos *)(const void *)net)->counts;
 }
 
-/* ---- options ----------------------------------------------------------------------------------------------------- */
-
-enum kind { SEED, COUNT, CHANCE, TIME };
-
-static const struct {
-    const char *name;
-    enum kind kind;
-    size_t at; /* a uint64_t of struct options */
-} known[] = {
-    {"seed", SEED, offsetof(struct options, seed)},
-    {"partial", CHANCE, offsetof(struct options, partial)},
-    {"refuse", CHANCE, offsetof(struct options, refuse)},
-    {"stall", TIME, offsetof(struct options, stall)},
-    {"pieces", COUNT, offsetof(struct options, pieces)},
-    {"delay", TIME, offsetof(struct options, delay)},
-    {"reset_after", COUNT, offsetof(struct options, reset_after)},
-    {"reset_sent", COUNT, offsetof(struct options, reset_sent)},
-    {"reset_received", COUNT, offsetof(struct options, reset_received)},
-    {"connect_fail", CHANCE, offsetof(struct options, connect_fail)},
-    {"connect_delay", TIME, offsetof(struct options, connect_delay)},
-    {"resolve_fail", CHANCE, offsetof(struct options, resolve_fail)},
-    {"resolve_delay", TIME, offsetof(struct options, resolve_delay)},
-};
-#define N_KNOWN (sizeof(known) / sizeof(known[0]))
-
-/* "0.3", "1": at most six places. */
-static bool parse_chance(struct iok_span text, uint64_t *out)
-{
-    uint64_t unit = CHANCE_ONE, value = 0;
-
-    if (text.n == 0 || (text.p[0] != '0' && text.p[0] != '1') || (text.n > 1 && (text.n == 2 || text.p[1] != '.'))) {
-        return false;
-    }
-    for (size_t i = 0; i < text.n; i++) {
-        if (i != 1) {
-            if (text.p[i] < '0' || text.p[i] > '9' || unit == 0) {
-                return false;
-            }
-            value += (uint64_t)(text.p[i] - '0') * unit;
-            unit /= 10;
-        }
-    }
-    *out = value;
-    return value <= CHANCE_ONE;
-}
-
-static int unknown(struct iok_span key, struct iok_error *err)
-{
-    const char *names[N_KNOWN + 1] = {NULL};
-    const char *nearest;
-
-    for (size_t i = 0; i < N_KNOWN; i++) {
-        names[i] = known[i].name;
-    }
-    nearest = iok_nearest(key, names);
-    return iok_err(err, IOK_EOPTION, "unknown option '%.*s'%s%s%s", (int)least(key.n, 40), key.p,
-                   nearest != NULL ? ": did you mean '" : " (src/net/chaos.h lists them)",
-                   nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
-}
-
-/* One `name=value`, as the only option of url, whose look-ups know numbers and times. */
-static int parse_one(struct options *options, struct iok_url *url, struct iok_error *err)
-{
-    struct iok_span key = url->options[0].key, value = url->options[0].value;
-
-    for (size_t i = 0; i < N_KNOWN; i++) {
-        uint64_t *at = (uint64_t *)(void *)((char *)options + known[i].at);
-
-        if (!iok_span_eq(key, iok_span_of(known[i].name))) {
-            continue;
-        }
-        switch (known[i].kind) {
-        case SEED:
-            return iok_url_option_u64(url, known[i].name, 0, INT64_MAX, at, err);
-        case COUNT:
-            return iok_url_option_u64(url, known[i].name, 1, INT64_MAX, at, err);
-        case TIME:
-            return iok_url_option_duration(url, known[i].name, 0, HOUR_NS, at, err);
-        case CHANCE:
-            return parse_chance(value, at) ? 0
-                                           : iok_err(err, IOK_EOPTION, "bad %s=%.*s: expected a number from 0 to 1",
-                                                     known[i].name, (int)least(value.n, 40), value.p);
-        }
-    }
-    return unknown(key, err);
-}
-
-/* Up to the next stop, which is passed over. */
-static struct iok_span cut(struct iok_span *rest, char stop)
-{
-    const uint8_t *at = rest->n == 0 ? NULL : memchr(rest->p, stop, rest->n);
-    struct iok_span head = at == NULL ? *rest : iok_span(rest->p, (size_t)(at - rest->p));
-
-    *rest = iok_span_skip(*rest, head.n + (at != NULL));
-    return head;
-}
-
-static int parse(struct options *options, const char *text, struct iok_error *err)
-{
-    struct iok_span rest = iok_span_of(text);
-    struct iok_error why = {0};
-
-    options->stall = NS_PER_MS;
-    do {
-        struct iok_url url = {.n_options = 1};
-        struct iok_span value = cut(&rest, ',');
-        int rc;
-
-        url.options[0].key = cut(&value, '=');
-        url.options[0].value = value;
-        rc = parse_one(options, &url, &why);
-        if (rc != 0) {
-            return iok_err(err, rc, "chaos: %s", why.text);
-        }
-    } while (rest.n != 0);
-    return 0;
-}
-
 /* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
 static uint64_t chaos_now(struct iok_net *net)
 {
     return now(chaos_of(net));
+}
+
+static int64_t chaos_wall(struct iok_net *net)
+{
+    return chaos_of(net)->under->ops->wall(chaos_of(net)->under);
 }
 
 static uint64_t chaos_random(struct iok_net *net)
@@ -774,7 +734,7 @@ struct iok_net *iok_chaos_new(struct iok_net *under, const char *options, struct
         iok_err(err, IOK_ENOMEM, "out of memory for chaos");
         return NULL;
     }
-    if (parse(&chaos->options, options, err) != 0) {
+    if (iok_chaos_parse(&chaos->options, options, err) != 0) {
         iok_free(chaos);
         return NULL;
     }
@@ -790,7 +750,15 @@ struct iok_net *iok_chaos_new(struct iok_net *under, const char *options, struct
         .close = chaos_close,
         .resolve = chaos_resolve,
         .cancel = chaos_cancel,
+        .bind = under->ops->bind,
+        .unbind = under->ops->unbind,
+        .listen = chaos_listen,
+        .want_accept = chaos_want_accept,
+        .secure = chaos_secure,
+        .stop = chaos_stop,
+        .wall = chaos_wall,
         .tls_new = under->ops->tls_new,
+        .tls_serve = under->ops->tls_serve,
         .tls_free = under->ops->tls_free,
     };
     chaos->base.ops = &chaos->ops;

@@ -27,11 +27,14 @@ struct shop {
     struct iok_listener *listener;
 };
 
+static const char *chaos; /* for the next kernel */
+
 static void shop_make(struct shop *shop)
 {
+    struct iok_options options = {.chaos = chaos};
     struct iok_error err = {.text = ""};
 
-    shop->kernel = iok_kernel_new(NULL, &err);
+    shop->kernel = iok_kernel_new(&options, &err);
     assert_non_null(shop->kernel);
     shop->port = iok_port_new(shop->kernel, &err);
     assert_non_null(shop->port);
@@ -186,6 +189,14 @@ static void test_tcp(void **state)
     close(a);
     close(b);
     shop_close(&shop);
+}
+
+/* On a network that cuts bytes up, delays and refuses them. */
+static void test_chaos(void **state)
+{
+    chaos = "seed=3,partial=0.5,refuse=0.2,pieces=7,delay=1ms";
+    test_tcp(state);
+    chaos = NULL;
 }
 
 /* The client has said all, and waits for the answer. */
@@ -466,6 +477,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tcp),
+        cmocka_unit_test(test_chaos),
         cmocka_unit_test(test_half_close),
         cmocka_unit_test(test_unix),
         cmocka_unit_test(test_addresses_that_cannot_be),
