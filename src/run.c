@@ -357,6 +357,7 @@ static bool lead(struct goal *goal, uint64_t deadline)
 
     iok_count_add(&kernel->core.leads, 1);
     led = kernel;
+    kernel->core.leader = goal->port;
     goal->port->leading = true;
     for (;;) {
         turn(kernel, kernel->core.now < spin_end ? 0 : end);
@@ -366,6 +367,7 @@ static bool lead(struct goal *goal, uint64_t deadline)
         }
     }
     led = NULL;
+    kernel->core.leader = NULL;
     iok_baton_give(&kernel->baton, !done || iok_count_get(&kernel->core.inflight) != 0);
     goal->port->leading = false;
     iok_port_free_doomed(goal->port);

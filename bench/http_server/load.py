@@ -74,12 +74,16 @@ def throughput(
 
 def _ask(s: socket.socket, path: str) -> None:
     s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    got = b""
-    while b"\r\n\r\n" not in got:
+    got, end = b"", -1
+    while end < 0 or len(got) < end:
         part = s.recv(65536)
         if not part:
             raise RuntimeError("the server closed the connection")
         got += part
+        head, blank, _ = got.partition(b"\r\n\r\n")
+        if blank and end < 0:
+            length = re.search(rb"content-length: *(\d+)", head.lower())
+            end = len(head) + 4 + (int(length[1]) if length else 0)
     if not got.startswith(b"HTTP/1.1 2"):
         raise RuntimeError(f"the health check failed: {got[:100]!r}")
 

@@ -70,6 +70,7 @@ struct iok_port {
 };
 
 struct iok_core {
+    struct iok_port *leader; /* whose thread runs this just now, as it waits anyway; NULL: the kernel thread */
     struct iok_net *net;
     struct iok_wake wake;
     struct iok_port_inbox inbox;

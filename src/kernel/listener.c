@@ -365,10 +365,11 @@ void iok_listener_forget_port(struct iok_listener *listener, struct iok_port *po
     }
 }
 
-/* The least busy one that has a call; of several the one whose turn was longest ago. *stalled: there are calls of programs
- * that do not take what they were given. */
+/* The least busy one that has a call; of several that of the thread that runs this, which nobody needs to wake, else the
+ * one whose turn was longest ago. *stalled: there are calls of programs that do not take what they were given. */
 static struct iok_station *choose(struct iok_listener *listener, bool *stalled)
 {
+    const struct iok_port *leader = listener->core->leader;
     uint64_t shed = listener->config.shed;
     struct iok_station *best = NULL;
 
@@ -380,7 +381,8 @@ static struct iok_station *choose(struct iok_listener *listener, bool *stalled)
         }
         if (shed != 0 && iok_pickup_delay(listener->core, station->port) > shed) {
             *stalled = true;
-        } else if (best == NULL || station->n_lent < best->n_lent) {
+        } else if (best == NULL || station->n_lent < best->n_lent ||
+                   (station->port == leader && station->n_lent == best->n_lent)) {
             best = station;
         }
     }

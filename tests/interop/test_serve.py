@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ import threading
 import pytest
 from kit.help import until
 from kit.serve import ASGI_HELP, Served, read_answer
+from kit.servers import make_certificates
 
 PID_APP = (
     ASGI_HELP
@@ -240,6 +243,68 @@ def test_unix_socket(tmp_path: pathlib.Path) -> None:
             assert read_answer(s).startswith(b"HTTP/1.1 200")
         assert f"on unix:{path} with" in served.log
     assert not path.exists()
+
+
+BUSY = (
+    ASGI_HELP
+    + """
+import time
+
+async def app(scope, receive, send):
+    if scope["path"] == "/compute":
+        open("computes", "w").close()
+        while not os.path.exists("enough"):
+            time.sleep(0.01)  # the loop stands
+    await answer(send, b"from the application")
+
+import os
+"""
+)
+
+
+@pytest.mark.parametrize("interface", ["asgi", "wsgi"])
+def test_health_is_told_while_the_application_computes(interface: str) -> None:
+    wsgi = """
+import os, time
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/compute":
+        open("computes", "w").close()
+        while not os.path.exists("enough"):
+            time.sleep(0.01)
+    start_response("200 OK", [])
+    return [b"from the application"]
+"""
+    source = BUSY if interface == "asgi" else wsgi
+    with Served(source, "--health", "/healthz", "--threads", "1") as served, served.connect() as s:
+        s.sendall(b"GET /compute HTTP/1.1\r\nHost: x\r\n\r\n")
+        until((served.directory / "computes").exists)
+        answer = served.get("/healthz")
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert b"application" not in answer.body
+        (served.directory / "enough").touch()
+        assert read_answer(s).endswith(b"from the application")
+
+
+def test_tls(tmp_path: pathlib.Path) -> None:
+    make_certificates(tmp_path)
+    with Served(
+        PID_APP, "--ssl-certfile", str(tmp_path / "server.crt"),
+        "--ssl-keyfile", str(tmp_path / "server.key"),
+    ) as served:  # fmt: skip
+        assert "on https://127.0.0.1:" in served.log
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+        client = http.client.HTTPSConnection("localhost", served.port, timeout=20, context=context)
+        client.request("GET", "/")
+        assert client.getresponse().read().startswith(b"one")
+        client.close()
+
+
+def test_tls_needs_files_that_are_there(tmp_path: pathlib.Path) -> None:
+    status, log = failure(PID_APP, "--ssl-certfile", str(tmp_path / "gone.crt"))
+    assert status == 1
+    assert "gone.crt" in log
 
 
 ACTIVATE = """

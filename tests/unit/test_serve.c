@@ -116,6 +116,39 @@ static void test_a_full_queue_sheds(void **state)
     house_close(&h);
 }
 
+/* A thread that waits and runs the kernel's loop meanwhile needs no waking. */
+static void test_of_equals_the_one_that_leads_is_next(void **state)
+{
+    struct house h;
+    struct iok_port *other;
+    struct iok_call *mine, *theirs[2];
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    other = iok_port_new(h.w->kernel, NULL);
+    assert_non_null(other);
+    theirs[0] = house_call_on(&h, other);
+    theirs[1] = house_call_on(&h, other);
+    mine = house_call(&h);
+    h.w->core->leader = h.w->port;
+    house_get(sim_client(&h.w->sim), "/");
+    assert_ptr_equal(house_poll(&h), mine);
+    house_get(sim_client(&h.w->sim), "/"); /* now it is the busier one */
+    assert_non_null(iok_poll(other));
+    house_answer(&h, mine, 200, "done");
+    house_get(sim_client(&h.w->sim), "/");
+    assert_ptr_equal(house_poll(&h), mine);
+    h.w->core->leader = NULL;
+    iok_call_free(mine);
+    iok_call_free(theirs[0]);
+    iok_call_free(theirs[1]);
+    world_run(h.w);
+    assert_null(iok_poll(other));
+    iok_core_detach_port(h.w->core, other); /* as the kernel's thread would within iok_port_free */
+    iok_port_free(other);
+    house_close(&h);
+}
+
 static void test_the_least_busy_port_is_next(void **state)
 {
     struct house h;
@@ -696,6 +729,7 @@ int main(void)
         cmocka_unit_test(test_requests_wait_for_calls_in_their_order),
         cmocka_unit_test(test_a_full_queue_sheds),
         cmocka_unit_test(test_the_least_busy_port_is_next),
+        cmocka_unit_test(test_of_equals_the_one_that_leads_is_next),
         cmocka_unit_test(test_a_client_that_is_gone),
         cmocka_unit_test(test_a_client_that_says_no_more),
         cmocka_unit_test(test_an_answer_that_cannot_be_sent),

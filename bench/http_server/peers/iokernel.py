@@ -10,7 +10,7 @@ MODULES = ("iokernel.serve",)
 def _command(app: str, port: int, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "iokernel", "serve", app, "--bind", f"127.0.0.1:{port}",
-        "--workers", "1", "--log-level", "warning", *more,
+        "--workers", "1", "--log-level", "warning", "--health", "/healthz", *more,
     ]  # fmt: skip
 
 

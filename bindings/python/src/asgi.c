@@ -110,8 +110,13 @@ static int asgi_take(struct asgi *self, struct iok_call *call, struct py_port *d
         PyErr_Clear(); /* then with fewer */
     }
     PyObject *scope = NULL;
+    bool socket = false;
     if (LIKELY(request_read(&request, call))) {
         scope = scope_of_request(&self->base, &request, call);
+        socket = scope != NULL && UNLIKELY(websocket_is_asked(&request));
+    }
+    if (UNLIKELY(socket) && websocket_scope(scope, &request) < 0) {
+        Py_CLEAR(scope);
     }
     struct exchange *exchange = NULL;
     bool refused = UNLIKELY(iok_call_error(call, &err) != 0);
@@ -130,6 +135,7 @@ static int asgi_take(struct asgi *self, struct iok_call *call, struct py_port *d
         }
         return asgi_turn_away(self, call);
     }
+    exchange->socket = socket ? SOCKET_ASKED : SOCKET_NONE;
     iok_call_set_user(call, exchange);
     int done = exchange_launch(exchange, drain);
     Py_DECREF(exchange);
@@ -278,9 +284,19 @@ static void asgi_dealloc(PyObject *op)
 
 /* ---- methods ------------------------------------------------------------------------------------------------- */
 
+/* WebSockets do not end by themselves, so their clients are told to come again: RFC 6455's registry, 1012. */
 static PyObject *asgi_close(PyObject *op, PyObject *args)
 {
-    return PyObject_CallMethod((PyObject *)((struct asgi *)op)->listener, "close", "O", args);
+    struct asgi *self = (struct asgi *)op;
+    for (struct exchange *exchange = self->exchanges; exchange != NULL; exchange = exchange->next) {
+        if (exchange->socket == SOCKET_OPEN && !exchange->gone) {
+            websocket_restart(exchange);
+        }
+    }
+    PyObject *close = PyObject_GetAttrString((PyObject *)self->listener, "close");
+    PyObject *done = close == NULL ? NULL : PyObject_CallObject(close, args);
+    Py_XDECREF(close);
+    return done;
 }
 
 static PyObject *asgi_cancel(PyObject *op, PyObject *Py_UNUSED(unused))

@@ -4,13 +4,9 @@
  * system. receive() looks when it is awaited. So neither suspends its task unless it has to, and what is ready costs no
  * future. Both results can be awaited, and made a task of, like coroutines.
  *
- * The answer goes out in one piece if its body comes in one message; else by parts. A part is lent to the kernel until the
- * system has taken it, and send() waits while more than LENT_BYTES_MAX are lent. */
+ * The answer goes out in one piece if its body comes in one message; else by parts (answer.c), and send() waits while more
+ * than LENT_BYTES_MAX of them are lent. */
 #include "serve.h"
-
-#include <string.h>
-
-#define LENT_BYTES_MAX 65536 /* as the high-water mark of asyncio's transports */
 
 static struct {
     PyObject *type, *status, *headers, *body, *more_body;
@@ -299,210 +295,9 @@ static PyObject *receive_look(struct exchange *exchange)
                            false);
 }
 
-/* ---- send() -------------------------------------------------------------------------------------------------- */
-
-/* A part of an answer that is lent to the kernel: the user of its call. */
-struct part {
-    PyObject_HEAD
-    struct exchange *exchange; /* a reference */
-    size_t bytes;
-};
-
-static void part_dealloc(PyObject *op)
-{
-    Py_DECREF(((struct part *)op)->exchange);
-    PyObject_Free(op);
-}
-
-static PyTypeObject part_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Part",
-    .tp_basicsize = sizeof(struct part),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .tp_dealloc = part_dealloc,
-};
-
-static int part_news(struct part *part, struct iok_call *call, struct py_port *drain)
-{
-    struct exchange *exchange = (struct exchange *)Py_NewRef((PyObject *)part->exchange);
-    struct iok_error err = {0};
-    exchange->lent_bytes -= part->bytes;
-    if (UNLIKELY(iok_call_error(call, &err) == IOK_EINVAL)) { /* the parts and Content-Length do not agree */
-        if (drain != NULL) {
-            task_settle(drain);
-        }
-        exchange_report_refused(exchange, &err);
-    }
-    iok_call_free(call);
-    Py_DECREF(part);
-    int told = exchange->lent_bytes <= LENT_BYTES_MAX ? bell_ring(&exchange->sent, drain) : 0;
-    Py_DECREF(exchange);
-    return told;
-}
-
-/* fail_set's exceptions name outcomes of calls; here the application is told what was wrong with its message. */
-static int send_refused(struct iok_call *call, const char *what)
-{
-    struct iok_error err = {0};
-    iok_call_error(call, &err);
-    PyErr_Format(PyExc_ValueError, "%s cannot be sent: %s", what, err.text[0] != '\0' ? err.text : "it was refused");
-    return -1;
-}
-
-static int send_part(struct exchange *exchange, PyObject *data, bool last, const char *broken)
-{
-    struct iok_error err = {0};
-    struct iok_call *call = iok_part_new(exchange->call, &err);
-    struct part *part = call == NULL ? NULL : PyObject_New(struct part, &part_type);
-    if (part == NULL) {
-        if (call == NULL) {
-            fail_set(&err, IOK_NEVER_SENT, NULL, "");
-        } else {
-            iok_call_free(call);
-        }
-        return -1;
-    }
-    part->exchange = (struct exchange *)Py_NewRef((PyObject *)exchange);
-    part->bytes = data == NULL ? 0 : (size_t)PyObject_Length(data);
-    if (broken != NULL) {
-        iok_part_fail(call, broken);
-    } else if (data != NULL && build_argument(call, data, true, 1) < 0) {
-        iok_call_free(call);
-        Py_DECREF(part);
-        return -1;
-    }
-    if (last) {
-        iok_part_end(call);
-    }
-    iok_call_set_user(call, part);
-    if (iok_submit(call) < 0) {
-        (void)send_refused(call, "a part of the body");
-        iok_call_free(call);
-        Py_DECREF(part);
-        return -1;
-    }
-    exchange->lent_bytes += part->bytes;
-    return 0;
-}
-
-static int append_field(struct iok_call *call, PyObject *field)
-{
-    PyObject *pair = PySequence_Fast(field, "each header must be a pair of bytes: name, value");
-    if (pair == NULL) {
-        return -1;
-    }
-    int done = -1;
-    if (PySequence_Fast_GET_SIZE(pair) != 2 || !PyBytes_Check(PySequence_Fast_GET_ITEM(pair, 0)) ||
-        !PyBytes_Check(PySequence_Fast_GET_ITEM(pair, 1))) {
-        PyErr_Format(PyExc_TypeError, "each header must be a pair of bytes: name, value; not %R", field);
-    } else {
-        for (Py_ssize_t i = 0; i < 2; i++) {
-            PyObject *text = PySequence_Fast_GET_ITEM(pair, i);
-            iok_call_bytes(call, PyBytes_AS_STRING(text), (size_t)PyBytes_GET_SIZE(text));
-        }
-        done = 0;
-    }
-    Py_DECREF(pair);
-    return done;
-}
-
-static int append_head(struct iok_call *call, int status, PyObject *headers)
-{
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(headers);
-    iok_call_array(call, 4);
-    iok_call_i64(call, status);
-    iok_call_null(call);
-    iok_call_array(call, (uint32_t)n * 2);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (append_field(call, PySequence_Fast_GET_ITEM(headers, i)) < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* The answer is complete: the call is free for another request. */
-static void send_done(struct exchange *exchange)
-{
-    exchange->answer = ANSWER_DONE;
-    exchange->call = NULL;
-    Py_CLEAR(exchange->headers);
-    if (UNLIKELY(exchange->received.one != NULL) && bell_ring(&exchange->received, NULL) < 0) {
-        PyErr_WriteUnraisable((PyObject *)exchange);
-    }
-}
-
-static int send_whole(struct exchange *exchange, PyObject *body)
-{
-    struct iok_call *call = exchange->call;
-    if (append_head(call, exchange->status, exchange->headers) < 0) {
-        return -1;
-    }
-    if (body == NULL || PyObject_Length(body) == 0) {
-        iok_call_static(call, "", 0);
-    } else if (build_argument(call, body, true, 1) < 0) {
-        return -1;
-    }
-    if (asgi_give_back(exchange->asgi, call) < 0) {
-        return -1;
-    }
-    send_done(exchange);
-    return 0;
-}
-
-static int send_head_alone(struct exchange *exchange)
-{
-    struct iok_call *call = exchange->call;
-    if (append_head(call, exchange->status, exchange->headers) < 0) {
-        return -1;
-    }
-    iok_call_null(call);
-    iok_call_body(call);
-    if (iok_submit(call) < 0) {
-        return send_refused(call, "the answer");
-    }
-    Py_CLEAR(exchange->headers);
-    exchange->answer = ANSWER_BODY;
-    return 0;
-}
-
-int channel_answer(struct exchange *exchange, int status, const char *text)
-{
-    exchange->status = status;
-    PyObject *headers = Py_BuildValue("[(yy)]", "content-type", "text/plain; charset=utf-8");
-    PyObject *body = PyBytes_FromString(text);
-    if (headers != NULL && body != NULL) {
-        Py_XSETREF(exchange->headers, headers);
-        exchange->answer = ANSWER_HEAD;
-        int done = send_whole(exchange, body);
-        Py_DECREF(body);
-        return done;
-    }
-    Py_XDECREF(headers);
-    Py_XDECREF(body);
-    return -1;
-}
-
-void channel_break(struct exchange *exchange, const char *why)
-{
-    struct iok_call *call = exchange->call;
-    if (send_part(exchange, NULL, false, why) < 0) {
-        PyErr_WriteUnraisable((PyObject *)exchange);
-    }
-    iok_call_set_user(call, exchange->asgi);
-    exchange->asgi->waiting++;
-    send_done(exchange);
-}
-
 /* ---- messages of http ---------------------------------------------------------------------------------------- */
 
-static bool text_is(PyObject *text, const char *wanted, Py_ssize_t n)
-{
-    return PyUnicode_IS_COMPACT_ASCII(text) && PyUnicode_GET_LENGTH(text) == n &&
-           memcmp(PyUnicode_1BYTE_DATA(text), wanted, (size_t)n) == 0;
-}
-#define TEXT_IS(text, wanted) text_is(text, wanted, (Py_ssize_t)sizeof(wanted) - 1)
-
-static int on_start(struct exchange *exchange, PyObject *message)
+int channel_on_start(struct exchange *exchange, PyObject *message)
 {
     if (UNLIKELY(exchange->answer != ANSWER_NONE)) {
         PyErr_SetString(PyExc_RuntimeError, "http.response.start came twice");
@@ -535,7 +330,7 @@ static int on_start(struct exchange *exchange, PyObject *message)
     return 0;
 }
 
-static int on_body(struct exchange *exchange, PyObject *message)
+int channel_on_body(struct exchange *exchange, PyObject *message)
 {
     if (UNLIKELY(exchange->answer == ANSWER_NONE || exchange->answer == ANSWER_DONE)) {
         PyErr_SetString(PyExc_RuntimeError, exchange->answer == ANSWER_NONE
@@ -557,19 +352,17 @@ static int on_body(struct exchange *exchange, PyObject *message)
         return -1;
     }
     if (LIKELY(goes_on == 0 && exchange->answer == ANSWER_HEAD)) {
-        return send_whole(exchange, body);
+        return answer_whole(exchange, body);
     }
-    if (exchange->answer == ANSWER_HEAD && send_head_alone(exchange) < 0) {
+    if (exchange->answer == ANSWER_HEAD && answer_head(exchange) < 0) {
         return -1;
     }
     bool empty = body == NULL || PyObject_Length(body) == 0;
-    if ((!empty || goes_on == 0) && send_part(exchange, empty ? NULL : body, goes_on == 0, NULL) < 0) {
+    if ((!empty || goes_on == 0) && answer_part(exchange, empty ? NULL : body, goes_on == 0, NULL) < 0) {
         return -1;
     }
     if (goes_on == 0) {
-        iok_call_set_user(exchange->call, exchange->asgi);
-        exchange->asgi->waiting++;
-        send_done(exchange);
+        answer_end(exchange);
     }
     return 0;
 }
@@ -591,11 +384,14 @@ static int on_message(struct exchange *exchange, PyObject *message)
         PyErr_SetString(client_gone, "the client has gone");
         return -1;
     }
+    if (UNLIKELY(exchange->socket != SOCKET_NONE)) {
+        return websocket_send(exchange, type, message);
+    }
     if (LIKELY(TEXT_IS(type, "http.response.body"))) {
-        return on_body(exchange, message);
+        return channel_on_body(exchange, message);
     }
     if (LIKELY(TEXT_IS(type, "http.response.start"))) {
-        return on_start(exchange, message);
+        return channel_on_start(exchange, message);
     }
     PyErr_Format(PyExc_RuntimeError, "%R is no message of http that an application can send here", type);
     return -1;
@@ -684,7 +480,7 @@ static PyObject *call_receive(PyObject *op, PyObject *const *Py_UNUSED(args), si
         return NULL;
     }
     struct exchange *exchange = ((struct channel *)op)->exchange;
-    return waiting_new(exchange, &exchange->received, receive_look);
+    return waiting_new(exchange, &exchange->received, exchange->socket == SOCKET_NONE ? receive_look : websocket_look);
 }
 
 static PyObject *call_send(PyObject *op, PyObject *const *args, size_t nargs, PyObject *kwnames)
@@ -790,7 +586,8 @@ int channel_init_types(PyObject *module)
             return -1;
         }
     }
-    if (PyType_Ready(&waiting_type) < 0 || PyType_Ready(&part_type) < 0 || PyType_Ready(&ready_type) < 0) {
+    if (websocket_init() < 0 || PyType_Ready(&waiting_type) < 0 || PyType_Ready(&part_type) < 0 ||
+        PyType_Ready(&ready_type) < 0) {
         return -1;
     }
     if (ready == NULL && (ready = (PyObject *)PyObject_New(struct ready, &ready_type)) == NULL) {

@@ -39,6 +39,9 @@ struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject
     self->lent_bytes = 0;
     self->status = 0;
     self->answer = ANSWER_NONE;
+    self->socket = SOCKET_NONE;
+    self->close_code = 0;
+    self->close_reason = NULL;
     self->body_given = self->gone = false;
     PyObject_GC_Track((PyObject *)self);
     return self;
@@ -83,6 +86,7 @@ static int exchange_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->scope);
     Py_VISIT(self->coro);
     Py_VISIT(self->headers);
+    Py_VISIT(self->close_reason);
     int rc = bell_traverse(&self->received, visit, arg);
     return rc != 0 ? rc : bell_traverse(&self->sent, visit, arg);
 }
@@ -94,6 +98,7 @@ static int exchange_clear(PyObject *op)
     Py_CLEAR(self->scope);
     Py_CLEAR(self->coro);
     Py_CLEAR(self->headers);
+    Py_CLEAR(self->close_reason);
     bell_clear(&self->received);
     bell_clear(&self->sent);
     return 0;
@@ -119,6 +124,16 @@ int exchange_launch(struct exchange *self, struct py_port *drain)
     int done = task_launch(task, drain);
     Py_DECREF(task);
     return done;
+}
+
+void exchange_release(struct exchange *self)
+{
+    struct iok_call *call = self->call;
+    self->call = NULL;
+    if (asgi_give_back(self->asgi, call) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self->asgi);
+        asgi_lose(self->asgi, call);
+    }
 }
 
 /* ---- its end ------------------------------------------------------------------------------------------------- */
@@ -162,12 +177,17 @@ static void exchange_log_access(const struct exchange *self)
 static void exchange_complete(struct exchange *self, PyObject *error, bool told)
 {
     bool open = self->answer != ANSWER_DONE && !self->gone;
-    if ((error != NULL || open) && !told) {
+    bool unsaid = open && self->socket < SOCKET_OPEN; /* a WebSocket may just end */
+    if ((error != NULL || unsaid) && !told) {
         exchange_report(self, error);
     }
-    if (open && self->answer == ANSWER_BODY) {
-        channel_break(self, error != NULL ? "the application failed" : "the application ended within the body");
-    } else if (open && channel_answer(self, 500, "Internal Server Error") < 0) {
+    if (self->gone && self->call != NULL) {
+        exchange_release(self);
+    } else if (open && self->socket >= SOCKET_OPEN) {
+        websocket_finish(self, error != NULL || told);
+    } else if (open && self->answer == ANSWER_BODY) {
+        answer_break(self, error != NULL ? "the application failed" : "the application ended within the body");
+    } else if (open && answer_error(self, 500, "Internal Server Error") < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
         asgi_lose(self->asgi, self->call); /* the kernel says 500 */
         self->call = NULL;
@@ -334,17 +354,16 @@ static PyObject *exchange_close(PyObject *op, PyObject *Py_UNUSED(unused))
 
 /* ---- news of the kernel -------------------------------------------------------------------------------------- */
 
-/* The client has gone: whoever waits hears of it, and the call is free for another request. */
-static int exchange_lose_client(struct exchange *self, struct iok_call *call, bool ended, struct py_port *drain)
+/* The client has gone, or the listener: whoever waits hears of it. */
+static int exchange_lose_client(struct exchange *self, bool ended, struct py_port *drain)
 {
-    struct asgi *asgi = self->asgi;
+    struct iok_call *call = self->call;
     self->gone = true;
-    self->call = NULL;
     if (ended) {
-        asgi_lose(asgi, call);
-    } else if (asgi_give_back(asgi, call) < 0) {
-        PyErr_WriteUnraisable((PyObject *)asgi);
-        asgi_lose(asgi, call);
+        self->call = NULL;
+        asgi_lose(self->asgi, call);
+    } else if (self->socket != SOCKET_OPEN) { /* else there may be messages still */
+        exchange_release(self);
     }
     int told = bell_ring(&self->received, drain);
     return told < 0 ? told : bell_ring(&self->sent, drain);
@@ -355,9 +374,12 @@ int exchange_news(struct exchange *self, struct iok_call *call, struct py_port *
     Py_INCREF(self);
     int told = 0;
     if (iok_call_outcome(call) != IOK_PENDING) {
-        told = exchange_lose_client(self, call, true, drain);
+        told = exchange_lose_client(self, true, drain);
     } else if (iok_serve_state(call) == IOK_SERVE_GONE) {
-        told = exchange_lose_client(self, call, false, drain);
+        told = exchange_lose_client(self, false, drain);
+    } else if (UNLIKELY(self->socket != SOCKET_NONE && websocket_is_refused(self))) {
+        self->socket = SOCKET_CLOSED;
+        told = exchange_lose_client(self, false, drain);
     } else {
         told = bell_ring(&self->received, drain);
     }

@@ -60,8 +60,8 @@ static const struct known {
 static struct name {
     const char *text;
     size_t len;
-    PyObject *bytes;   /* of ASGI */
-    PyObject *environ; /* HTTP_..., of WSGI */
+    PyObject *bytes; /* of ASGI */
+    PyObject *env;   /* HTTP_..., of WSGI */
     bool shared;
 } names[NAMES_SLOTS];
 
@@ -526,12 +526,12 @@ static PyObject *environ_joined(PyObject *before, PyObject *value, PyObject *nam
     return joined;
 }
 
-static bool put_fields(PyObject *environ, const struct request *request)
+static bool put_fields(PyObject *env, const struct request *request)
 {
     for (uint32_t i = 0; i + 1 < request->n_fields; i += 2) {
         const struct iok_token *token = request->fields + i;
         const struct name *known_name = name_find(token);
-        PyObject *name = known_name != NULL ? Py_NewRef(known_name->environ) : environ_name(token);
+        PyObject *name = known_name != NULL ? Py_NewRef(known_name->env) : environ_name(token);
         if (name == NULL) {
             if (PyErr_Occurred()) {
                 return false;
@@ -539,11 +539,11 @@ static bool put_fields(PyObject *environ, const struct request *request)
             continue;
         }
         PyObject *value = environ_value(known_name, token);
-        PyObject *before = value == NULL ? NULL : PyDict_GetItemWithError(environ, name);
+        PyObject *before = value == NULL ? NULL : PyDict_GetItemWithError(env, name);
         if (UNLIKELY(before != NULL)) {
             value = environ_joined(before, value, name);
         }
-        bool done = put(environ, name, value);
+        bool done = put(env, name, value);
         Py_DECREF(name);
         if (!done) {
             return false;
@@ -552,14 +552,14 @@ static bool put_fields(PyObject *environ, const struct request *request)
     return true;
 }
 
-static bool put_peer(PyObject *environ, PyObject *peer)
+static bool put_peer(PyObject *env, PyObject *peer)
 {
     if (peer == NULL || peer == Py_None) {
         Py_XDECREF(peer);
-        return peer != NULL && PyDict_SetItem(environ, key.REMOTE_ADDR, key.empty) == 0;
+        return peer != NULL && PyDict_SetItem(env, key.REMOTE_ADDR, key.empty) == 0;
     }
-    bool done = PyDict_SetItem(environ, key.REMOTE_ADDR, PyTuple_GET_ITEM(peer, 0)) == 0 &&
-                put(environ, key.REMOTE_PORT, PyObject_Str(PyTuple_GET_ITEM(peer, 1)));
+    bool done = PyDict_SetItem(env, key.REMOTE_ADDR, PyTuple_GET_ITEM(peer, 0)) == 0 &&
+                put(env, key.REMOTE_PORT, PyObject_Str(PyTuple_GET_ITEM(peer, 1)));
     Py_DECREF(peer);
     return done;
 }
@@ -567,22 +567,22 @@ static bool put_peer(PyObject *environ, PyObject *peer)
 PyObject *environ_of_request(PyObject *constant, PyObject *trust, const struct request *request, struct iok_call *call,
                              PyObject *body)
 {
-    PyObject *environ = PyDict_Copy(constant);
-    if (environ == NULL) {
+    PyObject *env = PyDict_Copy(constant);
+    if (env == NULL) {
         return NULL;
     }
     PyObject *scheme = iok_serve_is_encrypted(call) ? key.https : key.http;
     PyObject *peer = client_of(trust, request, call, &scheme);
     PyObject *query = PyUnicode_DecodeLatin1((const char *)request->query, (Py_ssize_t)request->query_len, NULL);
-    if (!put(environ, key.REQUEST_METHOD, method_of(&request->method)) || !put(environ, key.QUERY_STRING, query) ||
-        !put(environ, key.PATH_INFO, path_of(request, false)) ||
-        !put(environ, key.REQUEST_URI, latin1_of(&request->target)) || !put_peer(environ, peer) ||
-        PyDict_SetItem(environ, key.SERVER_PROTOCOL, request->minor == 0 ? key.http_1_0 : key.http_1_1) < 0 ||
-        PyDict_SetItem(environ, key.wsgi_url_scheme, scheme) < 0 ||
-        PyDict_SetItem(environ, key.wsgi_input, body == NULL ? Py_None : body) < 0 || !put_fields(environ, request)) {
-        Py_CLEAR(environ);
+    if (!put(env, key.REQUEST_METHOD, method_of(&request->method)) || !put(env, key.QUERY_STRING, query) ||
+        !put(env, key.PATH_INFO, path_of(request, false)) || !put(env, key.REQUEST_URI, latin1_of(&request->target)) ||
+        !put_peer(env, peer) ||
+        PyDict_SetItem(env, key.SERVER_PROTOCOL, request->minor == 0 ? key.http_1_0 : key.http_1_1) < 0 ||
+        PyDict_SetItem(env, key.wsgi_url_scheme, scheme) < 0 ||
+        PyDict_SetItem(env, key.wsgi_input, body == NULL ? Py_None : body) < 0 || !put_fields(env, request)) {
+        Py_CLEAR(env);
     }
-    return environ;
+    return env;
 }
 
 /* ---- the beginning ------------------------------------------------------------------------------------------- */
@@ -595,14 +595,14 @@ static int name_add(const struct known *entry)
         slot++;
     }
     PyObject *bytes = bytes_of(&token);
-    PyObject *environ = environ_name(&token);
-    if (bytes == NULL || environ == NULL) {
+    PyObject *env = environ_name(&token);
+    if (bytes == NULL || env == NULL) {
         Py_XDECREF(bytes);
-        Py_XDECREF(environ);
+        Py_XDECREF(env);
         return -1;
     }
-    PyUnicode_InternInPlace(&environ);
-    names[slot % NAMES_SLOTS] = (struct name){entry->name, token.len, bytes, environ, entry->shared};
+    PyUnicode_InternInPlace(&env);
+    names[slot % NAMES_SLOTS] = (struct name){entry->name, token.len, bytes, env, entry->shared};
     return 0;
 }
 

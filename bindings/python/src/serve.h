@@ -4,7 +4,10 @@
  *     requests as dicts        scope.c      tape -> scope (ASGI), environ (WSGI)
  *     Asgi: one listener with one application on one event loop
  *                              asgi.c       takes requests, and the application's coroutines
- *                              exchange.c   receive() and send() of one request
+ *                              exchange.c   one request, as the coroutine of its task
+ *                              channel.c    its receive() and send()
+ *                              answer.c     what those send
+ *                              websocket.c  the same of WebSocket
  *     Wsgi: one thread's requests
  *                              wsgi.c
  *
@@ -14,6 +17,8 @@
 #define IOK_PYTHON_SERVE_H
 
 #include "core.h"
+
+#include <string.h>
 
 /* ---- listener (serve.c) ------------------------------------------------------------------------------------- */
 
@@ -71,6 +76,14 @@ enum answer_state {
     ANSWER_DONE,
 };
 
+enum socket_state {
+    SOCKET_NONE,  /* it is no WebSocket */
+    SOCKET_ASKED, /* receive() has to give websocket.connect */
+    SOCKET_TOLD,  /* it has */
+    SOCKET_OPEN,  /* accepted */
+    SOCKET_CLOSED,
+};
+
 struct asgi;
 
 /* One request with the application. It is the coroutine that the request's task runs: it calls the application, runs
@@ -87,8 +100,10 @@ struct exchange {
     struct bell received, sent; /* who waits in receive(), in send() */
     uint64_t began_ns;          /* of the access log; 0: there is none */
     size_t lent_bytes;          /* in parts that the system has not taken yet */
-    int status;
+    PyObject *close_reason;     /* of a WebSocket, with its code; NULL: "" */
+    int status, close_code;
     uint8_t answer;  /* enum answer_state */
+    uint8_t socket;  /* enum socket_state */
     bool body_given; /* receive() has given all of the request's body */
     bool gone;       /* the client */
 };
@@ -122,6 +137,8 @@ void asgi_lose(struct asgi *asgi, struct iok_call *call);
 struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject *scope);
 /* Has its task run: at once, or by the loop. 0 or -1 as reply_end. */
 int exchange_launch(struct exchange *exchange, struct py_port *drain);
+/* Its call is free for another request, with what is in it for this one. */
+void exchange_release(struct exchange *exchange);
 /* Tells the log that the kernel could not send what the application said. */
 void exchange_report_refused(const struct exchange *exchange, const struct iok_error *err);
 /* Out of the Asgi's list, which gives its reference back. */
@@ -131,14 +148,71 @@ int exchange_init_type(PyObject *module);
 /* receive() and send(), as callables. */
 PyObject *channel_receive(struct exchange *exchange);
 PyObject *channel_send(struct exchange *exchange);
-/* Answers in the application's place, which had not begun to. 0, or -1 with an exception. */
-int channel_answer(struct exchange *exchange, int status, const char *text);
-/* Breaks off a body that has begun. */
-void channel_break(struct exchange *exchange, const char *why);
+/* Messages of http. 0, or -1 with an exception. */
+int channel_on_start(struct exchange *exchange, PyObject *message);
+int channel_on_body(struct exchange *exchange, PyObject *message);
 int bell_ring(struct bell *bell, struct py_port *drain);
 int bell_traverse(const struct bell *bell, visitproc visit, void *arg);
 void bell_clear(struct bell *bell);
 int channel_init_types(PyObject *module);
+
+static inline bool text_is(PyObject *text, const char *wanted, Py_ssize_t n)
+{
+    return PyUnicode_IS_COMPACT_ASCII(text) && PyUnicode_GET_LENGTH(text) == n &&
+           memcmp(PyUnicode_1BYTE_DATA(text), wanted, (size_t)n) == 0;
+}
+#define TEXT_IS(text, wanted) text_is(text, wanted, (Py_ssize_t)sizeof(wanted) - 1)
+
+/* ---- answers (answer.c) -------------------------------------------------------------------------------------- */
+
+#define LENT_BYTES_MAX 65536 /* as the high-water mark of asyncio's transports */
+
+/* A part of an answer that is lent to the kernel: the user of its call. */
+struct part {
+    PyObject_HEAD
+    struct exchange *exchange; /* a reference */
+    size_t bytes;
+};
+
+extern PyTypeObject part_type;
+int part_news(struct part *part, struct iok_call *call, struct py_port *drain);
+
+/* All give 0, or -1 with an exception. */
+/* With exchange->status and headers: the whole answer, or its head. */
+int answer_whole(struct exchange *exchange, PyObject *body);
+int answer_head(struct exchange *exchange);
+/* A part of the body: data may be NULL; broken: instead of it, why the body is broken off. */
+int answer_part(struct exchange *exchange, PyObject *data, bool last, const char *broken);
+/* The same by hand: a call to append to, NULL with an exception; and taking it over. */
+struct iok_call *answer_part_new(struct exchange *exchange);
+int answer_part_submit(struct exchange *exchange, struct iok_call *call, size_t bytes);
+int answer_append_head(struct iok_call *call, int status, PyObject *headers);
+/* Answers in the application's place, which had not begun to. */
+int answer_error(struct exchange *exchange, int status, const char *text);
+/* ValueError: the application is told what was wrong. -1. */
+int answer_refused(struct iok_call *call, const char *what);
+/* The last part was submitted, or all; the call is the Asgi's. */
+void answer_end(struct exchange *exchange);
+void answer_done(struct exchange *exchange);
+/* Breaks off a body that has begun. */
+void answer_break(struct exchange *exchange, const char *why);
+
+/* ---- WebSocket (websocket.c) --------------------------------------------------------------------------------- */
+
+/* Does the request ask for it? */
+bool websocket_is_asked(const struct request *request);
+/* Makes a scope of http one of websocket. */
+int websocket_scope(PyObject *scope, const struct request *request);
+/* As receive_look and on_message of channel.c. */
+PyObject *websocket_look(struct exchange *exchange);
+int websocket_send(struct exchange *exchange, PyObject *type, PyObject *message);
+/* The application has ended. */
+void websocket_finish(struct exchange *exchange, bool failed);
+/* The server ends: so does the connection. */
+void websocket_restart(struct exchange *exchange);
+/* The kernel did not take the opening: then this has answered in its place, but not submitted. */
+bool websocket_is_refused(struct exchange *exchange);
+int websocket_init(void);
 
 int serve_init_types(PyObject *module);
 int asgi_init_types(PyObject *module);

@@ -271,10 +271,9 @@ static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
         return NULL;
     }
     PyObject *input = wsgi_input(self, &request);
-    PyObject *environ =
-        input == NULL ? NULL : environ_of_request(self->constant, self->trust, &request, self->call, input);
+    PyObject *env = input == NULL ? NULL : environ_of_request(self->constant, self->trust, &request, self->call, input);
     Py_XDECREF(input);
-    return environ;
+    return env;
 }
 
 /* A part of the body that did not come whole; b"" at its end. The last message is an array, and tells of the end only. */

@@ -48,7 +48,6 @@ class Options:
     root_path: str = ""
     health: str | None = None
     forwarded_allow_ips: str = "127.0.0.1,::1,unix:"
-    proxy_protocol: bool = False
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_ca_certs: str | None = None
@@ -197,7 +196,6 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="addresses and networks of proxies whose X-Forwarded-For and -Proto, or Forwarded, "
         "are believed; unix: for unix sockets, * for all (%(default)s)",
     )  # fmt: skip
-    add("--proxy-protocol", action="store_true", help="connections from those begin with its line")
     add("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate chain")
     add("--ssl-keyfile", metavar="FILE", help="its key, if that is not in the same file")
     add("--ssl-ca-certs", metavar="FILE", help="ask clients for certificates of these authorities")

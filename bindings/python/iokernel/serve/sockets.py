@@ -98,7 +98,6 @@ def listener_url(fd: int, settings: str, options: Options) -> str:
         "tls_key": options.ssl_keyfile,
         "tls_ca": options.ssl_ca_certs,
         "health": options.health,
-        "proxy": "1" if options.proxy_protocol else None,
     }
     query = urlencode(
         {name: value for name, value in given.items() if value}, safe="/:*,", quote_via=quote
