@@ -169,8 +169,12 @@ class Front:
     def logged(self) -> list[Logged]:
         """All requests whose answers are over, or that were given up."""
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        found = re.findall(r"^ANSWERED (\S+) (.*) (\d+|-) (\S+)$", text, re.MULTILINE)
+        found = re.findall(r"^ANSWERED (\S+) (.*) (-?\d+|-) (\S+)$", text, re.MULTILINE)
         return [Logged(m, t, int(s) if s != "-" else 0, seen == "yes") for m, t, s, seen in found]
+
+    def lines(self) -> int:
+        """How many those are."""
+        return self._log.read_bytes().count(b"ANSWERED ") if self._log.exists() else 0
 
     def workers(self) -> set[int]:
         """Give the pids of its workers."""
