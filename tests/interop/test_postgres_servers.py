@@ -253,6 +253,7 @@ class InBetween(threading.Thread):
                 back = threading.Thread(target=self.copy, args=(far, near), daemon=True)
                 back.start()
                 self.copy(near, far)
+                back.join()  # else it may write to whoever gets the descriptor next
 
     @staticmethod
     def copy(source: ssl.SSLSocket, target: ssl.SSLSocket) -> None:
