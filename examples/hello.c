@@ -86,7 +86,7 @@ int main(int argc, char **argv)
     printf("%s\n", iok_listener_name(listener));
     fflush(stdout);
     while (iok_port_calls(port) > 0) {
-        (void)iok_wait(port, 500); /* a signal ends it, too, but not one that came just before */
+        (void)iok_wait(port, 200); /* not for ever: a signal may have come just before */
         if (stopped && !closing) {
             closing = true;
             iok_listener_close(listener, port, 5000);
