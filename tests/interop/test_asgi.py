@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -604,6 +605,18 @@ def test_what_a_proxy_says() -> None:
     with Served(APP, "--forwarded-allow-ips", "10.0.0.1") as served:
         scope = json.loads(served.get("/", **said).body)
         assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
+
+
+def test_proxy_protocol() -> None:
+    with Served(APP, "--proxy-protocol") as served, served.connect() as s:
+        s.sendall(b"PROXY TCP4 1.2.3.4 127.0.0.1 5678 80\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        scope = json.loads(read_answer(s).partition(b"\r\n\r\n")[2])
+        assert scope["client"] == ["1.2.3.4", 5678]
+    with Served(APP, "--proxy-protocol", "--forwarded-allow-ips", "10.0.0.1") as served:
+        with served.connect() as s:
+            s.sendall(b"PROXY TCP4 1.2.3.4 127.0.0.1 5678 80\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert s.recv(100) == b""
 
 
 def test_access_log() -> None:

@@ -131,6 +131,7 @@ def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
         (["a:b", "--health", "x"], "must be a path such as /healthz"),
         (["a:b", "--ssl-keyfile", "x"], "need --ssl-certfile"),
         (["a:b", "--reload", "--workers", "0"], "--reload needs a worker"),
+        (["a:b", "--proxy-protocol", "--ssl-certfile", "x"], "--proxy-protocol goes without TLS"),
         (["a:b", "--bind", "1?x"], "options as key=value"),
         ([], "required: MODULE:APP"),
     ):
@@ -192,3 +193,5 @@ def test_what_the_listener_is_told() -> None:
     options = Options("x", health="/h", ssl_certfile="/a b.pem")
     url = listener_url(7, "idle=5s", options)
     assert url == "https:?fd=7&tls_cert=/a%20b.pem&health=/h&idle=5s"
+    options = Options("x", proxy_protocol=True, forwarded_allow_ips="10.0.0.0/8, unix:,::1")
+    assert listener_url(7, "", options) == "http:?fd=7&proxy=yes&proxy_from=10.0.0.0/8,::1"

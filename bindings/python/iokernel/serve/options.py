@@ -48,6 +48,7 @@ class Options:
     root_path: str = ""
     health: str | None = None
     forwarded_allow_ips: str = "127.0.0.1,::1,unix:"
+    proxy_protocol: bool = False
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_ca_certs: str | None = None
@@ -196,6 +197,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="addresses and networks of proxies whose X-Forwarded-For and -Proto, or Forwarded, "
         "are believed; unix: for unix sockets, * for all (%(default)s)",
     )  # fmt: skip
+    add(
+        "--proxy-protocol", action="store_true",
+        help="connections begin with its line, and come from those proxies only",
+    )  # fmt: skip
     add("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate chain")
     add("--ssl-keyfile", metavar="FILE", help="its key, if that is not in the same file")
     add("--ssl-ca-certs", metavar="FILE", help="ask clients for certificates of these authorities")
@@ -207,6 +212,8 @@ def parse(words: list[str] | None) -> Options:
     options = Options(**vars(parser.parse_args(words)))
     if options.ssl_certfile is None and (options.ssl_keyfile or options.ssl_ca_certs):
         parser.error("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")
+    if options.proxy_protocol and options.ssl_certfile is not None:
+        parser.error("--proxy-protocol goes without TLS: the proxy ends it")
     if options.reload and options.workers == 0:
         parser.error("--reload needs a worker: --workers 1 or more")
     if options.loop == "uvloop":

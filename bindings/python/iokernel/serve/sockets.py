@@ -89,6 +89,14 @@ class Bound:
                 s.close()
 
 
+def _networks(options: Options) -> str:
+    """Give the proxies as the listener takes them; over unix sockets it believes everybody."""
+    parts = [part.strip() for part in options.forwarded_allow_ips.split(",")]
+    if "*" in parts:
+        return "0.0.0.0/0,::/0"
+    return ",".join(part for part in parts if part and part != "unix:")
+
+
 def listener_url(fd: int, settings: str, options: Options) -> str:
     """Give the URL of a listener on an inherited descriptor."""
     scheme = "https" if options.ssl_certfile else "http"
@@ -98,6 +106,8 @@ def listener_url(fd: int, settings: str, options: Options) -> str:
         "tls_key": options.ssl_keyfile,
         "tls_ca": options.ssl_ca_certs,
         "health": options.health,
+        "proxy": "yes" if options.proxy_protocol else None,
+        "proxy_from": _networks(options) if options.proxy_protocol else None,
     }
     query = urlencode(
         {name: value for name, value in given.items() if value}, safe="/:*,", quote_via=quote
