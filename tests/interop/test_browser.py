@@ -1,4 +1,4 @@
-"""A browser, headless Chromium, with `iokernel serve`: a page with a form, and a large download."""
+"""A browser, headless Chromium, with `iokernel serve`: a page with forms, a large download, a WebSocket."""
 
 from __future__ import annotations
 
@@ -40,6 +40,23 @@ function submit(id, frame) {
   });
 }
 
+// Sends three messages and closes; the browser offers permessage-deflate by itself.
+function echo() {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(`ws://${location.host}/echo`, ['other', 'echo']);
+    const sent = ['h\u00e9llo', 'x'.repeat(1000000), new Uint8Array(300000).fill(9).buffer], got = [];
+    socket.binaryType = 'arraybuffer';
+    socket.onopen = () => sent.forEach(message => socket.send(message));
+    socket.onmessage = event => {
+      const data = event.data;
+      got.push(typeof data == 'string' ? data.slice(0, 5) + data.length : 'bytes' + data.byteLength);
+      if (got.length == sent.length) socket.close(3001, 'enough');
+    };
+    socket.onerror = () => reject('the WebSocket failed');
+    socket.onclose = event => resolve([socket.protocol, ...got, event.code, event.wasClean].join(' '));
+  });
+}
+
 async function all() {
   const said = {};
   said.style = getComputedStyle(document.body).color;
@@ -57,6 +74,7 @@ async function all() {
   let pieces = 0, read;
   while (!(read = await reader.read()).done) pieces += read.value.length;
   said.pieces = pieces;
+  said.echo = await echo();
   return said;
 }
 all().catch(error => ({error: String(error)})).then(said =>
@@ -74,7 +92,19 @@ PAGE = {PAGE!r}
     + """
 LARGE = bytes(range(256)) * 200_000  # 51 MB
 
+async def echo(scope, receive, send):
+    assert (await receive())["type"] == "websocket.connect"
+    assert scope["subprotocols"] == ["other", "echo"]
+    await send({"type": "websocket.accept", "subprotocol": "echo"})
+    while (message := await receive())["type"] == "websocket.receive":
+        kind = "text" if message.get("text") is not None else "bytes"
+        await send({"type": "websocket.send", kind: message[kind]})
+    with open("closed", "w") as file:
+        file.write(f"{message['type']} {message['code']}")
+
 async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        return await echo(scope, receive, send)
     assert scope["type"] == "http"
     body = await read_all(receive)
     path = scope["path"]
@@ -142,7 +172,7 @@ def open_page(url: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def test_a_page_with_a_form_and_a_download() -> None:
+def test_a_page_with_forms_a_download_and_a_websocket() -> None:
     with Served(APP) as served, open_page(served.url + "/") as process:
         path = served.directory / "page-said"
         end = time.monotonic() + 90  # a browser's first start takes its time
@@ -150,6 +180,8 @@ def test_a_page_with_a_form_and_a_download() -> None:
             time.sleep(0.05)
         until(path.exists, "what the page says")
         said = json.loads(path.read_text())
+        closed = served.directory / "closed"
+        until(lambda: closed.exists() and closed.read_text() == "websocket.disconnect 3001")
     assert said.pop("style") == "rgb(1, 2, 3)"
     form = parse_qs(said.pop("form"))
     assert form == {"name": ["Jürgen & Söhne"], "text": ["a\r\nb"]}
@@ -160,4 +192,5 @@ def test_a_page_with_a_form_and_a_download() -> None:
         "sum": hashlib.sha256(large).hexdigest(),
         "many": " ".join(map(str, range(100))),
         "pieces": 20_000,
+        "echo": "echo héllo5 xxxxx1000000 bytes300000 3001 true",
     }

@@ -265,7 +265,9 @@ def test_httpx(served: Served) -> None:
         assert (await client.get(f"{served.url}/size/{n}")).content == pattern(n)
 
     async def main() -> None:
-        limits = httpx.Limits(max_connections=50, max_keepalive_connections=50)
+        limits = httpx.Limits(
+            max_connections=50, max_keepalive_connections=50, keepalive_expiry=None
+        )
         async with httpx.AsyncClient(limits=limits, timeout=PATIENCE_S, trust_env=False) as client:
             await asyncio.gather(*(ask(client, n) for n in range(300)))
             async with client.stream("GET", f"{served.url}/size/10000000") as answer:
@@ -295,7 +297,8 @@ def test_aiohttp(served: Served) -> None:
 
     async def main() -> None:
         limit = aiohttp.ClientTimeout(total=PATIENCE_S * 2)
-        async with aiohttp.ClientSession(served.url, timeout=limit) as session:
+        connector = aiohttp.TCPConnector(keepalive_timeout=1000)
+        async with aiohttp.ClientSession(served.url, timeout=limit, connector=connector) as session:
             await asyncio.gather(*(ask(session, n) for n in range(1000)))
             async with session.put("/sum", data=await parts()) as answer:
                 told = await answer.json(content_type=None)
