@@ -19,6 +19,13 @@
 #include <cmocka.h>
 #include <iokernel.h>
 
+/* ThreadSanitizer does not expect threads in the child of a process with threads; here they work. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+
 #define WAIT_MS 20000 /* far more than any of it needs */
 
 struct shop {
