@@ -220,9 +220,6 @@ IOK_API struct iok_call *iok_poll(struct iok_port *port);
 /* Blocks until iok_poll would return something or timeout_ms passed (-1: for ever). 0, IOK_ETIMEOUT, or IOK_EINTR
  * as soon as the thread handled a signal. */
 IOK_API int iok_wait(struct iok_port *port, int64_t timeout_ms);
-/* As iok_wait for a fraction of a millisecond, for programs with an event loop of their own: what is submitted goes out at
- * once by this thread, and what comes back at once saves both wake-ups. 0 or IOK_ETIMEOUT. */
-IOK_API int iok_linger(struct iok_port *port);
 /* Live calls of the port, those included that are not submitted or wait for room. */
 IOK_API uint32_t iok_port_calls(const struct iok_port *port);
 

@@ -479,11 +479,11 @@ static int sleep_until(struct goal *goal, uint64_t deadline)
     return rc;
 }
 
-static int wait_for_ns(struct goal *goal, uint64_t timeout)
+static int wait_for(struct goal *goal, int64_t timeout_ms)
 {
     struct iok_port *port = goal->port;
     uint64_t start = iok_now_ns();
-    uint64_t deadline = timeout == UINT64_MAX ? UINT64_MAX : start + timeout;
+    uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : start + (uint64_t)timeout_ms * IOK_NS_MS;
     int rc = iok_port_check(port, NULL);
 
     if (rc != 0) {
@@ -508,18 +508,6 @@ static int wait_for_ns(struct goal *goal, uint64_t timeout)
         }
     }
     return rc;
-}
-
-static int wait_for(struct goal *goal, int64_t timeout_ms)
-{
-    return wait_for_ns(goal, timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * IOK_NS_MS);
-}
-
-int iok_linger(struct iok_port *port)
-{
-    struct goal goal = {.port = port};
-
-    return wait_for_ns(&goal, IOK_SPIN_NS);
 }
 
 int iok_wait(struct iok_port *port, int64_t timeout_ms)

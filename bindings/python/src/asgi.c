@@ -210,7 +210,6 @@ static PyObject *asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->port = (struct py_port *)Py_NewRef((PyObject *)port);
-    port->served = true;
     self->listener = (struct py_listener *)Py_NewRef(listener);
     self->app = Py_NewRef(app);
     self->on_error = Py_NewRef(on_error);

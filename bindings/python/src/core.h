@@ -83,10 +83,6 @@ struct py_port {
     uint32_t
         generation; /* another than the core's: the parent's; a thread's port goes on in the child at its next use */
     bool draining;
-    bool served;          /* by an Asgi */
-    uint8_t linger_skips; /* drains that are not to linger, and how many that were when it was in vain last */
-    uint8_t linger_failures;
-    uint32_t in_hand;         /* requests that its applications have */
     bool lingers;             /* the task that was resumed last still counts as the loop's current one */
     bool roams;               /* of one lease alone, and whichever thread uses that owns it meanwhile */
     bool busy;                /* one that roams: its owner waits, without the interpreter's lock */

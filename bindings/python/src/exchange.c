@@ -57,7 +57,6 @@ static void exchange_link(struct exchange *self)
     self->link = &asgi->exchanges;
     asgi->exchanges = self;
     asgi->busy++;
-    asgi->port->in_hand++;
     Py_INCREF(self);
 }
 
@@ -73,7 +72,6 @@ void exchange_unlink(struct exchange *self)
     self->link = NULL;
     self->next = NULL;
     self->asgi->busy--;
-    self->asgi->port->in_hand--;
     Py_CLEAR(self->task);
     Py_DECREF(self);
 }

@@ -7,14 +7,6 @@
 
 #define DRAIN_MAX 256 /* completions a wake-up: more starves the loop's other work and gains nothing */
 
-/* A server with one client that asks again as soon as it is answered would pay two wake-ups for each request. So when a
- * drain brought next to nothing, and no request is with the application, the loop's thread stays in the drain for the
- * moment in which the next request may come, and does the kernel's work meanwhile. Other callbacks of the loop wait for
- * at most LINGER_MAX such moments. When it was in vain, the next drains do without: twice as many each time. */
-#define LINGER_NEWS 2
-#define LINGER_MAX 16
-#define LINGER_SKIPS_MAX 255
-
 /* What this thread used last. epoch: see below. */
 static _Thread_local struct {
     struct py_port *thread_port;
@@ -475,27 +467,6 @@ static int port_take_in(struct py_port *self, struct py_port *drain)
     return DRAIN_MAX;
 }
 
-/* Waits for a moment, if that is likely to pay; true when something came. */
-static bool port_linger(struct py_port *self)
-{
-    if (self->linger_skips > 0) {
-        self->linger_skips--;
-        return false;
-    }
-    int rc;
-    Py_BEGIN_ALLOW_THREADS rc = iok_linger(self->port);
-    core_park_at_exit();
-    Py_END_ALLOW_THREADS if (rc == 0)
-    {
-        self->linger_failures = 0;
-        return true;
-    }
-    unsigned failures = 2u * self->linger_failures + 1u;
-    self->linger_failures = (uint8_t)(failures < LINGER_SKIPS_MAX ? failures : LINGER_SKIPS_MAX);
-    self->linger_skips = self->linger_failures;
-    return false;
-}
-
 static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct py_port *self = (struct py_port *)op;
@@ -511,12 +482,8 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
     struct py_port *outer = in_drain;
     in_drain = self;
     iok_drain_begin(self->port);
-    int left = LINGER_MAX;
-    do {
-        result = port_take_in(self, drain);
-        task_settle(self);
-    } while (result >= 0 && result <= LINGER_NEWS && self->served && drain != NULL && self->in_hand == 0 &&
-             left-- > 0 && port_linger(self));
+    result = port_take_in(self, drain);
+    task_settle(self);
     if (port_is_whole(self)) {
         iok_drain_end(self->port);
     }
