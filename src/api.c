@@ -242,7 +242,7 @@ static bool reclaim(struct iok_port *port)
         break;
     case IOK_SQ_CANCEL:
         call = iok_entry_object(entry);
-        if ((call->flags & IOK_CALL_SERVE) != 0 && call->state != IOK_CALL_ENDED) { /* the program had it */
+        if (call->serve != NULL && call->state != IOK_CALL_ENDED) { /* the program had it */
             set_reclaimed(call, &err);
         }
         (void)iok_ring_push(&port->link.cq, iok_entry(iok_entry_object(entry), IOK_CQ_CANCELLED));
@@ -414,7 +414,7 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
         break;
     case IOK_CQ_NEWS:
-        if ((call->flags & IOK_CALL_SERVE) != 0) {
+        if (call->serve != NULL) {
             *news = iok_serve_news(call) && (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) == 0 ? call : NULL;
             break;
         }
@@ -424,7 +424,7 @@ bool iok_port_take(struct iok_port *port, struct iok_call **news)
         break;
     case IOK_CQ_CANCELLED:
         call->app &= ~(uint32_t)IOK_APP_CANCEL;
-        if ((call->flags & IOK_CALL_SERVE) != 0 && (call->app & IOK_APP_ENDED) == 0) { /* it tells that, too */
+        if (call->serve != NULL && (call->app & IOK_APP_ENDED) == 0) { /* it tells that, too */
             picked_up(call);
             *news = (call->app & (IOK_APP_ABANDONED | IOK_APP_WAITED)) != 0 ? NULL : call;
         }
@@ -690,7 +690,7 @@ int iok_submit(struct iok_call *call)
     if (iok_tape_error(&call->args) != 0) {
         return iok_tape_error(&call->args);
     }
-    if ((call->flags & IOK_CALL_SERVE) != 0) {
+    if (call->serve != NULL) {
         return iok_serve_submit(call);
     }
     if ((call->app & IOK_APP_SUBMITTED) != 0 || (call->lease != NULL && call->lease->released) ||
@@ -742,7 +742,7 @@ void iok_cancel(struct iok_call *call)
         return;
     }
     call->app |= IOK_APP_CANCEL;
-    if ((call->flags & IOK_CALL_SERVE) != 0) {
+    if (call->serve != NULL) {
         call->serve->seen = call->serve->have;
     }
     pushed = iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_CANCEL));
@@ -767,8 +767,8 @@ void iok_call_free(struct iok_call *call)
     if (call->port->lost) {
         return; /* see fork.c */
     }
-    if (held) {                                    /* the kernel still has it */
-        if ((call->flags & IOK_CALL_SERVE) != 0) { /* which would not end by itself */
+    if (held) {                    /* the kernel still has it */
+        if (call->serve != NULL) { /* which would not end by itself */
             iok_cancel(call);
         }
         call->app |= IOK_APP_ABANDONED;

@@ -132,7 +132,7 @@ void iok_call_begin(struct iok_call *call, struct iok_account *replies)
     call->conn = NULL;
     call->deadline_ns = 0;
     call->attempts = 0;
-    call->maybe_ran = false;
+    call->maybe_ran = call->admitted = call->auto_lease = false;
     call->class_flags = 0;
     call->body = IOK_BODY_NONE;
     call->error_code = 0;

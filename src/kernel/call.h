@@ -29,8 +29,6 @@ enum iok_call_state { IOK_CALL_NEW = 0, IOK_CALL_QUEUED, IOK_CALL_SENT, IOK_CALL
 enum iok_call_flags {
     IOK_CALL_READY = 1,       /* no request: ends when the service is usable */
     IOK_CALL_REPEATABLE = 2,  /* the program says so */
-    IOK_CALL_AUTO_LEASE = 4,  /* kernel: its lease is the kernel's own, for this call only */
-    IOK_CALL_ADMITTED = 8,    /* kernel: counts among the calls that its service holds */
     IOK_CALL_PARTS = 16,      /* the program takes the reply in parts */
     IOK_CALL_BODY = 32,       /* the request has a body, which follows in parts */
     IOK_CALL_PART = 64,       /* it is no call but a part of a body */
@@ -136,7 +134,9 @@ struct iok_call {
     int error_line;
     const char *error_file;
     struct iok_peer peer;
-    bool maybe_ran; /* an earlier attempt was sent, and its connection lost */
+    bool maybe_ran;  /* an earlier attempt was sent, and its connection lost */
+    bool admitted;   /* counts among the calls that its service holds */
+    bool auto_lease; /* its lease is the kernel's own, for this call only */
 
     /* how it ended */
     alignas(IOK_CACHE_LINE) struct iok_stamps stamps;

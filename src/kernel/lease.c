@@ -132,7 +132,7 @@ struct iok_lease *iok_lease_auto(struct iok_core *core, struct iok_call *call)
     if (lease != NULL) {
         iok_lease_init(lease, call->port, call->service);
         lease->auto_call = call;
-        call->flags |= IOK_CALL_AUTO_LEASE;
+        call->auto_lease = true;
         iok_count_add(&core->objects, 1);
     }
     return lease;
@@ -143,11 +143,11 @@ void iok_lease_call_ended(struct iok_core *core, struct iok_call *call)
 {
     struct iok_lease *lease = call->lease;
 
-    if ((call->flags & IOK_CALL_AUTO_LEASE) == 0) {
+    if (!call->auto_lease) {
         return;
     }
     call->lease = NULL;
-    call->flags &= ~(uint32_t)IOK_CALL_AUTO_LEASE;
+    call->auto_lease = false;
     let_go(core, lease);
     iok_count_sub(&core->objects, 1);
     iok_free(lease);

@@ -415,16 +415,16 @@ int iok_service_admit(struct iok_service *service, struct iok_call *call, struct
     }
     service->n_pending++;
     service->pending_bytes += bytes;
-    call->flags |= IOK_CALL_ADMITTED;
+    call->admitted = true;
     return 0;
 }
 
 void iok_service_dismiss(struct iok_service *service, struct iok_call *call)
 {
-    if ((call->flags & IOK_CALL_ADMITTED) == 0) {
+    if (!call->admitted) {
         return;
     }
-    call->flags &= ~(uint32_t)IOK_CALL_ADMITTED;
+    call->admitted = false;
     service->n_pending--;
     service->pending_bytes -= call->args.held_bytes;
     iok_service_want_pump(service); /* figures */
