@@ -29,7 +29,7 @@ HANDLED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD,
 )  # fmt: skip
 PAUSE_MIN_S, PAUSE_MAX_S = 0.5, 30.0  # between the death of a worker and the next one in its slot
-STEADY_S = 10.0  # one that lived so long does not count as a failure at the start
+STEADY_S = 1.0  # one that served for so long is replaced at once when it dies
 PATIENCE_S = 5.0  # beyond the graceful timeout, for the application's own shutdown; then SIGKILL
 WORKERS_MAX = 1024
 
