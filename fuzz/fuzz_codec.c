@@ -7,7 +7,8 @@
  *
  * Input:  [target][flags][seed of the cutting][failing allocation] then the peer's bytes, in which 0xff makes the next
  * byte an action: a call from the list below or one that is spelled out, one with a body or an answer in parts, a piece
- * of a body, a cursor (the byte behind it says which), a statement that is described, a cancelled caller, a ping, a reset, the end of the connection, or 0xff itself. Of a server's role, requests are answered at once.
+ * of a body, a cursor (the byte behind it says which), a statement that is described, a cancelled caller, a ping, a reset, the end of the connection, or 0xff itself. Of a server's role, requests are answered at once,
+ * and bodies are whole: fuzz_http_server.c has the rest.
  *
  *     fuzz_codec CODEC [options of libFuzzer] [corpus]     the targets of one codec
  *     fuzz_codec codecs                                    their names
