@@ -10,12 +10,8 @@
  *
  * Input: [flags][seed of the cutting][failing allocation] then the client's bytes, in which 0xff makes the next byte an
  * action and the one behind it its argument; the program's bytes follow with a length before them. */
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "../src/base/mem.h"
-#include "../tests/kit/kit.h"
 #include "../tests/kit/websocket.h"
+#include "runs.h"
 
 #define ESCAPE 0xffu
 #define HEADER 3u
@@ -474,37 +470,16 @@ static void ping(struct server *server)
 
 /* ---- a run ------------------------------------------------------------------------------------------------------ */
 
-#define WHOLE UINT32_MAX
-#define BYTES 0u
-
-/* A generator of the pieces' sizes (xorshift32); 0 never occurs. */
-static uint32_t next(uint32_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    return *state;
-}
-
-static struct iok_span take(struct iok_span *in, size_t n)
-{
-    struct iok_span taken = iok_span(in->p, n < in->n ? n : in->n);
-    *in = iok_span_skip(*in, taken.n);
-    return taken;
-}
-
 static unsigned take_number(struct iok_span *in)
 {
-    struct iok_span taken = take(in, 1);
+    struct iok_span taken = fuzz_take(in, 1);
     return taken.n > 0 ? taken.p[0] : 0;
 }
 
 static void receive_cut(struct server *server, struct iok_span bytes, uint32_t *cutting)
 {
-    while (bytes.n > 0) {
-        size_t n = *cutting == WHOLE ? bytes.n : *cutting == BYTES ? 1 : 1 + next(cutting) % 9;
-        receive(server, take(&bytes, n));
-    }
+    while (bytes.n > 0)
+        receive(server, fuzz_piece(&bytes, cutting));
 }
 
 static void client_frame(struct server *server, unsigned first, struct iok_span payload, uint32_t *cutting)
@@ -522,7 +497,7 @@ static void act(struct server *server, enum action action, struct iok_span *in, 
     if (action > ACTION_FRAME)
         server->part_end = 0;
     if (action == ACTION_FRAME || action == ACTION_PIECE || action == ACTION_FINISH || action == ACTION_MESSAGE)
-        bytes = take(in, take_number(in));
+        bytes = fuzz_take(in, take_number(in));
     if (action == ACTION_BYTE)
         receive_cut(server, iok_span("\xff", 1), cutting);
     else if (action == ACTION_SAY)
@@ -588,14 +563,14 @@ static void stop(struct server *server)
     kit_text_free(&server->sent);
 }
 
-static void run(unsigned flags, struct iok_span in, uint32_t cutting, struct kit_text *log)
+static void run(const uint8_t *header, struct iok_span in, uint32_t cutting, struct kit_text *log)
 {
     struct server server = {0};
-    start(&server, flags);
+    start(&server, header[0]);
     while (in.n > 0) {
         const uint8_t *escape = memchr(in.p, ESCAPE, in.n);
-        receive_cut(&server, take(&in, escape != NULL ? (size_t)(escape - in.p) : in.n), &cutting);
-        take(&in, 1);
+        receive_cut(&server, fuzz_take(&in, escape != NULL ? (size_t)(escape - in.p) : in.n), &cutting);
+        fuzz_take(&in, 1);
         if (escape != NULL)
             act(&server, (enum action)(take_number(&in) % ACTIONS), &in, &cutting);
     }
@@ -604,38 +579,11 @@ static void run(unsigned flags, struct iok_span in, uint32_t cutting, struct kit
     stop(&server);
 }
 
-static void compare(const char *how, const struct kit_text *whole, const struct kit_text *other)
-{
-    if (whole->n == other->n && memcmp(whole->p, other->p, whole->n) == 0)
-        return;
-    fprintf(stderr, "whole:\n%s\n%s:\n%s\n", whole->p, how, other->p);
-    abort();
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct kit_text whole = {0}, pieces = {0}, bytes = {0}, failing = {0};
     if (size < HEADER)
         return 0;
-    struct iok_span in = iok_span(data + HEADER, size - HEADER);
-    run(data[0], in, WHOLE, &whole);
-    run(data[0], in, data[1] + 1u, &pieces);
-    compare("in pieces", &whole, &pieces);
-    run(data[0], in, BYTES, &bytes);
-    compare("byte by byte", &whole, &bytes);
-    if (data[2] != 0) {
-        long live = iok_mem_live();
-        iok_mem_fail_at(data[2]);
-        run(data[0], in, data[1] + 1u, &failing);
-        iok_mem_fail_at(0);
-        if (iok_mem_live() != live)
-            abort();
-    }
-    kit_text_free(&whole);
-    kit_text_free(&pieces);
-    kit_text_free(&bytes);
-    kit_text_free(&failing);
-    return 0;
+    return fuzz_runs(run, data, iok_span(data + HEADER, size - HEADER), data[1], data[2]);
 }
