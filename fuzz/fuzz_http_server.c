@@ -5,8 +5,9 @@
  * bytes comes in parts.
  *
  * Invariants: whatever the client sends and the program answers, the codec keeps the contract, a refused answer leaves no
- * byte behind, what changes the protocol is a 101, and nothing stays alive, also when an allocation fails. What it does
- * does not depend on how the bytes were cut: whole, in random pieces and byte by byte give the same logs.
+ * byte behind, nothing stands amid an answer, what changes the protocol is a 101, and nothing stays alive, also when an
+ * allocation fails. What it does does not depend on how the bytes were cut: whole, in random pieces and byte by byte give
+ * the same logs.
  *
  * Input: [flags][seed of the cutting][failing allocation] then the client's bytes, in which 0xff makes the next byte an
  * action and the one behind it its argument; the program's bytes follow with a length before them. */
@@ -276,6 +277,7 @@ static void feed_rest(struct server *server)
     size_t n = server->rest.n, used = 1;
     while (n > 0 && used > 0 && may_feed(server)) {
         bool had_request = server->has_request;
+        uint64_t before = server->out.appended;
         uint8_t *exact = malloc(n);
         memcpy(exact, server->rest.p, n);
         ptrdiff_t rc = server->proto->feed(server->state, &server->io, iok_span(exact, n));
@@ -283,6 +285,8 @@ static void feed_rest(struct server *server)
         free(exact);
         if (rc > (ptrdiff_t)n)
             STOP("feed used %zd of %zu bytes", rc, n);
+        if (server->says && !server->upgraded && server->out.appended != before)
+            STOP("something amid an answer");
         if (rc < 0)
             fail(server, (int)rc);
         take_output(server);
@@ -512,7 +516,7 @@ static void act(struct server *server, enum action action, struct iok_span *in, 
         answer(server, argument, action == ACTION_ANSWER_PARTS);
     else if (action == ACTION_PIECE || action == ACTION_FINISH)
         piece(server, bytes, action == ACTION_PIECE ? IOK_BODY_PART : IOK_BODY_END);
-    else if (action == ACTION_GO && server->streams && !server->upgraded)
+    else if (action == ACTION_GO && server->streams && server->has_request)
         go(server);
     else if (action == ACTION_UPGRADE)
         upgrade(server, argument);
