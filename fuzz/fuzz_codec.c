@@ -7,16 +7,13 @@
  *
  * Input:  [target][flags][seed of the cutting][failing allocation] then the peer's bytes, in which 0xff makes the next
  * byte an action: a call from the list below or one that is spelled out, one with a body or an answer in parts, a piece
- * of a body, a cursor (the byte behind it says which), a statement that is described, a cancelled caller, a ping, a reset, the end of the connection, or 0xff itself. Of a server's role, requests are answered at once.
+ * of a body, a cursor (the byte behind it says which), a statement that is described, a cancelled caller, a ping, a reset, the end of the connection, or 0xff itself. Of a server's role, requests are answered at once,
+ * and bodies are whole: fuzz_http_server.c has the rest.
  *
  *     fuzz_codec CODEC [options of libFuzzer] [corpus]     the targets of one codec
  *     fuzz_codec codecs                                    their names
  *     fuzz_codec seeds CODEC DIRECTORY TRANSCRIPT...       writes each connection of the transcripts as a first corpus */
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "../src/base/mem.h"
-#include "../tests/kit/kit.h"
+#include "runs.h"
 
 #define ESCAPE 0xffu
 #define HEADER 4u
@@ -232,18 +229,6 @@ static size_t take_args(struct iok_span *in, struct iok_token args[PARTS_MAX])
     return n;
 }
 
-/* A generator of the pieces' sizes (xorshift32); 0 never occurs. */
-static uint32_t next(uint32_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    return *state;
-}
-
-#define WHOLE UINT32_MAX
-#define BYTES 0u
-
 static void answer_all(struct kit_host *host)
 {
     static const struct iok_token line = {.type = IOK_BYTES, .len = 6, .p = (const uint8_t *)"answer"};
@@ -259,12 +244,8 @@ static void answer_all(struct kit_host *host)
 
 static void receive(struct kit_host *host, struct iok_span bytes, uint32_t *cutting)
 {
-    while (bytes.n > 0) {
-        size_t n = *cutting == WHOLE ? bytes.n : *cutting == BYTES ? 1 : 1 + next(cutting) % 7;
-        n = n < bytes.n ? n : bytes.n;
-        kit_host_recv(host, iok_span(bytes.p, n));
-        bytes = iok_span_skip(bytes, n);
-    }
+    while (bytes.n > 0)
+        kit_host_recv(host, fuzz_piece(&bytes, cutting));
     answer_all(host);
 }
 
@@ -314,8 +295,10 @@ static void without_texts(struct kit_text *log, const struct kit_text *events)
     }
 }
 
-static void run(const struct target *target, unsigned flags, struct iok_span in, uint32_t cutting, struct kit_text *log)
+static void run(const uint8_t *header, struct iok_span in, uint32_t cutting, struct kit_text *log)
 {
+    const struct target *target = &targets[first_target + header[0] % n_targets];
+    unsigned flags = header[1];
     struct kit_host host = {.abandon = (flags & FLAG_ABANDON) != 0, .server = target->server};
     bool tls;
     const struct iok_proto *proto = iok_proto_find(iok_span(target->url, strcspn(target->url, ":")), &tls);
@@ -339,39 +322,14 @@ static void run(const struct target *target, unsigned flags, struct iok_span in,
         abort();
 }
 
-static void compare(const char *how, const struct kit_text *whole, const struct kit_text *other)
-{
-    if (whole->n == other->n && memcmp(whole->p, other->p, whole->n) == 0)
-        return;
-    fprintf(stderr, "whole:\n%s\n%s:\n%s\n", whole->p, how, other->p);
-    abort();
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct kit_text whole = {0}, pieces = {0}, bytes = {0}, failing = {0};
     if (size < HEADER)
         return 0;
-    const struct target *target = &targets[first_target + data[0] % n_targets];
-    struct iok_span in = iok_span(data + HEADER, size - HEADER);
-    run(target, data[1], in, WHOLE, &whole);
-    run(target, data[1], in, data[2] + 1u, &pieces);
-    compare("in pieces", &whole, &pieces);
-    run(target, data[1], in, BYTES, &bytes);
-    compare("byte by byte", &whole, &bytes);
-    if (data[3] != 0) {
-        iok_mem_fail_at(data[3]);
-        run(target, data[1], in, data[2] + 1u, &failing);
-        iok_mem_fail_at(0);
-    }
-    kit_text_free(&whole);
-    kit_text_free(&pieces);
-    kit_text_free(&bytes);
-    kit_text_free(&failing);
-    return 0;
+    return fuzz_runs(run, data, iok_span(data + HEADER, size - HEADER), data[2], data[3]);
 }
 
 /* ---- seeds ------------------------------------------------------------------------------------------------------- */

@@ -8,11 +8,8 @@
  * Input:  [flags][seed of the cutting][failing allocation] then pieces: 0 an octet of a program's action and 8 of its
  * payload, 1 a frame [first octet, length, payload], made with the mask that it needs, 2 the same with many of its first
  * octet, else octets as they are [length, octets]. Or, by a flag: the fields of an opening as text. */
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "../src/base/mem.h"
 #include "../tests/kit/websocket.h"
+#include "runs.h"
 
 #define HEADER 3u
 #define MAX 600u /* octets of a message, which inputs of that size can cross */
@@ -27,32 +24,10 @@ enum flags {
     FLAG_OPENING = 32,
 };
 
-#define WHOLE UINT32_MAX
-#define BYTES 0u
-
-/* A generator of the pieces' sizes (xorshift32); 0 never occurs. */
-static uint32_t next(uint32_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    return *state;
-}
-
-static struct iok_span take(struct iok_span *in, size_t n)
-{
-    struct iok_span taken = iok_span(in->p, n < in->n ? n : in->n);
-    *in = iok_span_skip(*in, taken.n);
-    return taken;
-}
-
 static void receive(struct ws_peer *peer, struct iok_span bytes, uint32_t *cutting)
 {
-    while (bytes.n > 0 && peer->failed == 0) {
-        size_t n = *cutting == WHOLE ? bytes.n : *cutting == BYTES ? 1 : 1 + next(cutting) % 9;
-        struct iok_span piece = take(&bytes, n);
-        ws_peer_recv(peer, piece);
-    }
+    while (bytes.n > 0 && peer->failed == 0)
+        ws_peer_recv(peer, fuzz_piece(&bytes, cutting));
 }
 
 /* What was lent goes away at once. */
@@ -77,12 +52,12 @@ static void act(struct ws_peer *peer, uint8_t action, struct iok_span payload)
 static void take_frame(struct ws_peer *peer, struct iok_span *in, bool many, uint32_t *cutting)
 {
     struct kit_text bytes = {0};
-    struct iok_span head = take(in, 2);
+    struct iok_span head = fuzz_take(in, 2);
     if (head.n < 2)
         return;
     size_t length = head.p[1];
     uint8_t *repeated = many ? malloc(8 * length + 1) : NULL;
-    struct iok_span payload = many ? iok_span(repeated, 8 * length) : take(in, length);
+    struct iok_span payload = many ? iok_span(repeated, 8 * length) : fuzz_take(in, length);
     if (many)
         memset(repeated, in->n > 0 ? in->p[0] : 'a', 8 * length);
     ws_kit_frame(&bytes, !peer->options.client, head.p[0], payload);
@@ -91,9 +66,10 @@ static void take_frame(struct ws_peer *peer, struct iok_span *in, bool many, uin
     free(repeated);
 }
 
-static void run(unsigned flags, struct iok_span in, uint32_t cutting, struct kit_text *log)
+static void run(const uint8_t *header, struct iok_span in, uint32_t cutting, struct kit_text *log)
 {
     struct ws_peer peer;
+    unsigned flags = header[0];
     bool no_context = (flags & FLAG_NO_CONTEXT) != 0;
     uint8_t bits = (flags & FLAG_NARROW) != 0 ? 9 : 15;
     struct iok_ws_options options = {
@@ -106,14 +82,14 @@ static void run(unsigned flags, struct iok_span in, uint32_t cutting, struct kit
     ws_peer_open(&peer, &options, 2 * MAX);
     peer.is_hasty = (flags & FLAG_HASTY) != 0;
     while (in.n > 0 && peer.failed == 0) {
-        uint8_t what = take(&in, 1).p[0];
+        uint8_t what = fuzz_take(&in, 1).p[0];
         if (what == 0 && in.n > 0) {
-            uint8_t action = take(&in, 1).p[0];
-            act(&peer, action, take(&in, 8));
+            uint8_t action = fuzz_take(&in, 1).p[0];
+            act(&peer, action, fuzz_take(&in, 8));
         } else if (what == 1 || what == 2) {
             take_frame(&peer, &in, what == 2, &cutting);
         } else {
-            receive(&peer, take(&in, what), &cutting);
+            receive(&peer, fuzz_take(&in, what), &cutting);
         }
     }
     if (!peer.is_hasty) /* what is discarded depends on when it came */
@@ -127,14 +103,6 @@ static void run(unsigned flags, struct iok_span in, uint32_t cutting, struct kit
         abort();
 }
 
-static void compare(const char *how, const struct kit_text *whole, const struct kit_text *other)
-{
-    if (whole->n == other->n && memcmp(whole->p, other->p, whole->n) == 0)
-        return;
-    fprintf(stderr, "whole:\n%s\n%s:\n%s\n", whole->p, how, other->p);
-    abort();
-}
-
 /* ---- openings --------------------------------------------------------------------------------------------------- */
 
 static size_t read_fields(struct iok_span in, struct iok_token fields[FIELDS_MAX])
@@ -142,8 +110,8 @@ static size_t read_fields(struct iok_span in, struct iok_token fields[FIELDS_MAX
     size_t n = 0;
     while (in.n > 0 && n < FIELDS_MAX) {
         const uint8_t *newline = memchr(in.p, '\n', in.n);
-        struct iok_span word = take(&in, newline != NULL ? (size_t)(newline - in.p) : in.n);
-        take(&in, 1);
+        struct iok_span word = fuzz_take(&in, newline != NULL ? (size_t)(newline - in.p) : in.n);
+        fuzz_take(&in, 1);
         fields[n++] = (struct iok_token){.type = IOK_BYTES, .len = (uint32_t)word.n, .p = word.p};
     }
     return n - n % 2;
@@ -188,7 +156,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct kit_text whole = {0}, pieces = {0}, bytes = {0}, failing = {0};
     if (size < HEADER)
         return 0;
     struct iok_span in = iok_span(data + HEADER, size - HEADER);
@@ -196,22 +163,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         open_both(data[0], in);
         return 0;
     }
-    run(data[0], in, WHOLE, &whole);
-    run(data[0], in, data[1] + 1u, &pieces);
-    compare("in pieces", &whole, &pieces);
-    run(data[0], in, BYTES, &bytes);
-    compare("byte by byte", &whole, &bytes);
-    if (data[2] != 0) {
-        long live = iok_mem_live();
-        iok_mem_fail_at(data[2]);
-        run(data[0], in, data[1] + 1u, &failing);
-        iok_mem_fail_at(0);
-        if (iok_mem_live() != live)
-            abort();
-    }
-    kit_text_free(&whole);
-    kit_text_free(&pieces);
-    kit_text_free(&bytes);
-    kit_text_free(&failing);
-    return 0;
+    return fuzz_runs(run, data, in, data[1], data[2]);
 }
