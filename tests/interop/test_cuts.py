@@ -181,10 +181,15 @@ INSIDE = """
     def repeatable(client, n):
         return client.call_many([("GET", f"k{i}") for i in range(2)], timeout=60)
 
+    def transaction(n):
+        return [("MULTI",), ("INCR", f"a{n:03}"), ("INCR", f"b{n:03}"), ("EXEC",)]
+
+    def resp(words):
+        return f"*{len(words)}\\r\\n" + "".join(f"${len(w)}\\r\\n{w}\\r\\n" for w in words)
+
     def leased(client, n):
-        words = [("MULTI",), ("INCR", f"a{n:03}"), ("INCR", f"b{n:03}"), ("EXEC",)]
         with client.lease() as lease:
-            return lease.call_many(words, timeout=60)
+            return lease.call_many(transaction(n), timeout=60)
 
     def child(n):
         with sync.connect(url) as client:
@@ -194,8 +199,8 @@ INSIDE = """
             after = client.stats()
             signed_in = before["bytes_in" if what == "repeatable" else "bytes_out"]
             size = after["bytes_in" if what == "repeatable" else "bytes_out"] - signed_in
-            if what == "leased":
-                size -= signed_in  # that of the lease's own connection
+            if what == "leased":  # other connections may have signed in meanwhile
+                size = sum(len(resp(words)) for words in transaction(n))
         words = [end.outcome if isinstance(end, iokernel.Error) else "done" for end in ends]
         return [signed_in, size, words, [end for end in ends if what == "repeatable" and end != b"value"]]
 
