@@ -98,13 +98,16 @@ static void shop_close(struct shop *shop)
     iok_kernel_free(shop->kernel);
 }
 
+/* -1: refused, or no descriptor is left. */
 static int dial_tcp(const char *name)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval limit = {.tv_sec = WAIT_MS / 1000};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    assert_true(fd >= 0);
+    if (fd < 0) {
+        return -1;
+    }
     to.sin_port = htons((uint16_t)atoi(strrchr(name, ':') + 1));
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
     if (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
@@ -367,11 +370,7 @@ static void test_no_descriptors_left(void **state)
     few.rlim_cur = (rlim_t)used + 40;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
     for (int i = 0; i < 40; i++) { /* each takes two, ours and the server's, until there is none */
-        fds[i] = socket(AF_INET, SOCK_STREAM, 0);
-        if (fds[i] >= 0) {
-            close(fds[i]);
-            fds[i] = dial_tcp(iok_listener_name(shop.listener));
-        }
+        fds[i] = dial_tcp(iok_listener_name(shop.listener));
     }
     for (int i = 0; i < 2000 && stats.starved == 0; i++) {
         usleep(10000);
