@@ -84,9 +84,12 @@ void iok_intake_resume(struct iok_call *call)
 {
     struct iok_guest *guest = call->serve->guest;
 
-    if (guest != NULL && guest->held && !has_much(call->stream)) {
+    if (guest != NULL && guest->held) {
         guest->held = false;
-        iok_guest_go_on(guest);
+        hold_back_if_full(guest); /* what was taken may not be enough: then the next that is taken tells again */
+        if (!guest->held) {
+            iok_guest_go_on(guest);
+        }
     }
 }
 
