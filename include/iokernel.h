@@ -302,7 +302,8 @@ IOK_API void iok_call_array(struct iok_call *call, uint32_t elements);
 IOK_API void iok_call_map(struct iok_call *call, uint32_t pairs);
 IOK_API void iok_call_push(struct iok_call *call, uint32_t elements); /* a message out of band, of WebSocket */
 
-/* Deadline from submission in milliseconds; 0 means the service's timeout=, -1 none. */
+/* Deadline from submission in milliseconds, of which more than 2^31 - 1 (24 days) are taken for that many; 0 means the
+ * service's timeout=, -1 none. */
 IOK_API void iok_call_timeout(struct iok_call *call, int64_t timeout_ms);
 /* The call may be repeated when its connection is lost, beyond what the codec knows to be safe. */
 IOK_API void iok_call_repeatable(struct iok_call *call, bool repeatable);

@@ -1,5 +1,5 @@
-/* api.c - the program's side of the public API: ports and calls; services and leases are in api_service.c, serving in
- * api_serve.c. What runs the core is in run.c. */
+/* api.c - the program's side of the public API: ports and calls; what calls say is in api_args.c, services and leases in
+ * api_service.c, serving in api_serve.c. What runs the core is in run.c. */
 #include <assert.h>
 #include <sched.h>
 #include <stdio.h>
@@ -267,6 +267,16 @@ static bool reclaim(struct iok_port *port)
     return true;
 }
 
+static void unrefer(struct iok_port *port, struct iok_call *call)
+{
+    if ((call->app & IOK_APP_PORT_REF) == 0) {
+        iok_service_drop(call->service);
+    } else if (--port->n_using == 0) {
+        port->used = NULL;
+        iok_service_drop(call->service);
+    }
+}
+
 static void really_free(struct iok_call *call)
 {
     struct iok_port *port = call->port;
@@ -283,18 +293,19 @@ static void really_free(struct iok_call *call)
     if (call->message != NULL) {
         iok_message_free(call->message);
     }
-    if (call->stream != NULL) {
+    if (call->streams) {
         while (iok_ring_pop(&call->stream->ring, &message)) {
             iok_message_free((struct iok_message *)message);
         }
         iok_ring_deinit(&call->stream->ring);
         iok_free(call->stream);
         call->stream = NULL;
+        call->streams = false;
     }
     iok_tape_deinit(&call->args);
     iok_tape_deinit(&call->reply);
     if (call->service != NULL) {
-        iok_service_drop(call->service);
+        unrefer(port, call);
     }
     iok_list_remove(&call->all);
     port->n_calls--;
@@ -358,10 +369,10 @@ static void picked_up(struct iok_call *call)
     uint64_t now = port_now(call->port);
 
     call->app = (call->app & ~(uint32_t)IOK_APP_HAND) | IOK_APP_ENDED;
-    call->stamps.picked_up = now;
+    call->picked_up = now;
     if (service != NULL && call->stamps.complete != 0 && now > call->stamps.complete) {
-        iok_hist_add_shared(&service->hist_pickup, now - call->stamps.complete);
-        iok_hist_add_shared(&service->hist_total, now - call->stamps.submitted);
+        iok_hist_shared_add(&service->hist_pickup, call->port, now - call->stamps.complete);
+        iok_hist_shared_add(&service->hist_total, call->port, now - call->submitted);
     }
 }
 
@@ -373,12 +384,10 @@ static inline void fetch_ahead(const struct iok_port *port)
 
     if (call != NULL && (unsigned)iok_entry_verb(entry) != IOK_CQ_RELEASED) { /* which is a lease's */
         __builtin_prefetch(&call->stamps);
-        __builtin_prefetch(&call->reply);
         __builtin_prefetch(&call->reply_tokens);
-        __builtin_prefetch(&call->reply_bytes);
+        __builtin_prefetch(&call->reply_bytes[IOK_CALL_REPLY_BYTES - IOK_CACHE_LINE]);
         __builtin_prefetch(&call->port, 1); /* to be written by the next request */
         __builtin_prefetch(&call->arg_tokens, 1);
-        __builtin_prefetch(&call->arg_bytes, 1);
     }
 }
 
@@ -503,13 +512,30 @@ struct iok_call *iok_call_make(struct iok_port *port, struct iok_error *err)
     return call;
 }
 
+/* Most calls of a port are for one service: it holds one reference for them all, as an atomic one for each would wait
+ * for the other processor. */
+static void refer(struct iok_port *port, struct iok_call *call, struct iok_service *service)
+{
+    call->service = service;
+    if (port->used == service) {
+        port->n_using++;
+        call->app |= IOK_APP_PORT_REF;
+        return;
+    }
+    iok_count_ref(&service->refs);
+    if (port->used == NULL) {
+        port->used = service;
+        port->n_using = 1;
+        call->app |= IOK_APP_PORT_REF;
+    }
+}
+
 struct iok_call *iok_call_new(struct iok_port *port, struct iok_service *service, struct iok_error *err)
 {
     struct iok_call *call = iok_call_make(port, err);
 
     if (call != NULL) {
-        call->service = service;
-        iok_count_ref(&service->refs);
+        refer(port, call, service);
     }
     return call;
 }
@@ -544,82 +570,13 @@ void iok_part_fail(struct iok_call *part, const char *why)
     iok_call_text(part, why, strlen(why));
 }
 
-void iok_call_null(struct iok_call *call)
-{
-    iok_tape_null(&call->args);
-}
-
-void iok_call_bool(struct iok_call *call, bool value)
-{
-    iok_tape_bool(&call->args, value);
-}
-
-void iok_call_i64(struct iok_call *call, int64_t value)
-{
-    iok_tape_i64(&call->args, value);
-}
-
-void iok_call_f64(struct iok_call *call, double value)
-{
-    iok_tape_f64(&call->args, value);
-}
-
-void iok_call_bytes(struct iok_call *call, const void *p, size_t len)
-{
-    iok_tape_copy(&call->args, IOK_BYTES, 0, iok_span(p, len));
-}
-
-void iok_call_text(struct iok_call *call, const char *p, size_t len)
-{
-    iok_tape_copy(&call->args, IOK_TEXT, 0, iok_span(p, len));
-}
-
-void iok_call_static(struct iok_call *call, const char *text, size_t len)
-{
-    iok_tape_static(&call->args, IOK_TEXT, iok_span(text, len));
-}
-
-static void lend(struct iok_call *call, enum iok_type type, struct iok_span bytes, void (*release)(void *arg),
-                 void *arg)
-{
-    struct iok_buf *buf = iok_buf_wrap(bytes.p, bytes.n, release, arg, &call->port->owner->core.arguments);
-
-    if (buf == NULL) {
-        call->args.error = IOK_ENOMEM;
-        release(arg);
-        return;
-    }
-    iok_tape_hold(&call->args, type, bytes, buf);
-}
-
-void iok_call_ref(struct iok_call *call, const void *p, size_t len, void (*release)(void *arg), void *arg)
-{
-    lend(call, IOK_BYTES, iok_span(p, len), release, arg);
-}
-
-void iok_call_text_ref(struct iok_call *call, const char *p, size_t len, void (*release)(void *arg), void *arg)
-{
-    lend(call, IOK_TEXT, iok_span(p, len), release, arg);
-}
-
-void iok_call_array(struct iok_call *call, uint32_t elements)
-{
-    iok_tape_head(&call->args, IOK_ARRAY, elements);
-}
-
-void iok_call_push(struct iok_call *call, uint32_t elements)
-{
-    iok_tape_head(&call->args, IOK_PUSH, elements);
-}
-
-void iok_call_map(struct iok_call *call, uint32_t pairs)
-{
-    iok_tape_head(&call->args, IOK_MAP, pairs);
-}
-
 void iok_call_timeout(struct iok_call *call, int64_t timeout_ms)
 {
-    call->timeout_ms = timeout_ms;
+    if (timeout_ms < 0) {
+        call->timeout_ms = -1;
+    } else {
+        call->timeout_ms = timeout_ms < INT32_MAX ? (int32_t)timeout_ms : INT32_MAX;
+    }
 }
 
 void iok_call_repeatable(struct iok_call *call, bool repeatable)
@@ -668,12 +625,15 @@ bool iok_hand_over(struct iok_call *call)
 {
     struct iok_port *port = call->port;
 
+    call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED; /* what stands in the call is not touched once it is pushed */
+    port->bytes_left -= call->args.held_bytes;
+    port->n_counted++;
     if (!iok_ring_push(&port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
+        call->app &= ~(uint32_t)(IOK_APP_SUBMITTED | IOK_APP_COUNTED);
+        port->bytes_left += call->args.held_bytes;
+        port->n_counted--;
         return false;
     }
-    call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
-    port->n_counted++;
-    port->bytes_left -= call->args.held_bytes;
     iok_submitted(port);
     return true;
 }
@@ -697,7 +657,7 @@ int iok_submit(struct iok_call *call)
         (call->args.n_tokens == 0 && (call->flags & (IOK_CALL_READY | IOK_CALL_PART)) == 0)) {
         return IOK_EINVAL;
     }
-    call->stamps.submitted = port_now(port);
+    call->submitted = port_now(port);
     if ((call->app & IOK_APP_FAILED) != 0) { /* an earlier attempt */
         call->app &= ~(uint32_t)IOK_APP_FAILED;
         iok_tape_deinit(&call->reply);
@@ -846,7 +806,14 @@ struct iok_service *iok_call_service(const struct iok_call *call)
 
 void iok_call_stamps(const struct iok_call *call, struct iok_stamps *out)
 {
-    *out = call->stamps;
+    *out = (struct iok_stamps){
+        .submitted = call->submitted,
+        .taken = call->stamps.taken,
+        .sent = call->stamps.sent,
+        .first_byte = call->stamps.first_byte,
+        .complete = call->stamps.complete,
+        .picked_up = call->picked_up,
+    };
 }
 
 const struct iok_token *iok_call_message(struct iok_call *call, size_t *n)

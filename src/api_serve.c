@@ -247,7 +247,7 @@ void iok_listener_stats(struct iok_listener *listener, struct iok_listener_stats
         out->answers[i] = iok_count_get(&listener->answers[i]);
     }
     iok_hist_read(&listener->hist_wait, &out->wait);
-    iok_hist_read(&listener->hist_pickup, &out->pickup);
+    iok_hist_shared_read(&listener->hist_pickup, &out->pickup);
     iok_hist_read(&listener->hist_answer, &out->answer);
     iok_note_read(&listener->last_failure, out->last_failure);
 }
@@ -313,7 +313,7 @@ void iok_serve_free(struct iok_call *call)
 /* As iok_call_set_error; what came with its request stays. */
 static void set_error(struct iok_call *call, const struct iok_error *err)
 {
-    struct iok_stamps stamps = call->stamps;
+    struct iok_progress stamps = call->stamps;
     struct iok_peer peer = call->peer;
 
     iok_tape_deinit(&call->reply);
@@ -409,10 +409,10 @@ void iok_serve_picked_up(struct iok_call *call, uint64_t now)
         return;
     }
     serve->have = serve->serial;
-    call->stamps.picked_up = now;
+    call->picked_up = now;
     serve->expects = serve->streams;
     if (now > call->stamps.complete) {
-        iok_hist_add_shared(&serve->listener->hist_pickup, now - call->stamps.complete);
+        iok_hist_shared_add(&serve->listener->hist_pickup, call->port, now - call->stamps.complete);
     }
 }
 

@@ -107,8 +107,8 @@ void iok_service_stats(struct iok_service *service, struct iok_service_stats *ou
     iok_hist_read(&service->hist_submit, &out->submit);
     iok_hist_read(&service->hist_queue, &out->queue);
     iok_hist_read(&service->hist_service, &out->service);
-    iok_hist_read(&service->hist_pickup, &out->pickup);
-    iok_hist_read(&service->hist_total, &out->total);
+    iok_hist_shared_read(&service->hist_pickup, &out->pickup);
+    iok_hist_shared_read(&service->hist_total, &out->total);
     iok_note_read(&service->last_failure, out->last_failure);
 }
 

@@ -137,7 +137,7 @@ void iok_parked_end(struct iok_call *call, const struct iok_error *err)
     call->app |= IOK_APP_ENDED;
     call->state = IOK_CALL_ENDED; /* for parts of its body */
     call->outcome = IOK_NEVER_SENT;
-    call->stamps.complete = call->stamps.picked_up = iok_now_ns();
+    call->stamps.complete = call->picked_up = iok_now_ns();
     if ((call->app & IOK_APP_WAITED) == 0) {
         iok_list_push(&port->news, &call->pending);
         if (port->link.armed && !iok_port_is_bursting(&port->link)) {
@@ -157,7 +157,7 @@ void iok_parked_due(struct iok_port *port)
 
         if (call->deadline_ns <= now) {
             iok_err(&err, IOK_ETIMEOUT, "no room on its port within %.3g s (port_calls_max=%u, port_bytes_max=%llu)",
-                    (double)(call->deadline_ns - call->stamps.submitted) / 1e9, port->calls_max,
+                    (double)(call->deadline_ns - call->submitted) / 1e9, port->calls_max,
                     (unsigned long long)port->bytes_max);
             iok_parked_end(call, &err);
         } else if (call->deadline_ns < next) {

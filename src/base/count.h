@@ -32,6 +32,11 @@ static inline void iok_count_own_add(struct iok_count *c, uint64_t n)
     atomic_store_explicit(&c->n, atomic_load_explicit(&c->n, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
+static inline void iok_count_own_sub(struct iok_count *c, uint64_t n)
+{
+    iok_count_own_add(c, 0 - n);
+}
+
 static inline void iok_count_set(struct iok_count *c, uint64_t n)
 {
     atomic_store_explicit(&c->n, n, memory_order_relaxed);
@@ -51,6 +56,15 @@ static inline uint64_t iok_count_published(const struct iok_count *c)
 static inline uint64_t iok_count_exchange(struct iok_count *c, uint64_t n)
 {
     return atomic_exchange_explicit(&c->n, n, memory_order_seq_cst);
+}
+
+/* The first that comes with a number that is not 0 has it; true: that is who, now or before. */
+static inline bool iok_count_claim(struct iok_count *c, uint64_t who)
+{
+    uint64_t has = iok_count_get(c);
+
+    return has == who || (has == 0 && atomic_compare_exchange_strong_explicit(&c->n, &has, who, memory_order_relaxed,
+                                                                              memory_order_relaxed));
 }
 
 /* References: the last drop sees all that was written under the others. */

@@ -12,14 +12,16 @@ static uint64_t value_of(uint32_t index)
     return ((UINT64_C(8) + (index & 7u)) << shift) + ((UINT64_C(1) << shift) >> 1);
 }
 
-void iok_hist_read(const struct iok_hist *hist, struct iok_phase *out)
+/* Of one histogram, or of two together. */
+static void read(const struct iok_hist *hist, const struct iok_hist *more, struct iok_phase *out)
 {
     uint64_t counts[IOK_HIST_BUCKETS];
-    uint64_t seen = 0;
+    uint64_t seen = 0, max = more == NULL ? 0 : iok_count_get(&more->max);
 
     *out = (struct iok_phase){.max_ns = iok_count_get(&hist->max)};
+    out->max_ns = out->max_ns > max ? out->max_ns : max;
     for (uint32_t i = 0; i < IOK_HIST_BUCKETS; i++) {
-        counts[i] = iok_count_get(&hist->buckets[i]);
+        counts[i] = iok_count_get(&hist->buckets[i]) + (more == NULL ? 0 : iok_count_get(&more->buckets[i]));
         out->count += counts[i];
     }
     for (uint32_t i = 0; i < IOK_HIST_BUCKETS && out->count != 0; i++) {
@@ -36,4 +38,14 @@ void iok_hist_read(const struct iok_hist *hist, struct iok_phase *out)
     /* The middle of the largest value's bucket may lie above it. */
     out->p50_ns = out->p50_ns < out->max_ns ? out->p50_ns : out->max_ns;
     out->p99_ns = out->p99_ns < out->max_ns ? out->p99_ns : out->max_ns;
+}
+
+void iok_hist_read(const struct iok_hist *hist, struct iok_phase *out)
+{
+    read(hist, NULL, out);
+}
+
+void iok_hist_shared_read(const struct iok_hist_shared *hist, struct iok_phase *out)
+{
+    read(&hist->own, &hist->others, out);
 }

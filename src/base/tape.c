@@ -16,14 +16,14 @@ void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap
     tape->n_tokens = 0;
     tape->cap_tokens = cap_tokens;
     tape->bufs = NULL;
+    tape->holds = false;
     tape->held_bytes = 0;
     tape->error = 0;
     tape->discard = tape->own_tokens = false;
     tape->account = account;
     tape->max_bytes = max_bytes;
     tape->bytes = tape->first_bytes = bytes;
-    tape->n_bytes = 0;
-    tape->cap_bytes = tape->first_cap = cap_bytes;
+    tape->bytes_left = tape->first_cap = cap_bytes;
     tape->fill = NULL;
     tape->fill_left = tape->fill_cap = 0;
     tape->open = NULL;
@@ -48,6 +48,7 @@ void iok_tape_free(struct iok_tape *tape)
     }
     tape->tokens = NULL;
     tape->n_tokens = tape->cap_tokens = 0;
+    tape->holds = false;
     tape->open = NULL;
 }
 
@@ -80,6 +81,7 @@ static bool grow_tokens(struct iok_tape *tape)
     tape->tokens = tokens;
     tape->cap_tokens = cap;
     tape->own_tokens = true;
+    tape->holds = true;
     return true;
 }
 
@@ -183,9 +185,10 @@ void iok_tape_rewind(struct iok_tape *tape)
     assert(tape->fill_left == 0);
     drop_bufs(tape);
     tape->bytes = tape->first_bytes;
-    tape->cap_bytes = tape->first_cap;
-    tape->n_bytes = tape->n_tokens = 0;
+    tape->bytes_left = tape->first_cap;
+    tape->n_tokens = 0;
     tape->held_bytes = 0;
+    tape->holds = tape->own_tokens;
     tape->open = NULL;
     tape->error = 0;
 }
@@ -201,6 +204,7 @@ static struct iok_buf *add_buf(struct iok_tape *tape, size_t cap)
     }
     buf->next = tape->bufs;
     tape->bufs = buf;
+    tape->holds = true;
     return buf;
 }
 
@@ -212,7 +216,7 @@ static inline uint8_t *room(struct iok_tape *tape, size_t len)
     if (len == 0) { /* an address even without storage, since NULL means failure; nobody writes there */
         return (uint8_t *)(uintptr_t) "";
     }
-    if (len > tape->cap_bytes - tape->n_bytes) {
+    if (len > tape->bytes_left) {
         buf = add_buf(tape, len > IOK_CHUNK_BYTES / 2 ? len : IOK_CHUNK_BYTES);
         if (buf == NULL) {
             return NULL;
@@ -221,11 +225,10 @@ static inline uint8_t *room(struct iok_tape *tape, size_t len)
             return buf->p;
         }
         tape->bytes = buf->p;
-        tape->cap_bytes = IOK_CHUNK_BYTES;
-        tape->n_bytes = 0;
+        tape->bytes_left = IOK_CHUNK_BYTES;
     }
-    tape->n_bytes += (uint32_t)len;
-    return tape->bytes + tape->n_bytes - len;
+    tape->bytes_left -= (uint32_t)len;
+    return tape->bytes + tape->bytes_left;
 }
 
 void iok_tape_copy(struct iok_tape *tape, enum iok_type type, uint16_t subtype, struct iok_span payload)
@@ -268,6 +271,7 @@ void iok_tape_hold(struct iok_tape *tape, enum iok_type type, struct iok_span pa
     token->p = payload.p;
     buf->next = tape->bufs;
     tape->bufs = buf;
+    tape->holds = true;
 }
 
 void iok_tape_open(struct iok_tape *tape, enum iok_type type, uint16_t subtype, size_t len)

@@ -20,19 +20,22 @@
 #include "buf.h"
 #include "span.h"
 
-/* Its first 64 bytes are all that a reader of a finished tape, and whoever frees it, looks at. */
+/* A reader of a finished tape, and whoever frees it, looks at its head only. */
 struct iok_tape {
     struct iok_token *tokens; /* n_tokens used of cap_tokens */
-    uint32_t n_tokens, cap_tokens;
+    size_t held_bytes;        /* payload and tokens so far; bounded by max_bytes */
+    uint32_t n_tokens;
+    uint32_t holds; /* bool: buffers or tokens of its own, to be freed */
+    /* the writer's */
+    int error;           /* 0 or enum iok_errno; read as one with the next two: they are of one size to write, too */
+    uint16_t discard;    /* bool */
+    uint16_t own_tokens; /* bool: tokens come from iok_malloc, not from the owner's storage */
+    uint32_t cap_tokens;
+    uint32_t bytes_left; /* small payloads end at bytes + bytes_left: what came before is behind them */
+    uint8_t *bytes;
     struct iok_buf *bufs; /* buffers held, newest first */
-    size_t held_bytes;    /* payload and tokens so far; bounded by max_bytes */
-    int error;            /* 0 or enum iok_errno */
-    bool discard;
-    bool own_tokens; /* tokens come from iok_malloc, not from the owner's storage */
     struct iok_account *account;
     size_t max_bytes;
-    uint8_t *bytes; /* small payloads go to bytes + n_bytes */
-    uint32_t n_bytes, cap_bytes;
     uint8_t *fill;        /* where the open payload continues; NULL when none is open, or discarding */
     size_t fill_left;     /* bytes that it still lacks */
     size_t fill_cap;      /* bytes at fill that have memory */
@@ -40,6 +43,7 @@ struct iok_tape {
     uint8_t *first_bytes; /* the owner's storage, for reset */
     uint32_t first_cap;
 };
+#define IOK_TAPE_HEAD_BYTES 24u
 
 /* Storage stays the caller's and outlives the tape. */
 void iok_tape_init(struct iok_tape *tape, struct iok_token *tokens, uint32_t cap_tokens, uint8_t *bytes,
@@ -49,7 +53,7 @@ void iok_tape_reset(struct iok_tape *tape, struct iok_token *tokens, uint32_t ca
 void iok_tape_free(struct iok_tape *tape);
 static inline void iok_tape_deinit(struct iok_tape *tape)
 {
-    if (tape->bufs != NULL || tape->own_tokens) { /* most hold nothing, and are not to be fetched for it */
+    if (tape->holds) { /* most hold nothing */
         iok_tape_free(tape);
     }
 }

@@ -122,9 +122,9 @@ void iok_body_take(struct iok_core *core, struct iok_call *part)
     struct iok_conn *conn = whole->conn;
 
     iok_call_begin(part, &core->replies);
-    part->stamps.taken = core->now > part->stamps.submitted ? core->now : part->stamps.submitted;
+    part->stamps.taken = core->now > part->submitted ? core->now : part->submitted;
     part->state = IOK_CALL_QUEUED;
-    iok_count_add(&core->inflight, 1);
+    iok_count_own_add(&core->inflight, 1);
     if (core->forked != NULL) {
         iok_call_end(core, part, IOK_NEVER_SENT, core->forked);
         return;

@@ -7,13 +7,13 @@
 
 static void record(struct iok_service *service, const struct iok_call *call)
 {
-    const struct iok_stamps *at = &call->stamps;
+    const struct iok_progress *at = &call->stamps;
 
     if ((call->flags & IOK_CALL_PART) != 0) {
         return;
     }
     iok_count_own_add(&service->ended[call->outcome], 1);
-    iok_hist_add(&service->hist_submit, at->taken - at->submitted);
+    iok_hist_add(&service->hist_submit, at->taken - call->submitted);
     if (at->sent != 0) {
         iok_hist_add(&service->hist_queue, at->sent - at->taken);
         if (call->outcome == IOK_DONE || call->outcome == IOK_REJECTED) {
@@ -39,7 +39,7 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
     iok_service_dismiss(service, call);
     iok_timer_stop(&core->wheel, &call->deadline);
     call->state = IOK_CALL_ENDED;
-    call->outcome = outcome;
+    call->outcome = (uint8_t)outcome;
     if (call->body != IOK_BODY_NONE) {
         iok_body_end(core, call);
     }
@@ -57,7 +57,7 @@ void iok_call_end(struct iok_core *core, struct iok_call *call, enum iok_outcome
         iok_tape_copy(&call->reply, IOK_ERROR, 0, iok_span_of(err->text));
     }
     record(service, call);
-    iok_count_sub(&core->inflight, 1);
+    iok_count_own_sub(&core->inflight, 1);
     iok_core_tell(core, call->port, iok_entry(call, IOK_CQ_ENDED));
 }
 
@@ -107,7 +107,7 @@ uint64_t iok_call_deadline_at(const struct iok_call *call, int64_t block_ms)
     } else {
         ns += (uint64_t)block_ms * IOK_NS_MS;
     }
-    return call->stamps.submitted + ns;
+    return call->submitted + ns;
 }
 
 void iok_call_set_deadline(struct iok_core *core, struct iok_call *call, int64_t block_ms)
@@ -122,9 +122,23 @@ void iok_call_set_deadline(struct iok_core *core, struct iok_call *call, int64_t
 void iok_call_progress(struct iok_core *core, struct iok_call *call)
 {
     if (call->deadline_ns != 0) {
-        call->deadline_ns = core->now + (iok_call_deadline_at(call, 0) - call->stamps.submitted);
+        call->deadline_ns = core->now + (iok_call_deadline_at(call, 0) - call->submitted);
         iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
     }
+}
+
+int iok_stream_open(struct iok_call *call, uint32_t slots, uint64_t bytes_max)
+{
+    struct iok_stream *stream = iok_calloc_line(sizeof(*stream));
+
+    if (stream == NULL || iok_ring_init(&stream->ring, slots) != 0) {
+        iok_free(stream);
+        return IOK_ENOMEM;
+    }
+    stream->bytes_max = bytes_max;
+    call->stream = stream;
+    call->streams = true;
+    return 0;
 }
 
 void iok_call_begin(struct iok_call *call, struct iok_account *replies)
@@ -138,7 +152,7 @@ void iok_call_begin(struct iok_call *call, struct iok_account *replies)
     call->error_code = 0;
     call->outcome = IOK_PENDING;
     call->peer.family = 0;
-    call->stamps = (struct iok_stamps){.submitted = call->stamps.submitted};
+    call->stamps = (struct iok_progress){0};
     iok_tape_init(&call->reply, call->reply_tokens, IOK_CALL_REPLY_TOKENS, call->reply_bytes, IOK_CALL_REPLY_BYTES,
                   call->service != NULL ? call->service->config.max_reply : SIZE_MAX, replies);
 }
@@ -158,11 +172,11 @@ void iok_call_take(struct iok_core *core, struct iok_call *call)
         iok_list_init(&call->parts);
         call->body = IOK_BODY_HELD;
     }
-    call->stamps.taken = core->now > call->stamps.submitted ? core->now : call->stamps.submitted;
+    call->stamps.taken = core->now > call->submitted ? core->now : call->submitted;
     call->state = IOK_CALL_QUEUED;
     iok_count_own_add(&core->calls, 1);
     iok_count_own_add(&service->calls, 1);
-    iok_count_add(&core->inflight, 1);
+    iok_count_own_add(&core->inflight, 1);
     iok_service_start(core, service);
     if (core->forked != NULL) {
         iok_call_end(core, call, IOK_NEVER_SENT, core->forked);
@@ -248,7 +262,7 @@ void iok_call_deadline(struct iok_core *core, struct iok_call *call)
     struct iok_error err;
     bool moved = has_moved(call);
     uint64_t at = moved ? iok_call_deadline_at(call, 0) : call->deadline_ns;
-    double seconds = (double)(at - call->stamps.submitted) / 1e9;
+    double seconds = (double)(at - call->submitted) / 1e9;
 
     if (iok_body_waited(call)) {
         return;

@@ -7,7 +7,9 @@
 #ifndef IOK_KERNEL_CALL_H
 #define IOK_KERNEL_CALL_H
 
+#include <assert.h>
 #include <stdalign.h>
+#include <stddef.h>
 
 #include <iokernel.h>
 
@@ -21,8 +23,8 @@ struct iok_serve;
 
 #define IOK_CALL_ARG_TOKENS 8u    /* a command with 7 arguments */
 #define IOK_CALL_REPLY_TOKENS 6u  /* a scalar, or a short list */
-#define IOK_CALL_ARG_BYTES 200u   /* a key and a small value */
-#define IOK_CALL_REPLY_BYTES 208u /* a small value, or an error text */
+#define IOK_CALL_ARG_BYTES 224u   /* a key and a small value */
+#define IOK_CALL_REPLY_BYTES 240u /* a small value, or an error text */
 
 enum iok_call_state { IOK_CALL_NEW = 0, IOK_CALL_QUEUED, IOK_CALL_SENT, IOK_CALL_STREAMING, IOK_CALL_ENDED };
 
@@ -48,18 +50,19 @@ enum iok_body_state {
 
 /* The application's notes. */
 enum iok_call_app {
-    IOK_APP_SUBMITTED = 1, /* with the kernel */
-    IOK_APP_CANCEL = 2,    /* cancel was sent, and not acknowledged */
-    IOK_APP_ENDED = 4,     /* the end was picked up */
-    IOK_APP_ABANDONED = 8, /* to be freed as soon as the kernel lets go */
-    IOK_APP_WAITED = 16,   /* a thread waits for it: not for iok_poll */
-    IOK_APP_STREAM = 32,   /* messages came: its stream is there */
-    IOK_APP_COUNTED = 64,  /* takes up room on its port, from the hand-over to the kernel until it is freed */
-    IOK_APP_FAILED = 256,  /* it holds an error although the kernel never had it */
-    IOK_APP_PARKED = 128,  /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
-    IOK_APP_KEPT = 512,    /* to be freed with the last of its parts, as these refer to it */
-    IOK_APP_HAND = 1024,   /* of a serving call: it was given a request, and is not answered yet */
-    IOK_APP_SAID = 2048,   /* and the head of its answer was submitted: parts of the body follow */
+    IOK_APP_SUBMITTED = 1,   /* with the kernel */
+    IOK_APP_CANCEL = 2,      /* cancel was sent, and not acknowledged */
+    IOK_APP_ENDED = 4,       /* the end was picked up */
+    IOK_APP_ABANDONED = 8,   /* to be freed as soon as the kernel lets go */
+    IOK_APP_WAITED = 16,     /* a thread waits for it: not for iok_poll */
+    IOK_APP_STREAM = 32,     /* messages came: its stream is there */
+    IOK_APP_COUNTED = 64,    /* takes up room on its port, from the hand-over to the kernel until it is freed */
+    IOK_APP_FAILED = 256,    /* it holds an error although the kernel never had it */
+    IOK_APP_PARKED = 128,    /* submitted, and waits for room on its port: the kernel does not know it yet (park.c) */
+    IOK_APP_KEPT = 512,      /* to be freed with the last of its parts, as these refer to it */
+    IOK_APP_HAND = 1024,     /* of a serving call: it was given a request, and is not answered yet */
+    IOK_APP_PORT_REF = 4096, /* its port refers to its service for it */
+    IOK_APP_SAID = 2048,     /* and the head of its answer was submitted: parts of the body follow */
 };
 
 /* Where a reply came from, small enough to copy into each call; made text only when somebody asks. */
@@ -99,57 +102,76 @@ static inline uint64_t iok_stream_bytes(const struct iok_stream *stream)
     return iok_count_get(&stream->put) - taken;
 }
 
-/* Two threads on two processors work on it in turn, and each cache line that both write costs a trip between them. So
- * the fields stand by writer, a line each, and the kernel's part is made new by the kernel (iok_call_begin). */
+/* How far the kernel got, monotonic ns; 0: not reached. */
+struct iok_progress {
+    uint64_t taken, sent, first_byte, complete;
+};
+
+/* Two threads on two processors work on it in turn, and each cache line that one writes and the other looks at costs a
+ * trip between them. So the fields stand by writer; what a small command carries over is in two lines, what a small
+ * reply brings back in two or three; and the kernel's part is made new by the kernel (iok_call_begin). */
 struct iok_call {
-    /* the application's; the kernel reads the first line, and what the arguments take of their own */
+    /* the application's, for the kernel to read */
     alignas(IOK_CACHE_LINE) struct iok_port *port;
     struct iok_service *service;
     struct iok_lease *lease;
+    uint64_t submitted; /* monotonic ns */
+    uint32_t flags;     /* enum iok_call_flags */
+    int32_t timeout_ms;
+    struct iok_tape args; /* of which the kernel looks at the head: it is in this line */
+    /* the application's alone */
+    uint32_t app;            /* enum iok_call_app */
+    uint32_t n_parts;        /* alive, of its body */
+    struct iok_call *whole;  /* of a part: whose; it is not freed before. The kernel reads it */
+    struct iok_serve *serve; /* of a serving call, which has no service; else NULL. The kernel reads it */
     void *user;
-    int64_t timeout_ms;
-    uint32_t flags; /* enum iok_call_flags */
-    uint32_t app;   /* enum iok_call_app */
-    struct iok_tape args;
+    uint64_t picked_up;
     struct iok_node all;     /* in the port's list of calls, live or free */
     struct iok_node pending; /* in the port's list of news */
     struct iok_message *message;
-    struct iok_call *whole; /* of a part: whose; it is not freed before */
-    uint32_t n_parts;       /* alive, of its body */
-    alignas(IOK_CACHE_LINE) struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
-    uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
+    /* Bytes are filled in from their end, so that the first of them and the first tokens are in one line. */
+    alignas(IOK_CACHE_LINE) uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
+    struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];
 
     /* the kernel's, from submission to the end */
     alignas(IOK_CACHE_LINE) struct iok_node node; /* in a queue, or in its lease's list of calls under way; before that,
                                                      among the parked */
     struct iok_timer deadline;
     struct iok_conn *conn; /* while SENT or STREAMING */
-    uint64_t seq;          /* of its flight; of a part: the stream offset behind it */
     uint64_t deadline_ns;  /* 0: none */
-    struct iok_list parts; /* of its body, that wait to be sent; only of a call with a body */
+    uint64_t seq;          /* of its flight; of a part: the stream offset behind it */
     uint32_t attempts;
     uint32_t class_flags; /* enum iok_class_flags, and what the program said */
     enum iok_call_state state;
-    uint8_t body; /* enum iok_body_state */
-    int error_line;
-    const char *error_file;
-    struct iok_peer peer;
+    uint8_t body;    /* enum iok_body_state */
     bool maybe_ran;  /* an earlier attempt was sent, and its connection lost */
     bool admitted;   /* counts among the calls that its service holds */
     bool auto_lease; /* its lease is the kernel's own, for this call only */
-
-    /* how it ended */
-    alignas(IOK_CACHE_LINE) struct iok_stamps stamps;
-    enum iok_outcome outcome;
-    int error_code;
+    struct iok_peer peer;
+    struct iok_list parts;     /* of its body, that wait to be sent; only of a call with a body */
     struct iok_stream *stream; /* made by the kernel, freed with the call */
-    struct iok_tape reply;
-    alignas(IOK_CACHE_LINE) struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
-    alignas(IOK_CACHE_LINE) uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
+    const char *error_file;
+    int error_line;
 
-    struct iok_serve *serve; /* of a serving call, which has no service; else NULL */
-    char peer_text[64];      /* the application's: "[ipv6%scope]:port", made when asked for */
+    /* how it ended, for the application to read */
+    alignas(IOK_CACHE_LINE) struct iok_progress stamps;
+    int error_code;
+    uint8_t outcome;       /* enum iok_outcome */
+    bool streams;          /* it has a stream */
+    struct iok_tape reply; /* its head is in this line */
+    alignas(IOK_CACHE_LINE) uint8_t reply_bytes[IOK_CALL_REPLY_BYTES];
+    struct iok_token reply_tokens[IOK_CALL_REPLY_TOKENS];
+
+    char peer_text[64]; /* the application's: "[ipv6%scope]:port", made when asked for */
 };
+
+static_assert(offsetof(struct iok_call, args) + IOK_TAPE_HEAD_BYTES == IOK_CACHE_LINE, "a command's first line");
+static_assert(offsetof(struct iok_call, reply) + IOK_TAPE_HEAD_BYTES - offsetof(struct iok_call, stamps) ==
+                  IOK_CACHE_LINE,
+              "a reply's first line");
+
+/* A call's stream, of at least so many messages; it is there until the call is freed. 0 or IOK_ENOMEM. */
+int iok_stream_open(struct iok_call *call, uint32_t slots, uint64_t bytes_max);
 
 /* Makes the kernel's part of a call new: when the kernel takes it, or where it fails without the kernel. */
 void iok_call_begin(struct iok_call *call, struct iok_account *replies);

@@ -78,14 +78,14 @@ void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state)
         iok_conn_look(conn);
     }
     if (usable(state) && !usable(old)) {
-        iok_count_add(&service->ready_conns, 1);
+        iok_count_own_add(&service->ready_conns, 1);
     } else if (usable(old) && !usable(state)) {
-        iok_count_sub(&service->ready_conns, 1);
+        iok_count_own_sub(&service->ready_conns, 1);
     }
     if (state == IOK_CONN_LEASED) {
-        iok_count_add(&service->leased_conns, 1);
+        iok_count_own_add(&service->leased_conns, 1);
     } else if (old == IOK_CONN_LEASED) {
-        iok_count_sub(&service->leased_conns, 1);
+        iok_count_own_sub(&service->leased_conns, 1);
     }
     if (state == IOK_CONN_READY) {
         conn->dirty_state = false;
@@ -516,7 +516,7 @@ static int open_way(struct iok_endpoint *endpoint, bool for_leases, struct iok_e
         service->n_shared++;
         endpoint->n_shared++;
     }
-    iok_count_add(&core->objects, 1);
+    iok_count_own_add(&core->objects, 1);
     iok_conn_arm(conn);
     return 0;
 }

@@ -222,17 +222,10 @@ static int end_push(struct iok_conn *conn)
 
 int iok_flight_stream(struct iok_conn *conn, struct iok_call *call)
 {
-    if (call->stream != NULL) { /* of an attempt whose connection was lost before it had brought anything */
-        conn->stream = call;
-        return 0;
-    }
-    call->stream = iok_calloc_line(sizeof(*call->stream));
-    if (call->stream == NULL || iok_ring_init(&call->stream->ring, 2 * IOK_STREAM_MESSAGES_MAX) != 0) {
-        iok_free(call->stream);
-        call->stream = NULL;
+    if (!call->streams && /* else of an attempt whose connection was lost before it had brought anything */
+        iok_stream_open(call, 2 * IOK_STREAM_MESSAGES_MAX, conn->service->config.max_stream_bytes) != 0) {
         return IOK_ENOMEM;
     }
-    call->stream->bytes_max = conn->service->config.max_stream_bytes;
     conn->stream = call;
     return 0;
 }

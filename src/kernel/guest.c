@@ -798,7 +798,7 @@ void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, cons
                                 .max_reply = listener->config.max_request};
     iok_list_push(&listener->guests, &guest->node);
     listener->n_guests++;
-    iok_count_add(&core->objects, 1);
+    iok_count_own_add(&core->objects, 1);
     iok_count_own_add(&listener->connections, 1);
     iok_count_set(&listener->connections_now, listener->n_guests);
     core->net->ops->adopt(link, &link_events, guest);

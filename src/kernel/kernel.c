@@ -180,10 +180,8 @@ static inline void fetch_ahead(const struct iok_port *port)
     if (call != NULL && iok_entry_verb(entry) == IOK_SQ_SUBMIT) { /* else it may be a lease or a service */
         __builtin_prefetch(&call->port);
         __builtin_prefetch(&call->arg_tokens);
-        __builtin_prefetch(&call->arg_bytes);
         __builtin_prefetch(&call->node, 1);
         __builtin_prefetch(&call->stamps, 1);
-        __builtin_prefetch(&call->reply, 1);
     }
 }
 
@@ -320,11 +318,11 @@ static void reap(struct iok_core *core)
 
     while ((node = iok_list_pop(&core->dead)) != NULL) {
         iok_conn_free(iok_container(node, struct iok_conn, node));
-        iok_count_sub(&core->objects, 1);
+        iok_count_own_sub(&core->objects, 1);
     }
     while ((node = iok_list_pop(&core->dead_guests)) != NULL) {
         iok_guest_free(iok_container(node, struct iok_guest, node));
-        iok_count_sub(&core->objects, 1);
+        iok_count_own_sub(&core->objects, 1);
     }
 }
 

@@ -46,10 +46,12 @@ struct iok_port {
     struct iok_list free_calls;    /* for reuse */
     struct iok_list news;          /* calls that wait for iok_poll, taken out of the ring by a waiter */
     struct iok_list calls, leases; /* all that are alive */
-    struct iok_list doomed;        /* calls to free when it is not leading any more, as that may call the program */
-    bool leading;                  /* or about to: it has asked the kernel thread for the baton */
-    bool lost;                     /* fork left its thread behind: nothing above can be trusted */
-    bool left;                     /* freed in a child before its kernel was settled, which does it then: src/fork.c */
+    struct iok_service *used;      /* by n_using calls, for all of which the port holds one reference */
+    uint32_t n_using;
+    struct iok_list doomed; /* calls to free when it is not leading any more, as that may call the program */
+    bool leading;           /* or about to: it has asked the kernel thread for the baton */
+    bool lost;              /* fork left its thread behind: nothing above can be trusted */
+    bool left;              /* freed in a child before its kernel was settled, which does it then: src/fork.c */
     uint32_t n_calls, n_leases, n_free;
     uint64_t quick_ns; /* how long waits of this port last, a moving average */
     struct iok_clock clock;
@@ -178,7 +180,7 @@ struct iok_service {
     struct iok_count bytes_in, bytes_out, ready_conns, leased_conns, queued_now, inflight_now, dropped;
     struct iok_count overloaded; /* written by the ports, too: shared adds */
     struct iok_hist hist_submit, hist_queue, hist_service;
-    struct iok_hist hist_pickup, hist_total; /* written by the ports: shared adds */
+    struct iok_hist_shared hist_pickup, hist_total; /* written by the ports */
     struct iok_note last_failure;
 };
 

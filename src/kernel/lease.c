@@ -133,7 +133,7 @@ struct iok_lease *iok_lease_auto(struct iok_core *core, struct iok_call *call)
         iok_lease_init(lease, call->port, call->service);
         lease->auto_call = call;
         call->auto_lease = true;
-        iok_count_add(&core->objects, 1);
+        iok_count_own_add(&core->objects, 1);
     }
     return lease;
 }
@@ -149,6 +149,6 @@ void iok_lease_call_ended(struct iok_core *core, struct iok_call *call)
     call->lease = NULL;
     call->auto_lease = false;
     let_go(core, lease);
-    iok_count_sub(&core->objects, 1);
+    iok_count_own_sub(&core->objects, 1);
     iok_free(lease);
 }

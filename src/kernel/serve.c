@@ -50,8 +50,8 @@ static void lend(struct iok_core *core, struct iok_call *call)
     iok_pickup_given(core, call->port);
     serve->lent = true;
     serve->station->n_lent++;
-    iok_count_add(&core->inflight, 1);
-    iok_count_add(&serve->listener->served_now, 1);
+    iok_count_own_add(&core->inflight, 1);
+    iok_count_own_add(&serve->listener->served_now, 1);
     iok_core_tell(core, call->port, iok_entry(call, IOK_CQ_REQUEST));
 }
 
@@ -61,8 +61,8 @@ static void unlend(struct iok_core *core, struct iok_call *call)
 
     serve->lent = false;
     serve->station->n_lent--;
-    iok_count_sub(&core->inflight, 1);
-    iok_count_sub(&serve->listener->served_now, 1);
+    iok_count_own_sub(&core->inflight, 1);
+    iok_count_own_sub(&serve->listener->served_now, 1);
 }
 
 void iok_serve_post_news(struct iok_call *call)
@@ -92,7 +92,7 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
     call->state = IOK_CALL_SENT;
     call->peer = guest->peer;
     call->stamps =
-        (struct iok_stamps){.taken = guest->began_at, .first_byte = guest->arrived_at, .complete = core->now};
+        (struct iok_progress){.taken = guest->began_at, .first_byte = guest->arrived_at, .complete = core->now};
     serve->guest = guest;
     serve->request = guest->request;
     serve->encrypted = guest->io.encrypted;

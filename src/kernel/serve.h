@@ -143,9 +143,9 @@ struct iok_listener {
         timeouts;
     struct iok_count answers[5]; /* by the first digit of the status, 1 to 5 */
     struct iok_count bytes_in, bytes_out, starved;
-    struct iok_hist hist_wait;   /* whole request -> given to a call */
-    struct iok_hist hist_pickup; /* -> picked up; written by the ports: shared adds */
-    struct iok_hist hist_answer; /* given -> answered */
+    struct iok_hist hist_wait;          /* whole request -> given to a call */
+    struct iok_hist_shared hist_pickup; /* -> picked up; written by the ports */
+    struct iok_hist hist_answer;        /* given -> answered */
     struct iok_note last_failure;
 };
 

@@ -16,17 +16,7 @@
 
 int iok_intake_open(struct iok_guest *guest, struct iok_call *call)
 {
-    if (call->stream != NULL) {
-        return 0;
-    }
-    call->stream = iok_calloc_line(sizeof(*call->stream));
-    if (call->stream == NULL || iok_ring_init(&call->stream->ring, IOK_INTAKE_SLOTS) != 0) {
-        iok_free(call->stream);
-        call->stream = NULL;
-        return IOK_ENOMEM;
-    }
-    call->stream->bytes_max = guest->listener->config.max_stream_bytes;
-    return 0;
+    return call->streams ? 0 : iok_stream_open(call, IOK_INTAKE_SLOTS, guest->listener->config.max_stream_bytes);
 }
 
 struct iok_tape *iok_intake_begin(struct iok_guest *guest)
@@ -107,7 +97,7 @@ static void end_part(struct iok_core *core, struct iok_call *part, enum iok_outc
         iok_list_remove(&part->node);
     }
     part->state = IOK_CALL_ENDED;
-    part->outcome = outcome;
+    part->outcome = (uint8_t)outcome;
     part->stamps.complete = core->now;
     if (err != NULL) {
         part->error_code = err->code;
@@ -202,7 +192,7 @@ void iok_serve_part(struct iok_core *core, struct iok_call *part)
     int rc;
 
     iok_call_begin(part, &core->replies);
-    part->stamps.taken = core->now > part->stamps.submitted ? core->now : part->stamps.submitted;
+    part->stamps.taken = core->now > part->submitted ? core->now : part->submitted;
     if (core->forked != NULL || guest == NULL || !guest->says || whole->state != IOK_CALL_SENT) {
         refuse_part(core, part);
         return;

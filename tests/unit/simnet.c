@@ -388,7 +388,7 @@ struct iok_link *world_connect(struct world *w)
 void world_hand_in(struct world *w, struct iok_call *call)
 {
     assert_int_equal(iok_submit(call), 0);
-    call->stamps.submitted = w->sim.now; /* nobody else looks at it yet */
+    call->submitted = w->sim.now; /* nobody else looks at it yet */
 }
 
 struct iok_link *world_sign_in(struct world *w)

@@ -221,7 +221,7 @@ static struct request *ask(struct trial *t, struct iok_lease *lease, const char 
         iok_call_free(call);
         return NULL;
     }
-    call->stamps.submitted = t->w->sim.now;
+    call->submitted = t->w->sim.now;
     t->requests[t->n] = (struct request){
         .call = call, .id = t->n + 1, .repeatable = strcmp(name, "GET") == 0 || strcmp(name, "LRANGE") == 0};
     iok_call_set_user(call, &t->requests[t->n]);

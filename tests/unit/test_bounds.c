@@ -145,7 +145,7 @@ static void test_late_call_is_not_sent(void **state)
     struct iok_call *late = world_submit(w, "late", 50, NULL), *in_time = world_submit(w, "in time", 51, NULL);
 
     (void)state;
-    late->stamps.submitted = in_time->stamps.submitted = w->sim.now - 50 * SIM_MS;
+    late->submitted = in_time->submitted = w->sim.now - 50 * SIM_MS;
     world_run(w);
     assert_string_equal(link->got, "in time\n");
     world_expect(w, late, IOK_NEVER_SENT, IOK_ETIMEOUT, NULL);

@@ -84,23 +84,44 @@ static void test_percentiles(void **state)
     for (int i = 0; i < 99; i++) {
         iok_hist_add(&hist, 1000);
     }
-    iok_hist_add_shared(&hist, 1000000);
+    iok_hist_add(&hist, 1000000);
     iok_hist_read(&hist, &phase);
     near(phase.p99_ns, 1000);
-    iok_hist_add_shared(&hist, 1000000);
+    iok_hist_add(&hist, 1000000);
     iok_hist_read(&hist, &phase);
     near(phase.p50_ns, 1000);
     near(phase.p99_ns, 1000000);
     assert_int_equal(phase.count, 101);
 }
 
+/* What two writers add is read as one. */
+static void test_shared(void **state)
+{
+    struct iok_hist_shared hist = {0};
+    struct iok_phase phase;
+    int writers[2];
+
+    (void)state;
+    for (uint64_t i = 1; i <= 10000; i++) {
+        iok_hist_shared_add(&hist, &writers[i % 2], i * 1000);
+    }
+    iok_hist_shared_read(&hist, &phase);
+    assert_int_equal(phase.count, 10000);
+    near(phase.p50_ns, 5000000);
+    near(phase.p99_ns, 9900000);
+    assert_int_equal(phase.max_ns, 10000000);
+    iok_hist_read(&hist.own, &phase); /* the first has counters of its own */
+    assert_int_equal(phase.count, 5000);
+    assert_int_equal(phase.max_ns, 9999000);
+    iok_hist_read(&hist.others, &phase);
+    assert_int_equal(phase.count, 5000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_precision),
-        cmocka_unit_test(test_index_is_monotonic),
-        cmocka_unit_test(test_percentiles),
+        cmocka_unit_test(test_empty),       cmocka_unit_test(test_precision), cmocka_unit_test(test_index_is_monotonic),
+        cmocka_unit_test(test_percentiles), cmocka_unit_test(test_shared),
     };
 
     return cmocka_run_group_tests_name("hist", tests, NULL, NULL);

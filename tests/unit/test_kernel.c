@@ -128,6 +128,57 @@ static void test_deadline_in_flight(void **state)
     world_free(w);
 }
 
+/* What is longer than a call can say is the longest that it can; what is below 0 has no end. */
+static void test_longest_deadlines(void **state)
+{
+    struct world *w = world_new(URL "?timeout=200ms");
+    struct iok_call *longest = world_submit(w, "longest", INT64_MAX, NULL);
+    struct iok_call *endless = world_submit(w, "endless", INT64_MIN, NULL);
+
+    (void)state;
+    world_run(w);
+    assert_int_equal(longest->deadline_ns, longest->submitted + (uint64_t)INT32_MAX * SIM_MS);
+    assert_int_equal(endless->deadline_ns, 0);
+    iok_abandon(longest);
+    iok_abandon(endless);
+    world_free(w);
+}
+
+/* A port refers once to the service of most of its calls, whichever of them ends first, and to others for each call. */
+static void test_references_to_services(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_service *other = iok_service_new(w->port, URL, NULL);
+    struct iok_call *calls[6];
+    uint64_t before, before_other;
+
+    (void)state;
+    world_run(w);
+    before = count(&w->service->refs);
+    before_other = count(&other->refs);
+    for (int i = 0; i < 6; i++) {
+        calls[i] = iok_call_new(w->port, i % 2 == 0 ? w->service : other, NULL);
+    }
+    assert_int_equal(count(&w->service->refs), before + 1);
+    assert_int_equal(count(&other->refs), before_other + 3);
+    for (int i = 0; i < 5; i++) {
+        iok_call_free(calls[i]);
+    }
+    assert_int_equal(count(&w->service->refs), before);
+    assert_int_equal(count(&other->refs), before_other + 1);
+    calls[0] = iok_call_new(w->port, other, NULL); /* the place is free: it is this one's now */
+    calls[1] = iok_call_new(w->port, other, NULL);
+    assert_int_equal(count(&other->refs), before_other + 2);
+    iok_call_free(calls[5]); /* which has a reference of its own */
+    iok_call_free(calls[0]);
+    assert_int_equal(count(&other->refs), before_other + 1);
+    iok_call_free(calls[1]);
+    assert_int_equal(count(&other->refs), before_other);
+    iok_service_close(other, w->port);
+    iok_service_unref(other);
+    world_free(w);
+}
+
 static void test_cancel_before_send(void **state)
 {
     struct world *w = world_new(URL);
@@ -726,6 +777,8 @@ int main(void)
         cmocka_unit_test(test_bad_call_harms_no_other),
         cmocka_unit_test(test_deadline_in_queue),
         cmocka_unit_test(test_deadline_in_flight),
+        cmocka_unit_test(test_longest_deadlines),
+        cmocka_unit_test(test_references_to_services),
         cmocka_unit_test(test_cancel_before_send),
         cmocka_unit_test(test_cancel_in_flight),
         cmocka_unit_test(test_cancel_after_end),

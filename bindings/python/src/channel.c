@@ -18,7 +18,7 @@ static struct {
 /* A Reply that ends when it rings. A new reference. */
 static PyObject *bell_wait(struct bell *bell, struct exchange *owner)
 {
-    struct py_reply *reply = reply_new(owner->asgi->port, NULL, (PyObject *)owner, (struct value_want){0});
+    struct py_reply *reply = reply_new(owner->asgi->port, NULL, (PyObject *)owner);
     if (reply == NULL) {
         return NULL;
     }

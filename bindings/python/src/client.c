@@ -81,7 +81,7 @@ PyObject *caller_failed(struct py_caller *caller, struct py_port *port)
         return NULL;
     }
     PyObject *exception = fail_take();
-    struct py_reply *reply = reply_new(port, NULL, (PyObject *)caller, caller_want(caller));
+    struct py_reply *reply = reply_new(port, NULL, (PyObject *)caller);
     if (reply == NULL) {
         Py_DECREF(exception);
         return NULL;
@@ -139,25 +139,31 @@ int caller_wait(struct py_caller *caller, struct iok_call *call)
     return result;
 }
 
-static PyObject *caller_finish_sync(struct py_caller *caller, struct iok_call *call, struct value_want want)
+static PyObject *caller_finish_sync(struct py_caller *caller, struct iok_call *call, const struct value_want *want)
 {
     if (UNLIKELY(caller_submit(caller, call) < 0 || caller_wait(caller, call) < 0)) {
         return NULL;
     }
-    PyObject *value = value_of_call(call, want);
+    PyObject *value = value_of_call(call, want == NULL ? caller_want(caller) : *want);
     iok_call_free(call);
     return value;
 }
 
-PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call, struct value_want want)
+PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call,
+                        const struct value_want *want)
 {
     if (caller->mode == CALLER_SYNC) {
         return caller_finish_sync(caller, call, want);
     }
-    struct py_reply *reply = reply_new(port, call, (PyObject *)caller, want);
+    struct py_reply *reply = reply_new(port, call, (PyObject *)caller);
     if (UNLIKELY(reply == NULL)) {
         iok_call_free(call);
         return NULL;
+    }
+    if (want == NULL) {
+        reply->want.decode = caller->decode;
+    } else {
+        reply->want = *want;
     }
     iok_call_set_user(call, reply);
     if (UNLIKELY(caller_submit(caller, call) < 0)) {
@@ -204,7 +210,7 @@ static PyObject *caller_call(PyObject *op, PyObject *const *args, Py_ssize_t nar
     }
     struct py_port *port;
     struct iok_call *call = caller_build(caller, &port, args, nargs, &options);
-    return call == NULL ? caller_failed(caller, port) : caller_finish(caller, port, call, caller_want(caller));
+    return call == NULL ? caller_failed(caller, port) : caller_finish(caller, port, call, NULL);
 }
 
 /* ---- many calls at once ------------------------------------------------------------------------------------- */
@@ -282,7 +288,7 @@ static PyObject *batch_run(struct batch *batch, struct py_caller *caller, struct
     for (Py_ssize_t i = 0; i < batch->n; i++) {
         struct iok_call *call = batch->calls[i];
         batch->calls[i] = NULL;
-        PyObject *reply = caller_finish(caller, port, call, caller_want(caller));
+        PyObject *reply = caller_finish(caller, port, call, NULL);
         if (reply == NULL) {
             return NULL;
         }
@@ -613,7 +619,7 @@ static PyObject *client_ready(PyObject *op, PyObject *args, PyObject *kwargs)
     }
     iok_call_ready(call);
     build_apply(call, &options);
-    return caller_finish(self, port, call, caller_want(self));
+    return caller_finish(self, port, call, NULL);
 }
 
 /* ---- statistics --------------------------------------------------------------------------------------------- */

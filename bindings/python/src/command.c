@@ -85,7 +85,7 @@ static PyObject *command_run(const struct py_command *self, struct py_caller *ca
         }
     }
     build_apply(call, options);
-    return caller_finish(caller, port, call, caller_want(caller));
+    return caller_finish(caller, port, call, NULL);
 }
 
 static PyObject *command_vectorcall(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames)

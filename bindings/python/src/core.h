@@ -167,13 +167,14 @@ struct iok_call *caller_begin(struct py_caller *caller, struct py_port **port);
 /* A call with all its arguments, not yet submitted; NULL with an exception. */
 struct iok_call *caller_build(struct py_caller *caller, struct py_port **port, PyObject *const *args, Py_ssize_t nargs,
                               const struct call_options *options);
-/* What caller_finish gives where nothing else is asked for. */
+/* What a call gives where nothing else is asked for. */
 static inline struct value_want caller_want(const struct py_caller *caller)
 {
     return (struct value_want){.form = VALUE_WHOLE, .decode = caller->decode};
 }
-/* Submits and gives what the method returns: a value or a Reply. Takes the call over. */
-PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call, struct value_want want);
+/* Submits and gives what the method returns: a value or a Reply. Takes the call over. want NULL: as caller_want says. */
+PyObject *caller_finish(struct py_caller *caller, struct py_port *port, struct iok_call *call,
+                        const struct value_want *want);
 /* What the method returns when the call could not be made, with the exception set: NULL, or in asyncio a Reply that
  * failed, so that gather() and its like see failures of the kernel in their place. port NULL: raise it. */
 PyObject *caller_failed(struct py_caller *caller, struct py_port *port);
@@ -261,9 +262,9 @@ struct py_reply {
 
 extern PyTypeObject reply_type;
 
-/* A pending reply of a call (not yet submitted) on a loop's port. owner: the client, lease or stream, kept until the
+/* A pending reply of a call (not yet submitted) on a loop's port; it wants all of it, as bytes, unless told. owner: the client, lease or stream, kept until the
  * end, so that "await connect(url).get(key)" works. */
-struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, struct value_want want);
+struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner);
 /* Puts it among the port's pending ones, which keeps it alive until it ends. */
 void reply_start(struct py_reply *reply);
 /* Ends it with a value, or if that is NULL with the current exception. drain: of the port in whose drain a waiting task may

@@ -43,7 +43,7 @@ static PyObject *query(PyObject *op, PyObject *const *args, Py_ssize_t nargs, Py
     }
     struct py_port *port;
     struct iok_call *call = caller_build(caller, &port, args, nargs, &options);
-    return call == NULL ? caller_failed(caller, port) : caller_finish(caller, port, call, want);
+    return call == NULL ? caller_failed(caller, port) : caller_finish(caller, port, call, &want);
 }
 
 static PyObject *query_rows(PyObject *op, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)

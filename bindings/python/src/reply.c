@@ -34,7 +34,7 @@ static struct py_reply *reply_alloc(void)
     return self;
 }
 
-struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner, struct value_want want)
+struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject *owner)
 {
     struct py_reply *self = reply_alloc();
     if (UNLIKELY(self == NULL)) {
@@ -54,7 +54,7 @@ struct py_reply *reply_new(struct py_port *port, struct iok_call *call, PyObject
     self->weakrefs = NULL;
     self->stamps.submitted = 0;
     self->state = REPLY_PENDING;
-    self->want = want;
+    self->want = (struct value_want){.form = VALUE_WHOLE};
     self->blocking = 0;
     self->unseen = false;
     PyObject_GC_Track((PyObject *)self);

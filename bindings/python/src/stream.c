@@ -100,7 +100,7 @@ static int stream_check(struct py_stream *self)
 
 static PyObject *stream_next_asyncio(struct py_stream *self)
 {
-    struct py_reply *reply = reply_new(self->port, NULL, (PyObject *)self, caller_want(self->caller));
+    struct py_reply *reply = reply_new(self->port, NULL, (PyObject *)self);
     if (reply == NULL) {
         return NULL;
     }
@@ -204,7 +204,7 @@ static PyObject *stream_send_part(struct py_stream *self, struct iok_call *part)
         iok_call_free(part);
         return value;
     }
-    struct py_reply *reply = reply_new(self->port, part, (PyObject *)self, caller_want(caller));
+    struct py_reply *reply = reply_new(self->port, part, (PyObject *)self);
     if (reply == NULL) {
         iok_call_free(part);
         return NULL;
