@@ -346,6 +346,7 @@ static void test_an_inherited_descriptor(void **state)
     shop_open(&shop, url);
     client = dial_tcp(iok_listener_name(shop.listener));
     exchange(&shop, client);
+    assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC); /* what the program executes has no part of it */
     close(client);
     shop_close(&shop);
     assert_int_equal(fcntl(fd, F_GETFD), -1); /* it was the listener's */
