@@ -235,7 +235,7 @@ int iok_proxy_read_nets(struct iok_listener_config *config, struct iok_span list
 /* Whether it may say who the client is. */
 bool iok_proxy_is_believed(const struct iok_listener_config *config, const struct iok_peer *peer);
 /* What a connection begins with: bytes used, 0 if more are needed, or IOK_EPROTO. *peer and *encrypted are changed to
- * what it says. */
+ * what it says; a family of 0: it does not tell. */
 ptrdiff_t iok_proxy_read(struct iok_span in, struct iok_peer *peer, bool *encrypted);
 
 /* ---- route.c ---- */
