@@ -236,9 +236,11 @@ static void close_fd(struct iok_listener *listener)
     struct iok_span path = listener->url.path;
     bool ours = listener->url.unix_socket && path.p[0] != '@' && listener->binder == (int)getpid();
 
-    if (listener->fd >= 0) {
-        listener->unbind(listener->fd, ours ? (const char *)path.p : NULL);
-        listener->fd = -1;
+    int fd = listener->fd;
+
+    if (fd >= 0) {
+        listener->fd = -1; /* first: a child that is forked just now may find the number in use for something else */
+        listener->unbind(fd, ours ? (const char *)path.p : NULL);
     }
 }
 
@@ -310,7 +312,9 @@ void iok_listener_start(struct iok_core *core, struct iok_listener *listener)
     set_state(listener, IOK_LISTENER_OPEN);
     listener->core = core;
     iok_count_ref(&listener->refs);
+    (void)iok_count_exchange(&core->relisting, 1);
     iok_list_push(&core->listeners, &listener->node);
+    iok_count_publish(&core->relisting, 0);
     listener->accepting = true;
     listener->door = core->net->ops->listen(core->net, listener->fd, listener->tls, &door_events, listener, &err);
     if (listener->door == NULL) {
@@ -464,7 +468,9 @@ static void finish(struct iok_listener *listener, const struct iok_error *why)
 {
     iok_timer_stop(&listener->core->wheel, &listener->timer);
     end_waiting(listener, why);
+    (void)iok_count_exchange(&listener->core->relisting, 1);
     iok_list_remove(&listener->node);
+    iok_count_publish(&listener->core->relisting, 0);
     iok_listener_drop(listener); /* the core's reference */
 }
 
