@@ -793,7 +793,7 @@ const char *iok_call_endpoint(const struct iok_call *call)
         address.len = sizeof(address.v6);
         break;
     default:
-        return "";
+        return (call->app & IOK_APP_HAND) != 0 ? "unknown" : "";
     }
     (void)snprintf(text, sizeof(call->peer_text), "%.63s", iok_address_text(&address, whole));
     return text;

@@ -12,6 +12,10 @@
  * that the child frees meanwhile stay where the core finds them. OpenSSL is not called before the first use of a handle:
  * a thread that is not here may have held one of its locks.
  *
+ * A core that could not be brought to a stop leaves a child that cannot use the kernel (IOK_EFORKED): a signal handler forked
+ * amid a turn, and is to exec. Its descriptors stay as they are until then, but for listening sockets: a child that stays
+ * would hold the port.
+ *
  * A port whose thread is not in the child is lost: its thread may have been amid changing its lists. Its rings are whole,
  * so that what it had submitted ends; its calls' memory is not given back. */
 #include <pthread.h>
@@ -85,9 +89,9 @@ static void after_fork_child(void)
         if (iok_kernel_is_here(kernel)) { /* else it was left behind by an earlier fork already */
             kernel->torn = !kernel->paused;
             kernel->settled = false;
+            iok_core_leave_listeners(core);
             if (!kernel->torn) {
                 iok_uv_forget(kernel->net);
-                iok_core_leave_listeners(core);
                 iok_wake_deinit(&core->wake);
                 (void)iok_wake_disarm(&core->wake);
             }

@@ -28,9 +28,6 @@
 #define IOK_LINGER_NS (2 * IOK_NS_S)
 #define IOK_LINGER_MAX_NS (30 * IOK_NS_S)
 
-#define IOK_FAREWELL_NS                                                                                                \
-    IOK_NS_S /* after its last answer, for a request that was on its way when the listener was closed */
-
 static const uint8_t allowed[] = {
     /* from: a bit for each state that may follow */
     [IOK_GUEST_OPENING] = 1 << IOK_GUEST_IDLE | 1 << IOK_GUEST_CLOSED,
@@ -61,6 +58,9 @@ void iok_guest_set_state(struct iok_guest *guest, enum iok_guest_state state)
     } else if (state == IOK_GUEST_QUEUED) {
         iok_list_push(&listener->queue, &guest->wait);
         iok_count_set(&listener->queued_now, ++listener->n_queued);
+    }
+    if (guest->state == IOK_GUEST_IDLE || state == IOK_GUEST_IDLE) {
+        iok_listener_note_idle(listener, guest, state);
     }
     guest->state = state;
     guest->since = listener->core->now;

@@ -415,6 +415,9 @@ void iok_core_detach_ports(struct iok_core *core)
 
 void iok_core_leave_listeners(struct iok_core *core)
 {
+    if (iok_count_get(&core->relisting) != 0) {
+        return;
+    }
     iok_list_each (&core->listeners, node, after) {
         iok_listener_leave(iok_container(node, struct iok_listener, node));
     }

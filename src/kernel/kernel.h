@@ -85,6 +85,7 @@ struct iok_core {
     struct iok_list pumps;   /* services whose queues may move */
     uint32_t unrung;         /* completions since to_ring was last served */
     struct iok_list listeners, dead_guests;
+    struct iok_count relisting;     /* listeners is being changed: a child that was forked amid that cannot walk it */
     struct iok_list unsent;         /* guests with more to send than one turn allows */
     struct iok_list spare_requests; /* for what is read next */
     uint32_t n_spare_requests;
@@ -295,7 +296,7 @@ void iok_core_detach_port(struct iok_core *core, struct iok_port *port);
  * not here are lost. The forking thread runs it. */
 void iok_core_leave_ports(struct iok_core *core);
 /* Likewise at once: what the parent listens on is closed here. */
-void iok_core_leave_listeners(struct iok_core *core);
+void iok_core_leave_listeners(struct iok_core *core); /* also when the parent forked amid a turn */
 /* Then, when the driver is forgotten: ends all that the parent had under way. Services stay, and start anew at their next
  * call. Neither driver nor descriptor is used. */
 void iok_core_settle(struct iok_core *core, uint64_t now);

@@ -227,6 +227,7 @@ struct iok_listener *iok_listener_make(const char *url, struct iok_error *err)
     iok_list_init(&listener->guests);
     iok_list_init(&listener->stations);
     iok_list_init(&listener->queue);
+    iok_list_init(&listener->idle);
     listener->timer.kind = IOK_TIMER_LISTENER;
     return listener;
 }
@@ -236,9 +237,11 @@ static void close_fd(struct iok_listener *listener)
     struct iok_span path = listener->url.path;
     bool ours = listener->url.unix_socket && path.p[0] != '@' && listener->binder == (int)getpid();
 
-    if (listener->fd >= 0) {
-        listener->unbind(listener->fd, ours ? (const char *)path.p : NULL);
-        listener->fd = -1;
+    int fd = listener->fd;
+
+    if (fd >= 0) {
+        listener->fd = -1; /* first: a child that is forked just now may find the number in use for something else */
+        listener->unbind(fd, ours ? (const char *)path.p : NULL);
     }
 }
 
@@ -275,15 +278,47 @@ static void want_accept(struct iok_listener *listener, bool on)
     }
 }
 
+/* When the idlest connection may be closed for one that waits in the system; UINT64_MAX: none is idle. */
+static uint64_t room_at(const struct iok_listener *listener)
+{
+    const struct iok_node *node = iok_list_first(&listener->idle);
+
+    return node == NULL ? UINT64_MAX : iok_container(node, struct iok_guest, wait)->since + IOK_FAREWELL_NS;
+}
+
+static void make_room(struct iok_listener *listener)
+{
+    struct iok_error why;
+
+    if (room_at(listener) <= listener->core->now) {
+        iok_err(&why, 0, "an idle connection made room for another");
+        iok_guest_close(iok_container(iok_list_first(&listener->idle), struct iok_guest, wait), &why);
+    }
+}
+
+void iok_listener_note_idle(struct iok_listener *listener, struct iok_guest *guest, enum iok_guest_state next)
+{
+    if (guest->state == IOK_GUEST_IDLE) {
+        iok_list_remove(&guest->wait);
+    } else if (guest->n_requests > 0) { /* before its first request it is not idle, but late */
+        iok_list_push(&listener->idle, &guest->wait);
+        guest->since = listener->core->now;
+    }
+    if (listener->n_guests >= listener->config.max_connections && next != IOK_GUEST_CLOSED) {
+        iok_listener_look(listener);
+    }
+}
+
 static void on_accepted(void *owner, struct iok_link *link, const struct iok_address *address)
 {
     struct iok_listener *listener = owner;
 
     iok_core_look_at_clock(listener->core);
-    iok_guest_accept(listener, link, address);
     if (listener->n_guests >= listener->config.max_connections) {
-        want_accept(listener, false); /* the others wait in the system */
+        make_room(listener);
     }
+    iok_guest_accept(listener, link, address);
+    iok_listener_look(listener);
 }
 
 static void on_starved(void *owner, const struct iok_error *err)
@@ -310,7 +345,9 @@ void iok_listener_start(struct iok_core *core, struct iok_listener *listener)
     set_state(listener, IOK_LISTENER_OPEN);
     listener->core = core;
     iok_count_ref(&listener->refs);
+    (void)iok_count_exchange(&core->relisting, 1);
     iok_list_push(&core->listeners, &listener->node);
+    iok_count_publish(&core->relisting, 0);
     listener->accepting = true;
     listener->door = core->net->ops->listen(core->net, listener->fd, listener->tls, &door_events, listener, &err);
     if (listener->door == NULL) {
@@ -464,7 +501,9 @@ static void finish(struct iok_listener *listener, const struct iok_error *why)
 {
     iok_timer_stop(&listener->core->wheel, &listener->timer);
     end_waiting(listener, why);
+    (void)iok_count_exchange(&listener->core->relisting, 1);
     iok_list_remove(&listener->node);
+    iok_count_publish(&listener->core->relisting, 0);
     iok_listener_drop(listener); /* the core's reference */
 }
 
@@ -536,8 +575,13 @@ void iok_listener_timer(struct iok_listener *listener)
 
 void iok_listener_look(struct iok_listener *listener)
 {
-    if (iok_listener_state(listener) == IOK_LISTENER_OPEN && listener->n_guests < listener->config.max_connections) {
-        want_accept(listener, true);
+    if (iok_listener_state(listener) == IOK_LISTENER_OPEN) {
+        uint64_t at = listener->n_guests < listener->config.max_connections ? 0 : room_at(listener);
+
+        want_accept(listener, at <= listener->core->now); /* those for which there is no room wait in the system */
+        if (at > listener->core->now && at != UINT64_MAX && !iok_timer_is_set(&listener->timer)) {
+            iok_timer_set(&listener->core->wheel, &listener->timer, at);
+        }
     } else if (iok_listener_state(listener) == IOK_LISTENER_DRAINING && listener->n_guests == 0) {
         end_now(listener);
     }

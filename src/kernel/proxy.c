@@ -85,6 +85,9 @@ bool iok_proxy_is_believed(const struct iok_listener_config *config, const struc
 
 /* ---- what it says ----------------------------------------------------------------------------------------------- */
 
+/* A proxy that forwards, and does not say for whom (UNKNOWN, AF_UNSPEC, AF_UNIX), leaves no client: were it the proxy, what
+ * that client says of itself in X-Forwarded-For would be believed. */
+
 static struct iok_span word(struct iok_span *rest)
 {
     const uint8_t *blank = memchr(rest->p, ' ', rest->n);
@@ -122,6 +125,7 @@ static bool read_line(struct iok_span line, struct iok_peer *peer)
     (void)word(&line);
     kind = word(&line);
     if (iok_span_eq(kind, iok_span_of("UNKNOWN"))) {
+        *peer = (struct iok_peer){0};
         return true;
     }
     from = word(&line);
@@ -187,6 +191,7 @@ static ptrdiff_t read_v2(struct iok_span in, struct iok_peer *peer, bool *encryp
     if (addresses > n) {
         return IOK_EPROTO;
     }
+    *peer = (struct iok_peer){0};
     if (in.p[13] == 0x11) {
         *peer = (struct iok_peer){.family = AF_INET, .port = two(at + 8)};
         memcpy(peer->ip, at, 4);

@@ -65,6 +65,9 @@ struct iok_station {
     uint32_t n_lent; /* requests that the program has */
 };
 
+/* After its last answer a connection is not closed for so long but by its client, whose next request may be on its way. */
+#define IOK_FAREWELL_NS IOK_NS_S
+
 #define IOK_PROXIES_MAX 32u
 
 /* An IP network. */
@@ -135,6 +138,7 @@ struct iok_listener {
     bool accepting;
     struct iok_list guests, stations;
     struct iok_list queue; /* guests whose requests wait for a call */
+    struct iok_list idle;  /* those that wait for another request, the idlest first */
     uint32_t n_guests, n_queued;
     struct iok_timer timer; /* OPEN: until accepting is tried again; DRAINING: the end */
 
@@ -165,7 +169,7 @@ struct iok_guest {
     struct iok_listener *listener;
     struct iok_link *link;
     struct iok_node node; /* in the listener's guests, or core->dead_guests */
-    struct iok_node wait; /* in the listener's queue */
+    struct iok_node wait; /* in the listener's queue, or among its idle ones */
     struct iok_node more; /* in core->unsent */
     enum iok_guest_state state;
     bool blocked;   /* send accepted less than all */
@@ -212,6 +216,8 @@ void iok_listener_stop(struct iok_listener *listener, const struct iok_error *wh
 void iok_listener_timer(struct iok_listener *listener);
 /* A guest is there, or is gone: whether more are to be accepted, and whether a drain is over. */
 void iok_listener_look(struct iok_listener *listener);
+/* A guest is about to become idle, or to be so no more. */
+void iok_listener_note_idle(struct iok_listener *listener, struct iok_guest *guest, enum iok_guest_state next);
 /* A whole request of a guest: to a call, or into the queue, or refused. Again: the same by a request that came back. */
 void iok_listener_dispatch(struct iok_listener *listener, struct iok_guest *guest);
 void iok_listener_dispatch_again(struct iok_listener *listener, struct iok_guest *guest);
@@ -235,7 +241,7 @@ int iok_proxy_read_nets(struct iok_listener_config *config, struct iok_span list
 /* Whether it may say who the client is. */
 bool iok_proxy_is_believed(const struct iok_listener_config *config, const struct iok_peer *peer);
 /* What a connection begins with: bytes used, 0 if more are needed, or IOK_EPROTO. *peer and *encrypted are changed to
- * what it says. */
+ * what it says; a family of 0: it does not tell. */
 ptrdiff_t iok_proxy_read(struct iok_span in, struct iok_peer *peer, bool *encrypted);
 
 /* ---- route.c ---- */

@@ -6,6 +6,7 @@
  * (tcp(7): on Linux they are inherited), so that a connection costs one system call and its watch. A turn accepts a
  * bounded number, as others want their turn, too. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -87,7 +88,7 @@ static int bind_tcp(int fd, const struct iok_bind *what)
 /* A descriptor from a parent: of a stream socket, which may listen already. */
 static int take_inherited(const struct iok_bind *what, struct iok_address *bound, struct iok_error *err)
 {
-    int fd = what->inherited, type = 0;
+    int fd = what->inherited, type = 0, flags;
     socklen_t len = sizeof(type);
 
     bound->len = sizeof(bound->local);
@@ -98,7 +99,8 @@ static int take_inherited(const struct iok_bind *what, struct iok_address *bound
     if (bound->any.sa_family != AF_UNIX) {
         iok_sock_set_options(fd);
     }
-    if (listen(fd, what->backlog) < 0) {
+    flags = fcntl(fd, F_GETFD);
+    if (listen(fd, what->backlog) < 0 || flags < 0 || fcntl(fd, F_SETFD, flags | FD_CLOEXEC) < 0) {
         return iok_err(err, IOK_ECONNECT, "fd=%d cannot listen: it is not bound, or connected", fd);
     }
     return fd;

@@ -483,6 +483,12 @@ static int take_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     return take_trailer(io, a);
 }
 
+/* No body, whatever the program gave: RFC 9110, 15.3.5 and 15.3.6. Of the two a 205 says that its length is 0. */
+static bool is_empty(int64_t status)
+{
+    return status == 204 || status == 205;
+}
+
 /* RFC 9110, 8.6 and 15.4.5: to HEAD and in a 304 the length is that which a GET would have got. */
 static int check_length(struct iok_io *io, const struct answer *a, bool describes, bool parts)
 {
@@ -492,7 +498,7 @@ static int check_length(struct iok_io *io, const struct answer *a, bool describe
         return 0; /* its pieces are counted */
     if (a->given.length && a->given.chunked)
         return iok_io_fail(io, IOK_EINVAL, "both Content-Length and Transfer-Encoding: leave them out");
-    if (a->given.length && !describes && a->status != 204 && a->given.length_value != a->body.n)
+    if (a->given.length && !describes && !is_empty(a->status) && a->given.length_value != a->body.n)
         return iok_io_fail(io, IOK_EINVAL, "a Content-Length other than the body's: leave it out");
     return 0;
 }
@@ -534,31 +540,29 @@ int http1_write_answer(struct iok_io *io, const struct iok_token *reply, size_t 
     struct answer a = {0};
     int rc = take_answer(io, reply, n, &a);
     bool describes = frame->head || a.status == 304;
-    a.body.n = a.status == 205 ? 0 : a.body.n; /* RFC 9110, 15.3.6 */
     if (rc != 0 || (rc = check_length(io, &a, describes, frame->parts)) != 0)
         return rc;
     if (frame->connect && a.status < 300)
         return iok_io_fail(io, IOK_EUNSAFE, "a tunnel (CONNECT) is not possible here: answer with an error");
-    bool bare = describes || a.status == 204; /* RFC 9112, 6.3: no body, whatever the program gave */
-    bool chunked = !frame->old && a.status != 204 && (a.given.chunked || (a.n_trailer > 0 && !a.given.length));
-    bool says_length = !chunked && !frame->parts && a.status != 204 && !a.given.length &&
-                       (!describes || (a.has_body && a.status != 304));
+    bool empty = is_empty(a.status), bare = describes || empty; /* RFC 9112, 6.3 */
+    bool chunked = !frame->old && !empty && (a.given.chunked || (a.n_trailer > 0 && !a.given.length));
+    bool says_length =
+        !chunked && !frame->parts && !empty && !a.given.length && (!describes || (a.has_body && a.status != 304));
     frame->close |= a.given.close;
     if (frame->parts) {
-        frame_parts(frame, &a, bare || a.status == 205);
+        frame_parts(frame, &a, bare);
         chunked = frame->follows.chunked;
-        says_length = a.status == 205;
     }
     uint8_t *start = iok_out_reserve(io->out, a.given.bytes + a.reason.n + io->date.n + 176);
     if (start == NULL)
         return no_memory(io);
     uint8_t *at = put_text(put_number(put_text(start, "HTTP/1.1 "), (uint64_t)a.status), " ");
     at = put_text(put(at, a.reason), "\r\n");
-    at = put_fields(at, a.given.fields, a.given.n, a.status == 204 ? 3 : 2);
+    at = put_fields(at, a.given.fields, a.given.n, empty ? 3 : 2);
     if (io->date.n > 0 && !a.given.date) /* RFC 9110, 6.6.1 */
         at = put_field(at, iok_span_of("date"), io->date);
-    if (says_length)
-        at = put_text(put_number(put_text(at, "content-length: "), a.body.n), "\r\n");
+    if (says_length || a.status == 205)
+        at = put_text(put_number(put_text(at, "content-length: "), empty ? 0 : a.body.n), "\r\n");
     at = chunked ? put_text(at, "transfer-encoding: chunked\r\n") : at;
     at = frame->close ? put_text(at, "connection: close\r\n") : at;
     at = frame->old && !frame->close ? put_text(at, "connection: keep-alive\r\n") : at;

@@ -78,15 +78,13 @@ bool ws_inflate_end(struct ws_inflater *inflater)
     return true;
 }
 
-/* Behind the last block of a stream another one begins, which may refer to what came before. */
+/* Behind the last block of a stream another one begins, which may refer to what came before. A peer can end a stream with
+ * every two octets: so the window stays where it is, and is not copied out and in again, as inflateSetDictionary would
+ * have it. inflateResetKeep is not in zlib's manual, but exported for this since 1.2.5.2, as zlib-ng does, too. */
 static bool restart(struct ws_inflater *inflater)
 {
-    uint8_t window[1u << 15];
-    uInt n = sizeof(window);
-    if (inflateGetDictionary(&inflater->stream, window, &n) != Z_OK || inflateReset(&inflater->stream) != Z_OK)
-        return false;
     inflater->at_start = inflater->stream.avail_in == 0;
-    return n == 0 || inflateSetDictionary(&inflater->stream, window, n) == Z_OK;
+    return inflateResetKeep(&inflater->stream) == Z_OK;
 }
 
 enum ws_inflate ws_inflate_some(struct ws_inflater *inflater, uint8_t *to, size_t cap, size_t *n)

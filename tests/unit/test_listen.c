@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +20,8 @@
 
 #include <cmocka.h>
 #include <iokernel.h>
+
+#include "../../src/run.h"
 
 /* ThreadSanitizer does not expect threads in the child of a process with threads; here they work. */
 const char *__tsan_default_options(void);
@@ -346,6 +350,7 @@ static void test_an_inherited_descriptor(void **state)
     shop_open(&shop, url);
     client = dial_tcp(iok_listener_name(shop.listener));
     exchange(&shop, client);
+    assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC); /* what the program executes has no part of it */
     close(client);
     shop_close(&shop);
     assert_int_equal(fcntl(fd, F_GETFD), -1); /* it was the listener's */
@@ -479,6 +484,72 @@ static void test_a_child_of_a_server(void **state)
     assert_int_equal(status_of(child), 0);
 }
 
+/* ---- a fork amid a turn ---- */
+
+static struct iok_kernel *led;
+static volatile sig_atomic_t n_listening = -1; /* sockets, that the child of a fork amid a turn has */
+
+/* Runs wherever the program is. */
+static void fork_if_leading(int signal)
+{
+    int status = 0, before = errno;
+    pid_t child;
+
+    (void)signal;
+    if (n_listening >= 0 || !iok_is_leading(led)) {
+        return;
+    }
+    child = fork();
+    if (child == 0) {
+        for (int fd = 0; fd < 256; fd++) {
+            int listens = 0;
+            socklen_t len = sizeof(listens);
+
+            status += getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens;
+        }
+        _exit(status);
+    }
+    n_listening = waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 99;
+    errno = before;
+}
+
+static void *disturb(void *who)
+{
+    while (n_listening < 0) {
+        (void)pthread_kill(*(pthread_t *)who, SIGUSR1);
+        usleep(1000);
+    }
+    return NULL;
+}
+
+static void test_a_child_forked_amid_a_turn(void **state)
+{
+    struct sigaction act = {.sa_handler = fork_if_leading}, before;
+    pthread_t self = pthread_self(), other;
+    struct shop shop;
+    int fd;
+
+    (void)state;
+    shop_open(&shop, "http://127.0.0.1:0");
+    fd = dial_tcp(iok_listener_name(shop.listener));
+    exchange(&shop, fd);
+    led = shop.kernel;
+    assert_int_equal(sigaction(SIGUSR1, &act, &before), 0);
+    assert_int_equal(pthread_create(&other, NULL, disturb, &self), 0);
+    for (unsigned i = 0; n_listening < 0; i++) { /* mostly short, as a port that waits long lets the kernel thread lead */
+        (void)iok_wait(shop.port, i % 8 == 0);
+    }
+    assert_int_equal(pthread_join(other, NULL), 0);
+    assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
+    assert_int_equal(n_listening, 0);
+    exchange(&shop, fd); /* the parent's goes on */
+    close(fd);
+    fd = dial_tcp(iok_listener_name(shop.listener));
+    exchange(&shop, fd);
+    close(fd);
+    shop_close(&shop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -492,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_no_descriptors_left),
         cmocka_unit_test(test_children_serve_what_was_bound_before),
         cmocka_unit_test(test_a_child_of_a_server),
+        cmocka_unit_test(test_a_child_forked_amid_a_turn),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

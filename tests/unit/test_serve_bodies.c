@@ -302,11 +302,11 @@ static void test_expectation(void **state)
 
 /* ---- answers ---- */
 
-static void begin_answer(struct house *h, struct iok_call *call, const char *length)
+static void begin_status(struct iok_call *call, int status, const char *length)
 {
     iok_call_body(call);
     iok_call_array(call, 4);
-    iok_call_i64(call, 200);
+    iok_call_i64(call, status);
     iok_call_null(call);
     iok_call_array(call, length != NULL ? 2 : 0);
     if (length != NULL) {
@@ -315,7 +315,12 @@ static void begin_answer(struct house *h, struct iok_call *call, const char *len
     }
     iok_call_null(call);
     assert_int_equal(iok_submit(call), 0);
+}
+
+static void begin_answer(struct house *h, struct iok_call *call, const char *length)
+{
     (void)h;
+    begin_status(call, 200, length);
 }
 
 static struct iok_call *part(struct iok_call *call, const char *text, bool end)
@@ -385,6 +390,37 @@ static void test_an_answer_in_parts(void **state)
             assert_ptr_equal(house_poll(&h), call);
             house_answer(&h, call, 200, "next");
         }
+        house_close(&h);
+    }
+}
+
+/* RFC 9110, 15.3: whatever the program gives, and however long it says that this is. */
+static void test_statuses_without_a_body(void **state)
+{
+    static const struct {
+        int status;
+        const char *got;
+    } cases[] = {
+        {204, "HTTP/1.1 204 No Content\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"},
+        {205, "HTTP/1.1 205 Reset Content\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\ncontent-length: 0\r\n\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        struct house h;
+        struct iok_call *call;
+        struct iok_link *link;
+
+        house_open(&h, "http://127.0.0.1:8000");
+        call = house_call(&h);
+        link = sim_client(&h.w->sim);
+        house_get(link, "/");
+        assert_ptr_equal(house_poll(&h), call);
+        begin_status(call, cases[i % 2].status, i < 2 ? "5" : NULL);
+        expect_part(&h, part(call, "hello", true), IOK_DONE);
+        assert_string_equal(link->got, cases[i % 2].got);
+        house_get(link, "/next");
+        assert_ptr_equal(house_poll(&h), call);
         house_close(&h);
     }
 }
@@ -582,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_a_request_that_breaks_off),
         cmocka_unit_test(test_expectation),
         cmocka_unit_test(test_an_answer_in_parts),
+        cmocka_unit_test(test_statuses_without_a_body),
         cmocka_unit_test(test_parts_to_a_slow_client),
         cmocka_unit_test(test_a_client_that_goes_amid_an_answer),
         cmocka_unit_test(test_answers_that_are_broken_off),

@@ -23,8 +23,10 @@ static const struct {
     }
     CASE("PROXY TCP4 192.0.2.7 192.0.2.1 56324 443\r\n", "192.0.2.7:56324", false),
     CASE("PROXY TCP6 2001:db8::7 2001:db8::1 5 443\r\n", "[2001:db8::7]:5", false),
-    CASE("PROXY UNKNOWN\r\n", "10.0.0.1:5001", false),
-    CASE("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", "10.0.0.1:5001", false),
+    CASE("PROXY UNKNOWN\r\n", "unknown", false),
+    CASE("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", "unknown", false),
+    CASE(V2 "\x21\x00\x00\x00", "unknown", false),
+    CASE(V2 "\x21\x00\x00\x08\x20\x00\x05\x01\x00\x00\x00\x00", "unknown", true),
     CASE(V2 "\x21\x11\x00\x0c\xc0\x00\x02\x07\xc0\x00\x02\x01\xdc\x04\x01\xbb", "192.0.2.7:56324", false),
     CASE(V2 "\x21\x11\x00\x14\xc0\x00\x02\x07\xc0\x00\x02\x01\xdc\x04\x01\xbb\x20\x00\x05\x01\x00\x00\x00\x00",
          "192.0.2.7:56324", true),

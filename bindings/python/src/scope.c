@@ -306,7 +306,7 @@ static PyObject *headers_of(const struct request *request)
 
 /* ---- who and how --------------------------------------------------------------------------------------------- */
 
-/* "127.0.0.1:80", "[::1]:80"; of unix sockets there is no peer to name. */
+/* "127.0.0.1:80", "[::1]:80"; of unix sockets there is no peer to name, and "unknown" is no name. */
 static PyObject *peer_parse(const char *text)
 {
     const char *colon = strrchr(text, ':');
@@ -376,19 +376,23 @@ static bool is_forwarded(const struct request *request)
 }
 
 /* What a proxy says of the client and the scheme, or None each: a tuple. NULL without an exception: nothing was said. */
-static PyObject *forwarded_ask(PyObject *trust, const struct request *request, PyObject *peer)
+static PyObject *forwarded_ask(PyObject *trust, const struct request *request, PyObject *peer, const char *text)
 {
     if (trust == NULL || LIKELY(!is_forwarded(request))) {
         return NULL;
     }
-    PyObject *host = peer == Py_None ? Py_None : PyTuple_GET_ITEM(peer, 0);
+    /* A peer that nobody knows is not taken for one of a unix socket. */
+    PyObject *host = peer != Py_None   ? Py_NewRef(PyTuple_GET_ITEM(peer, 0))
+                     : text[0] != '\0' ? PyUnicode_FromString(text)
+                                       : Py_NewRef(Py_None);
     PyObject *forwarded_for = forwarded_field(request, "x-forwarded-for");
     PyObject *proto = forwarded_field(request, "x-forwarded-proto");
     PyObject *forwarded = forwarded_field(request, "forwarded");
     PyObject *told = NULL;
-    if (forwarded_for != NULL && proto != NULL && forwarded != NULL) {
+    if (host != NULL && forwarded_for != NULL && proto != NULL && forwarded != NULL) {
         told = PyObject_CallFunctionObjArgs(trust, host, forwarded_for, proto, forwarded, NULL);
     }
+    Py_XDECREF(host);
     Py_XDECREF(forwarded_for);
     Py_XDECREF(proto);
     Py_XDECREF(forwarded);
@@ -399,7 +403,7 @@ static PyObject *forwarded_ask(PyObject *trust, const struct request *request, P
 static PyObject *client_of(PyObject *trust, const struct request *request, struct iok_call *call, PyObject **scheme)
 {
     PyObject *peer = peer_of(call);
-    PyObject *told = peer == NULL ? NULL : forwarded_ask(trust, request, peer);
+    PyObject *told = peer == NULL ? NULL : forwarded_ask(trust, request, peer, iok_call_endpoint(call));
     if (LIKELY(told == NULL)) {
         if (PyErr_Occurred()) {
             Py_CLEAR(peer);
