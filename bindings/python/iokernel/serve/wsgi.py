@@ -30,6 +30,9 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 BLOCK_BYTES = 65536
+UNREAD = (
+    "max_unread=1m"  # of an answer: the kernel keeps it for a slow client, and the thread goes on
+)
 
 
 class FileWrapper:
@@ -200,7 +203,7 @@ class Pool:
     def __init__(self, app: App, options: Options, role: Role) -> None:
         self.app = app
         self.options = options
-        self.listeners = [_core.Listener(url) for url in role.urls]
+        self.listeners = [_core.Listener(_patient(url)) for url in role.urls]
         self._trust = Trust(options.forwarded_allow_ips)
         self._supervised = role.alive_fd >= 0
         self._lock = threading.Lock()
@@ -289,6 +292,11 @@ class Pool:
                 body.forget()
         if self.options.access_log:
             _log_access(environ, answer.status, time.perf_counter() - began)
+
+
+def _patient(url: str) -> str:
+    """Give the listener's URL with our own default, unless it says otherwise."""
+    return url if "max_unread=" in url else f"{url}{'&' if '?' in url else '?'}{UNREAD}"
 
 
 def _log_access(environ: dict[str, Any], status: int, seconds: float) -> None:
