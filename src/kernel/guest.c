@@ -480,12 +480,38 @@ static void answer_is_out(struct iok_guest *guest)
     }
 }
 
-/* Some of it is left to a slow client: the call goes on, where little is left or all was copied anyway. */
+/* Of what the listener keeps for it. */
+static void set_unread(struct iok_guest *guest, size_t n)
+{
+    guest->listener->unread_bytes += n;
+    guest->listener->unread_bytes -= guest->unread;
+    guest->unread = n;
+}
+
+/* Whether the rest of its answer may be copied, so that the program need not wait for the client. Little of a whole one
+ * always may; else by the listener's bounds. */
+static bool may_keep(const struct iok_guest *guest)
+{
+    const struct iok_listener *listener = guest->listener;
+    size_t n = iok_out_pending(&guest->out);
+
+    if (n <= IOK_OWN_BYTES_MAX && !guest->says && iok_list_empty(&guest->parts)) {
+        return true;
+    }
+    return guest->blocked && !guest->upgraded && n <= listener->config.max_unread &&
+           listener->unread_bytes - guest->unread + n <= listener->config.max_unread_total;
+}
+
+/* Some of it is left to a slow client: the call goes on, and parts are over, where that was copied. */
 static void release_early(struct iok_guest *guest)
 {
-    if (guest->call != NULL && !guest->says && iok_list_empty(&guest->parts) &&
-        iok_out_pending(&guest->out) <= IOK_OWN_BYTES_MAX &&
-        iok_out_own(&guest->out, guest->out.taken, guest->out.appended) == 0) {
+    if (guest->call == NULL || !may_keep(guest) ||
+        iok_out_own(&guest->out, guest->out.taken, guest->out.appended) != 0) {
+        return;
+    }
+    set_unread(guest, iok_out_pending(&guest->out));
+    iok_serve_parts_sent(guest, guest->out.appended);
+    if (!guest->says) {
         iok_serve_release(guest);
     }
 }
@@ -528,7 +554,10 @@ void iok_guest_flush(struct iok_guest *guest)
     if (guest->state != IOK_GUEST_ANSWERING) {
         return;
     }
-    iok_serve_parts_sent(guest);
+    if (guest->unread > iok_out_pending(&guest->out)) {
+        set_unread(guest, iok_out_pending(&guest->out));
+    }
+    iok_serve_parts_sent(guest, guest->out.taken);
     if (iok_out_pending(&guest->out) == 0 && guest->upgraded && guest->closing && guest->says) {
         leave(guest); /* its protocol ended it; the program hears of it */
     } else if (iok_out_pending(&guest->out) == 0 && !guest->says) {
@@ -832,6 +861,7 @@ void iok_guest_close(struct iok_guest *guest, const struct iok_error *why)
         iok_request_recycle(core, guest->request);
         guest->request = NULL;
     }
+    set_unread(guest, 0);
     iok_out_deinit(&guest->out); /* before the call goes on, whose memory it may refer to */
     drop_part(guest);
     iok_serve_parts_lost(guest, why);

@@ -48,6 +48,8 @@ static const char *const option_names[] = {"backlog",
                                            "max_request",
                                            "whole",
                                            "max_stream_bytes",
+                                           "max_unread",
+                                           "max_unread_total",
                                            "header_timeout",
                                            "body_timeout",
                                            "write_timeout",
@@ -124,6 +126,8 @@ static int read_sizes(struct iok_listener_config *config, const struct iok_url *
         {"max_request", 1024, UINT64_C(1) << 50, &config->max_request},
         {"whole", 1024, UINT64_C(1) << 30, &config->whole},
         {"max_stream_bytes", 65536, UINT64_C(64) << 30, &config->max_stream_bytes},
+        {"max_unread", 0, UINT64_C(1) << 30, &config->max_unread},
+        {"max_unread_total", 0, UINT64_C(64) << 30, &config->max_unread_total},
         {"ws_max_message", 1024, UINT64_C(1) << 30, &config->ws_max_message},
     };
     int rc = 0;
@@ -163,6 +167,7 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         .max_request = UINT64_C(1) << 30,
         .whole = 65536, /* as large as a read */
         .max_stream_bytes = 262144,
+        .max_unread_total = UINT64_C(64) << 20,
         .queue = 1024,
         .header_timeout = 10 * IOK_NS_S,
         .body_timeout = 30 * IOK_NS_S,

@@ -80,6 +80,7 @@ struct iok_net_range {
 /* What a URL says of a listener. Durations in ns. */
 struct iok_listener_config {
     uint64_t max_connections, max_requests, max_request, whole, max_stream_bytes, queue;
+    uint64_t max_unread, max_unread_total; /* of answers */
     uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle;
     uint64_t ws_ping, ws_max_message; /* ws_ping 0: none */
     uint64_t shed;                    /* pickup delay above which a port gets no more requests; 0: no such limit */
@@ -140,6 +141,7 @@ struct iok_listener {
     struct iok_list queue; /* guests whose requests wait for a call */
     struct iok_list idle;  /* those that wait for another request, the idlest first */
     uint32_t n_guests, n_queued;
+    uint64_t unread_bytes;  /* of all guests' unread */
     struct iok_timer timer; /* OPEN: until accepting is tried again; DRAINING: the end */
 
     /* figures: written by the core, read by anybody */
@@ -194,6 +196,7 @@ struct iok_guest {
     struct iok_message *part;      /* of the request's body, being read */
     bool parted;                   /* its call was given a part of that */
     struct iok_list parts;         /* of the answer's body, whose bytes are not out */
+    size_t unread;                 /* of its answer the listener keeps so much, by max_unread= */
     struct iok_peer peer;
     struct iok_io io;
     struct iok_out out;
@@ -311,8 +314,8 @@ void iok_intake_resume(struct iok_call *call);
 /* A part of an answer's body came from a port; the program wants it back. */
 void iok_serve_part(struct iok_core *core, struct iok_call *part);
 void iok_serve_part_cut(struct iok_core *core, struct iok_call *part, const struct iok_error *err);
-/* Bytes were sent; the guest is gone. */
-void iok_serve_parts_sent(struct iok_guest *guest);
+/* What stands before this place in its output was sent, or the listener keeps it; the guest is gone. */
+void iok_serve_parts_sent(struct iok_guest *guest, uint64_t end);
 void iok_serve_parts_lost(struct iok_guest *guest, const struct iok_error *err);
 
 /* ---- serve.c ---- */

@@ -1,7 +1,7 @@
 /* serve_parts.c - bodies in parts, of requests and of answers.
  *
  *     client -> guest->part -> the call's stream -> program          held back: max_stream_bytes= stand in the stream
- *     program -> part submitted -> guest->parts, in out -> DONE      the credit: a part's end
+ *     program -> part submitted -> guest->parts, in out -> DONE      the credit: a part's end; max_unread= is kept behind it
  *
  * What is held of a body is bounded by the stream in one direction, and in the other by the parts that the program has
  * alive. Invariant: a body has no hole. A part of an answer that is lost ends the connection. */
@@ -240,12 +240,12 @@ void iok_serve_part_cut(struct iok_core *core, struct iok_call *part, const stru
     }
 }
 
-void iok_serve_parts_sent(struct iok_guest *guest)
+void iok_serve_parts_sent(struct iok_guest *guest, uint64_t end)
 {
     struct iok_core *core = guest->listener->core;
     struct iok_node *node;
 
-    while ((node = iok_list_first(&guest->parts)) != NULL && call_at(node)->seq <= guest->out.taken) {
+    while ((node = iok_list_first(&guest->parts)) != NULL && call_at(node)->seq <= end) {
         call_at(node)->stamps.sent = core->now;
         end_part(core, call_at(node), IOK_DONE, NULL);
     }

@@ -249,7 +249,7 @@ def test_environ(served: Served) -> None:
         "wsgi.version": [1, 0],
         "wsgi.url_scheme": "http",
         "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
+        "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
     }
@@ -316,7 +316,7 @@ def test_failures_become_500(served: Served, path: str) -> None:
         ("headers-tuple", "the headers must be a list, not tuple"),
         ("header-list", "each header must be a tuple"),
         ("header-bytes", "must be str, not bytes"),
-        ("header-wide", "must be text of Latin-1"),
+        ("header-wide", "header 'a': its name and its value must be text of Latin-1"),
         ("header-break", "an answer was refused, and became a 500"),
         ("body-text", "the body must be bytes, not str"),
         ("body-none", "'NoneType' object is not iterable"),

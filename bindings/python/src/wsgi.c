@@ -306,36 +306,52 @@ static PyObject *wsgi_read(PyObject *op, PyObject *Py_UNUSED(unused))
 
 /* ---- answers ------------------------------------------------------------------------------------------------- */
 
-static int append_latin1(struct iok_call *call, PyObject *text, const char *what)
+static bool is_latin1(PyObject *text)
 {
-    if (LIKELY(PyUnicode_Check(text) && PyUnicode_KIND(text) == PyUnicode_1BYTE_KIND)) {
-        iok_call_bytes(call, (const char *)PyUnicode_1BYTE_DATA(text), (size_t)PyUnicode_GET_LENGTH(text));
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "%s must be text of Latin-1: %R", what, text);
-    return -1;
+    return LIKELY(PyUnicode_Check(text) && PyUnicode_KIND(text) == PyUnicode_1BYTE_KIND);
 }
 
-/* status, reason, headers: as iokernel/serve/wsgi.py has checked them. */
-static int append_head(struct wsgi *self, int status, PyObject *reason, PyObject *headers)
+static void append_latin1(struct iok_call *call, PyObject *text)
 {
-    Py_ssize_t n = PyList_GET_SIZE(headers);
-    iok_call_array(self->call, 4);
-    iok_call_i64(self->call, status);
-    if (append_latin1(self->call, reason, "the reason") < 0) {
+    iok_call_bytes(call, (const char *)PyUnicode_1BYTE_DATA(text), (size_t)PyUnicode_GET_LENGTH(text));
+}
+
+/* Nothing is appended of a head that cannot be sent, so that another may be. Values are not told: they may be secrets. */
+static int check_head(PyObject *reason, PyObject *headers)
+{
+    if (!is_latin1(reason)) {
+        PyErr_Format(PyExc_ValueError, "the reason must be text of Latin-1: %R", reason);
         return -1;
     }
-    iok_call_array(self->call, (uint32_t)n * 2);
-    for (Py_ssize_t i = 0; i < n; i++) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
         PyObject *pair = PyList_GET_ITEM(headers, i);
         if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
             PyErr_SetString(PyExc_TypeError, "each header must be a tuple (name, value)");
             return -1;
         }
-        if (append_latin1(self->call, PyTuple_GET_ITEM(pair, 0), "a header's name") < 0 ||
-            append_latin1(self->call, PyTuple_GET_ITEM(pair, 1), "a header's value") < 0) {
+        if (!is_latin1(PyTuple_GET_ITEM(pair, 0)) || !is_latin1(PyTuple_GET_ITEM(pair, 1))) {
+            PyErr_Format(PyExc_ValueError, "header %R: its name and its value must be text of Latin-1",
+                         PyTuple_GET_ITEM(pair, 0));
             return -1;
         }
+    }
+    return 0;
+}
+
+/* status, reason, headers: their types were checked by iokernel/serve/wsgi.py. */
+static int append_head(struct wsgi *self, int status, PyObject *reason, PyObject *headers)
+{
+    if (check_head(reason, headers) < 0) {
+        return -1;
+    }
+    Py_ssize_t n = PyList_GET_SIZE(headers);
+    iok_call_array(self->call, 4);
+    iok_call_i64(self->call, status);
+    append_latin1(self->call, reason);
+    iok_call_array(self->call, (uint32_t)n * 2);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        append_latin1(self->call, PyTuple_GET_ITEM(PyList_GET_ITEM(headers, i), 0));
+        append_latin1(self->call, PyTuple_GET_ITEM(PyList_GET_ITEM(headers, i), 1));
     }
     return 0;
 }
@@ -393,7 +409,7 @@ static PyObject *wsgi_end(PyObject *op, PyObject *Py_UNUSED(unused))
 static PyObject *wsgi_break(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
-    if (wsgi_check(self) < 0 || (self->begun && wsgi_end_body(self, "the application failed") < 0)) {
+    if (self->begun && (wsgi_check(self) < 0 || wsgi_end_body(self, "the application failed") < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -406,7 +422,7 @@ static PyMethodDef wsgi_methods[] = {
     {"start", wsgi_start, METH_VARARGS, "start(status, reason, headers)\n--\n\nBegin an answer whose body follows."},
     {"write", wsgi_write, METH_O, "write(data)\n--\n\nA part of that body."},
     {"end", wsgi_end, METH_NOARGS, "end()\n--\n\nThe body is complete."},
-    {"fail", wsgi_break, METH_NOARGS, "fail()\n--\n\nBreak the body off."},
+    {"fail", wsgi_break, METH_NOARGS, "fail()\n--\n\nBreak the body off, unless it has ended."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -30,6 +30,9 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 BLOCK_BYTES = 65536
+UNREAD = (
+    "max_unread=1m"  # of an answer: the kernel keeps it for a slow client, and the thread goes on
+)
 
 
 class FileWrapper:
@@ -154,6 +157,7 @@ class Answer:
                 raise AssertionError("the application ended without a call of start_response")
             self._answer(b"")
         elif not self._whole:
+            self._whole = True  # whether that goes well or not
             self._taker.end()
 
     def _is_all(self, data: bytes) -> bool:
@@ -199,8 +203,9 @@ class Pool:
     def __init__(self, app: App, options: Options, role: Role) -> None:
         self.app = app
         self.options = options
-        self.listeners = [_core.Listener(url) for url in role.urls]
+        self.listeners = [_core.Listener(_patient(url)) for url in role.urls]
         self._trust = Trust(options.forwarded_allow_ips)
+        self._supervised = role.alive_fd >= 0
         self._lock = threading.Lock()
         self.ended = threading.Event()
         self._running = 0
@@ -227,12 +232,12 @@ class Pool:
         return {
             "SCRIPT_NAME": self.options.root_path,
             "SERVER_NAME": server[0],
-            "SERVER_PORT": str(server[1] or ""),
+            "SERVER_PORT": str(server[1] or (443 if self.options.ssl_certfile else 80)),
             "SERVER_SOFTWARE": f"iokernel/{_core.version}",
             "wsgi.version": (1, 0),
             "wsgi.errors": sys.stderr,
-            "wsgi.multithread": self.options.threads > 1,
-            "wsgi.multiprocess": self.options.workers > 1,
+            "wsgi.multithread": len(self._threads) > 1,
+            "wsgi.multiprocess": self._supervised,  # at a restart there are two, at least
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
             "wsgi.file_wrapper": FileWrapper,
@@ -274,19 +279,24 @@ class Pool:
                 if hasattr(result, "close"):
                     result.close()
         except _core.ClientGone:
-            log.debug("%s: the client has gone", environ["PATH_INFO"])
-        except Exception:
+            log.debug("%s: the client has gone", environ["REQUEST_URI"])
+        except BaseException:  # sys.exit() ends its request, too, and not the server
             log.error(
                 "%s %s: the application failed",
-                environ["REQUEST_METHOD"], environ["PATH_INFO"], exc_info=True,
+                environ["REQUEST_METHOD"], environ["REQUEST_URI"], exc_info=True,
             )  # fmt: skip
-            with contextlib.suppress(_core.ClientGone):
+            with contextlib.suppress(Exception):  # what is left of it next() brings to an end
                 answer.fail()
         finally:
             if body is not None:
                 body.forget()
         if self.options.access_log:
             _log_access(environ, answer.status, time.perf_counter() - began)
+
+
+def _patient(url: str) -> str:
+    """Give the listener's URL with our own default, unless it says otherwise."""
+    return url if "max_unread=" in url else f"{url}{'&' if '?' in url else '?'}{UNREAD}"
 
 
 def _log_access(environ: dict[str, Any], status: int, seconds: float) -> None:
@@ -298,29 +308,43 @@ def _log_access(environ: dict[str, Any], status: int, seconds: float) -> None:
 
 
 class _Signals:
-    """SIGTERM, and the parent's end, as something to wait for."""
+    """What tells a worker to end: SIGTERM, or the end of its parent; and SIGQUIT, at once.
+
+    A process that has no parent takes a second SIGTERM for that, and SIGINT for SIGTERM. One that
+    has may get SIGTERM twice, as systemd tells all processes, and then the parent does. Other
+    signals are the application's affair.
+    """
 
     def __init__(self, role: Role) -> None:
+        self.at_once = False
+        self._told = False
+        self._supervised = role.alive_fd >= 0
         self._alive_fd = role.alive_fd
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._on_signal)
-        if self._alive_fd < 0:
-            signal.signal(signal.SIGINT, self._on_signal)
+        self._ending = {signal.SIGTERM} if self._supervised else {signal.SIGTERM, signal.SIGINT}
+        for number in self._ending | {signal.SIGQUIT}:
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Nothing: its number is written to the pipe."""
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Tell whether one came within the time."""
+        """Wait for something for so long; tell whether the process is to end."""
         fds = [self._read_fd] + ([self._alive_fd] if self._alive_fd >= 0 else [])
         ready, _, _ = select.select(fds, [], [], timeout_s)
         if self._alive_fd in ready:
             log.error("the parent process has gone: ending")
             self._alive_fd = -1
-        elif ready:
-            os.read(self._read_fd, 4096)
-        return bool(ready)
+            self._told = True
+        if self._read_fd in ready:
+            for number in os.read(self._read_fd, 4096):
+                if number == signal.SIGQUIT:
+                    self._told = self.at_once = True
+                elif number in self._ending:
+                    self.at_once |= self._told and not self._supervised
+                    self._told = True
+        return self._told
 
 
 def run(app: App, options: Options, role: Role) -> int:
@@ -331,13 +355,15 @@ def run(app: App, options: Options, role: Role) -> int:
     role.tell_ready("wsgi")
     if role.alive_fd < 0:
         log.info("serving %s (WSGI)", ", ".join(listener.name for listener in pool.listeners))
-    signals.wait()
+    while not signals.wait():
+        pass
     if role.alive_fd < 0:
         log.info("ending")
     pool.close()
     end = time.monotonic() + options.graceful_timeout
     while not pool.ended.is_set():
-        if signals.wait(0.02) or time.monotonic() >= end:
+        signals.wait(0.02)
+        if signals.at_once or time.monotonic() >= end:
             log.warning("requests are cut off")
             break
     return 0
