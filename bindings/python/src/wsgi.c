@@ -312,7 +312,7 @@ static int append_latin1(struct iok_call *call, PyObject *text, const char *what
         iok_call_bytes(call, (const char *)PyUnicode_1BYTE_DATA(text), (size_t)PyUnicode_GET_LENGTH(text));
         return 0;
     }
-    PyErr_Format(PyExc_ValueError, "%s must be text of Latin-1: %R", what, text);
+    PyErr_Format(PyExc_ValueError, "%s must be text of Latin-1", what); /* it may be a secret */
     return -1;
 }
 
