@@ -403,9 +403,9 @@ IOK_API void iok_part_fail(struct iok_call *part, const char *why);
  *
  * A request is ARRAY 6: method, target, minor version of HTTP/1, fields (ARRAY: name in small letters, value, ...), body,
  * trailer (as fields). An answer is ARRAY 4 or 5: status, reason or null, fields, body or null, and perhaps a trailer. What
- * is wrong with it is made right or refused: see docs/protocols/http.md. iok_call_endpoint is the client's address; "" of a unix socket, "unknown"
- * if a proxy does not tell it. At
- * port_bytes_max, where answers over 8 KiB count, iok_submit gives IOK_EOVERLOAD, and another answer can be appended.
+ * is wrong with it is made right or refused: see docs/protocols/http.md. iok_call_endpoint is the client's address; "" of
+ * a unix socket, "unknown" if a proxy does not tell it. At port_bytes_max, where answers over 8 KiB count, iok_submit gives
+ * IOK_EOVERLOAD, and another answer can be appended; IOK_ELIMIT if it is larger than that by itself.
  *
  * Several ports may serve a listener: a request goes to the one with fewest requests in hand. As long as no call waits,
  * requests wait in the listener (queue=), and are answered by 503 beyond that. */

@@ -345,6 +345,15 @@ static uint64_t charge(const struct iok_call *call)
     return call->args.held_bytes > IOK_SMALL_ANSWER_BYTES ? call->args.held_bytes : 0;
 }
 
+/* The answer is dropped: another may be smaller. */
+static int refuse(struct iok_call *call, const struct iok_error *err)
+{
+    set_error(call, err);
+    drop_answer(call);
+    call->flags &= ~(uint32_t)IOK_CALL_BODY;
+    return err->code;
+}
+
 int iok_serve_submit(struct iok_call *call)
 {
     struct iok_port *port = call->port;
@@ -364,15 +373,17 @@ int iok_serve_submit(struct iok_call *call)
     if (call->args.n_tokens == 0) { /* no head, so no body */
         call->flags &= ~(uint32_t)IOK_CALL_BODY;
     }
+    if (charge(call) > port->bytes_max) { /* there will never be room */
+        iok_err(&err, IOK_ELIMIT, "an answer of %zu bytes is more than port_bytes_max=%llu", call->args.held_bytes,
+                (unsigned long long)port->bytes_max);
+        return refuse(call, &err);
+    }
     if ((first && port->n_counted >= port->calls_max) || charge(call) > port->bytes_left) {
         iok_err(&err, IOK_EOVERLOAD,
                 first ? "%u calls are alive on this port (port_calls_max)"
                       : "the answers of this port have too many bytes (port_bytes_max), with %u calls",
                 port->n_counted);
-        set_error(call, &err);
-        drop_answer(call); /* another may be smaller */
-        call->flags &= ~(uint32_t)IOK_CALL_BODY;
-        return IOK_EOVERLOAD;
+        return refuse(call, &err);
     }
     if ((call->app & IOK_APP_FAILED) != 0) {
         call->app &= ~(uint32_t)IOK_APP_FAILED;

@@ -476,6 +476,11 @@ static void test_an_answer_over_the_ports_bound(void **state)
     assert_int_equal(count, 1); /* given back */
     assert_int_equal(iok_call_error(call, &err), IOK_EOVERLOAD);
     assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+    h.w->port->bytes_max = 10000; /* then it is told that waiting would not help */
+    large_answer(call, body, sizeof(body), &count);
+    assert_int_equal(iok_submit(call), IOK_ELIMIT);
+    assert_int_equal(iok_call_error(call, &err), IOK_ELIMIT);
+    assert_int_equal(count, 2);
     h.w->port->bytes_left = 0;
     house_answer(&h, call, 503, "small");
     assert_non_null(strstr(link->got, "HTTP/1.1 503 "));

@@ -22,6 +22,8 @@ int part_news(struct part *part, struct iok_call *call, struct py_port *drain)
     struct exchange *exchange = (struct exchange *)Py_NewRef((PyObject *)part->exchange);
     struct iok_error err = {0};
     exchange->lent_bytes -= part->bytes;
+    exchange->lent_parts--;
+    exchange->asgi->port->lent_parts--;
     if (UNLIKELY(iok_call_error(call, &err) == IOK_EINVAL)) { /* the parts and Content-Length do not agree */
         if (drain != NULL) {
             task_settle(drain);
@@ -30,7 +32,9 @@ int part_news(struct part *part, struct iok_call *call, struct py_port *drain)
     }
     iok_call_free(call);
     Py_DECREF(part);
-    int told = exchange->lent_bytes <= LENT_BYTES_MAX ? bell_ring(&exchange->sent, drain) : 0;
+    /* Of many small parts half are taken before the next are asked for, so that they go in batches. */
+    bool ring = exchange->lent_parts <= LENT_PARTS_MAX / 2 && answer_has_room(exchange);
+    int told = ring ? bell_ring(&exchange->sent, drain) : 0;
     Py_DECREF(exchange);
     return told;
 }
@@ -42,6 +46,15 @@ int answer_refused(struct iok_call *call, const char *what)
     iok_call_error(call, &err);
     PyErr_Format(PyExc_ValueError, "%s cannot be sent: %s", what, err.text[0] != '\0' ? err.text : "it was refused");
     return -1;
+}
+
+/* Overloaded: channel.c waits then. */
+static void answer_set_overloaded(struct iok_call *call)
+{
+    struct iok_error err = {0};
+    iok_call_error(call, &err);
+    err.code = IOK_EOVERLOAD;
+    fail_set(&err, IOK_NEVER_SENT, NULL, "");
 }
 
 struct iok_call *answer_part_new(struct exchange *exchange)
@@ -64,13 +77,20 @@ int answer_part_submit(struct exchange *exchange, struct iok_call *call, size_t 
     part->exchange = (struct exchange *)Py_NewRef((PyObject *)exchange);
     part->bytes = bytes;
     iok_call_set_user(call, part);
-    if (iok_submit(call) < 0) {
-        (void)answer_refused(call, "a part of the body");
+    int rc = iok_submit(call);
+    if (UNLIKELY(rc < 0)) {
+        if (rc == IOK_EOVERLOAD) {
+            answer_set_overloaded(call);
+        } else {
+            (void)answer_refused(call, "a part of the body");
+        }
         iok_call_free(call);
         Py_DECREF(part);
         return -1;
     }
     exchange->lent_bytes += bytes;
+    exchange->lent_parts++;
+    exchange->asgi->port->lent_parts++;
     return 0;
 }
 
@@ -92,6 +112,20 @@ int answer_part(struct exchange *exchange, PyObject *data, bool last, const char
     return answer_part_submit(exchange, call, data == NULL ? 0 : (size_t)PyObject_Length(data));
 }
 
+/* Without the value, which may be a secret, and errors go to the log. */
+static void refuse_field(PyObject *pair)
+{
+    if (PySequence_Fast_GET_SIZE(pair) != 2) {
+        PyErr_Format(PyExc_TypeError, "each header must be a pair of bytes: name, value; not %zd things",
+                     PySequence_Fast_GET_SIZE(pair));
+        return;
+    }
+    PyObject *name = PySequence_Fast_GET_ITEM(pair, 0), *value = PySequence_Fast_GET_ITEM(pair, 1);
+    bool shown = PyBytes_Check(name) || PyUnicode_Check(name);
+    PyErr_Format(PyExc_TypeError, "each header must be a pair of bytes: name, value; not (%.100s, %.100s), as %R has",
+                 Py_TYPE(name)->tp_name, Py_TYPE(value)->tp_name, shown ? name : Py_None);
+}
+
 static int append_field(struct iok_call *call, PyObject *field)
 {
     PyObject *pair = PySequence_Fast(field, "each header must be a pair of bytes: name, value");
@@ -101,7 +135,7 @@ static int append_field(struct iok_call *call, PyObject *field)
     int done = -1;
     if (PySequence_Fast_GET_SIZE(pair) != 2 || !PyBytes_Check(PySequence_Fast_GET_ITEM(pair, 0)) ||
         !PyBytes_Check(PySequence_Fast_GET_ITEM(pair, 1))) {
-        PyErr_Format(PyExc_TypeError, "each header must be a pair of bytes: name, value; not %R", field);
+        refuse_field(pair);
     } else {
         for (Py_ssize_t i = 0; i < 2; i++) {
             PyObject *text = PySequence_Fast_GET_ITEM(pair, i);
@@ -126,6 +160,15 @@ int answer_append_head(struct iok_call *call, int status, PyObject *headers)
         }
     }
     return 0;
+}
+
+void answer_append_empty(struct iok_call *call, int status)
+{
+    iok_call_array(call, 4);
+    iok_call_i64(call, status);
+    iok_call_null(call);
+    iok_call_array(call, 0);
+    iok_call_static(call, "", 0);
 }
 
 /* The answer is complete: the call is free for another request. */
@@ -165,7 +208,12 @@ int answer_head(struct exchange *exchange)
     }
     iok_call_null(call);
     iok_call_body(call);
-    if (iok_submit(call) < 0) {
+    int rc = iok_submit(call);
+    if (UNLIKELY(rc == IOK_EOVERLOAD)) {
+        answer_set_overloaded(call);
+        return -1;
+    }
+    if (UNLIKELY(rc < 0)) {
         return answer_refused(call, "the answer");
     }
     Py_CLEAR(exchange->headers);
@@ -197,10 +245,18 @@ void answer_end(struct exchange *exchange)
     answer_done(exchange);
 }
 
+void answer_cut(struct exchange *exchange)
+{
+    asgi_replace(exchange->asgi, exchange->call);
+    answer_done(exchange);
+}
+
 void answer_break(struct exchange *exchange, const char *why)
 {
-    if (answer_part(exchange, NULL, false, why) < 0) {
-        PyErr_WriteUnraisable((PyObject *)exchange);
+    if (UNLIKELY(answer_part(exchange, NULL, false, why) < 0)) {
+        PyErr_Clear(); /* the client sees the same */
+        answer_cut(exchange);
+        return;
     }
     answer_end(exchange);
 }

@@ -14,9 +14,9 @@
 
 #include <string.h>
 
-#define CALLS_STEP 64  /* how many are made at a time: as many as one drain mostly brings */
-#define CALLS_LOW 16   /* when fewer wait, more are made */
-#define CALLS_MAX 8192 /* if nothing is said; half of a port's, as parts of answers and clients need calls, too */
+#define CALLS_STEP 64        /* how many are made at a time: as many as one drain mostly brings */
+#define CALLS_LOW 16         /* when fewer wait, more are made */
+#define PORT_CALLS_MAX 16384 /* unless configure() says otherwise: see struct iok_options */
 
 /* ---- serving calls ------------------------------------------------------------------------------------------- */
 
@@ -74,19 +74,23 @@ void asgi_lose(struct asgi *self, struct iok_call *call)
     iok_call_free(call);
 }
 
+void asgi_replace(struct asgi *self, struct iok_call *call)
+{
+    asgi_lose(self, call);
+    if (!self->closing && asgi_add_call(self) < 0) {
+        PyErr_Clear(); /* then with fewer */
+    }
+}
+
 /* ---- requests ------------------------------------------------------------------------------------------------ */
 
 /* The program has nothing to say to it, for want of memory or as its own answer was refused. */
 static int asgi_turn_away(struct asgi *self, struct iok_call *call)
 {
-    iok_call_array(call, 4);
-    iok_call_i64(call, 500);
-    iok_call_null(call);
-    iok_call_array(call, 0);
-    iok_call_static(call, "", 0);
+    answer_append_empty(call, 500);
     if (asgi_give_back(self, call) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
-        asgi_lose(self, call);
+        asgi_replace(self, call);
     }
     return 0;
 }
@@ -177,6 +181,8 @@ static int asgi_set_base(struct asgi *self, PyObject *server, PyObject *root_pat
     if (self->base.constant == NULL) {
         return -1;
     }
+    self->base.asgi = Py_NewRef(PyDict_GetItemString(self->base.constant, "asgi"));
+    self->base.extensions = Py_NewRef(PyDict_GetItemString(self->base.constant, "extensions"));
     if (PyUnicode_GET_LENGTH(root_path) > 0) {
         self->base.root_path = Py_NewRef(root_path);
         self->base.raw_root = PyUnicode_AsUTF8String(root_path);
@@ -214,7 +220,11 @@ static PyObject *asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->app = Py_NewRef(app);
     self->on_error = Py_NewRef(on_error);
     self->on_access = on_access == Py_None ? NULL : Py_NewRef(on_access);
-    self->calls_max = calls_max == 0 ? CALLS_MAX : calls_max;
+    /* Half of a port's calls are for requests, a quarter for parts of answers that wait for slow clients, if there is a
+     * choice, and the rest for the application's own clients. */
+    uint32_t port_calls = core.options.port_calls_max == 0 ? PORT_CALLS_MAX : core.options.port_calls_max;
+    self->calls_max = calls_max != 0 ? calls_max : port_calls > 1 ? port_calls / 2 : 1;
+    self->lent_parts_many = port_calls / 4;
     self->task_options = Py_BuildValue("{s:O}", "loop", port->loop);
     self->calls = PyMem_Calloc(self->calls_max, sizeof(struct iok_call *));
     if (self->calls == NULL) {
@@ -239,6 +249,8 @@ static int asgi_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->base.state);
     Py_VISIT(self->base.trust);
     Py_VISIT(self->base.constant);
+    Py_VISIT(self->base.asgi);
+    Py_VISIT(self->base.extensions);
     for (struct exchange *exchange = self->exchanges; exchange != NULL; exchange = exchange->next) {
         Py_VISIT(exchange);
     }
@@ -265,6 +277,8 @@ static int asgi_clear(PyObject *op)
     Py_CLEAR(self->base.state);
     Py_CLEAR(self->base.trust);
     Py_CLEAR(self->base.constant);
+    Py_CLEAR(self->base.asgi);
+    Py_CLEAR(self->base.extensions);
     Py_CLEAR(self->base.root_path);
     Py_CLEAR(self->base.raw_root);
     return 0;
@@ -287,6 +301,7 @@ static void asgi_dealloc(PyObject *op)
 static PyObject *asgi_close(PyObject *op, PyObject *args)
 {
     struct asgi *self = (struct asgi *)op;
+    self->closing = true;
     for (struct exchange *exchange = self->exchanges; exchange != NULL; exchange = exchange->next) {
         if (exchange->socket == SOCKET_OPEN && !exchange->gone) {
             websocket_restart(exchange);

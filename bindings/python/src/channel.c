@@ -5,8 +5,11 @@
  * future. Both results can be awaited, and made a task of, like coroutines.
  *
  * The answer goes out in one piece if its body comes in one message; else by parts (answer.c), and send() waits while more
- * than LENT_BYTES_MAX of them are lent. */
+ * than LENT_BYTES_MAX or LENT_PARTS_MAX of them are lent. If the port has no room for more, the message is held; each
+ * drain, which is where room comes from, tries again. */
 #include "serve.h"
+
+#define HELD_MAX 64 /* messages of one answer: who awaits send() never has more than one */
 
 static struct {
     PyObject *type, *status, *headers, *body, *more_body;
@@ -242,8 +245,9 @@ static PyObject *message_request(PyObject *data, bool more)
     return message;
 }
 
-static PyObject *message_disconnect(void)
+static PyObject *message_disconnect(struct exchange *exchange)
 {
+    exchange->told_gone = true;
     PyObject *message = PyDict_New();
     if (message != NULL && PyDict_SetItem(message, word.type, word.http_disconnect) < 0) {
         Py_CLEAR(message);
@@ -261,7 +265,7 @@ static PyObject *receive_part(struct exchange *exchange)
         return NULL;
     }
     if (token == NULL && iok_serve_expects_body(call)) {
-        return message_disconnect(); /* within the body */
+        return message_disconnect(exchange); /* within the body */
     }
     PyObject *data = NULL;
     if (token != NULL) {
@@ -280,11 +284,11 @@ static PyObject *receive_part(struct exchange *exchange)
 static PyObject *receive_look(struct exchange *exchange)
 {
     if (exchange->gone || exchange->answer == ANSWER_DONE || exchange->link == NULL) {
-        return message_disconnect();
+        return message_disconnect(exchange);
     }
     if (exchange->body_given) {
         enum iok_serve_state state = iok_serve_state(exchange->call);
-        return state == IOK_SERVE_LEFT || state == IOK_SERVE_GONE ? message_disconnect() : NULL;
+        return state == IOK_SERVE_LEFT || state == IOK_SERVE_GONE ? message_disconnect(exchange) : NULL;
     }
     struct request request;
     if (!request_read(&request, exchange->call) || request.body.type == IOK_NULL) {
@@ -367,6 +371,12 @@ int channel_on_body(struct exchange *exchange, PyObject *message)
     return 0;
 }
 
+static int client_is_gone(void)
+{
+    PyErr_SetString(client_gone, "the client has gone");
+    return -1;
+}
+
 static int on_message(struct exchange *exchange, PyObject *message)
 {
     if (UNLIKELY(!PyDict_Check(message))) {
@@ -381,8 +391,7 @@ static int on_message(struct exchange *exchange, PyObject *message)
         return -1;
     }
     if (UNLIKELY(exchange->gone)) {
-        PyErr_SetString(client_gone, "the client has gone");
-        return -1;
+        return client_is_gone();
     }
     if (UNLIKELY(exchange->socket != SOCKET_NONE)) {
         return websocket_send(exchange, type, message);
@@ -397,13 +406,102 @@ static int on_message(struct exchange *exchange, PyObject *message)
     return -1;
 }
 
+/* ---- a port without room ------------------------------------------------------------------------------------- */
+
+/* The exception is that a port's bounds are reached; it is no more. */
+static bool take_overloaded(void)
+{
+    static PyObject *overloaded;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (overloaded == NULL) {
+        overloaded = core_import("iokernel.errors", "Overloaded");
+        PyErr_Clear();
+    }
+    bool is = overloaded != NULL && PyErr_GivenExceptionMatches(type, overloaded);
+    if (is) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    } else {
+        PyErr_Restore(type, value, traceback);
+    }
+    return is;
+}
+
+static int starve(struct exchange *exchange)
+{
+    struct py_port *port = exchange->asgi->port;
+    if (port->starved == NULL && (port->starved = PyList_New(0)) == NULL) {
+        return -1;
+    }
+    return PyList_Append(port->starved, (PyObject *)exchange);
+}
+
+/* It is sent when there is room, whether or not somebody waits for that. */
+static int hold(struct exchange *exchange, PyObject *message)
+{
+    if (exchange->held == NULL) {
+        exchange->held = PyList_New(0);
+        if (exchange->held == NULL || starve(exchange) < 0) {
+            Py_CLEAR(exchange->held);
+            return -1;
+        }
+    } else if (PyList_GET_SIZE(exchange->held) >= HELD_MAX) {
+        fail_code(IOK_EOVERLOAD, "messages are sent without waiting for those before, and there is no room for them",
+                  NULL);
+        return -1;
+    }
+    return PyList_Append(exchange->held, message);
+}
+
+static int send_message(struct exchange *exchange, PyObject *message)
+{
+    if (LIKELY(exchange->held == NULL || exchange->gone)) {
+        if (LIKELY(on_message(exchange, message) == 0)) {
+            return 0;
+        }
+        if (!take_overloaded()) {
+            return -1;
+        }
+    }
+    return hold(exchange, message);
+}
+
+int channel_retry(struct exchange *exchange, struct py_port *drain)
+{
+    while (exchange->held != NULL && PyList_GET_SIZE(exchange->held) > 0 && !exchange->gone) {
+        PyObject *message = Py_NewRef(PyList_GET_ITEM(exchange->held, 0));
+        int done = on_message(exchange, message);
+        Py_DECREF(message);
+        if (done < 0 && take_overloaded() && starve(exchange) == 0) {
+            return 0;
+        }
+        if (PyErr_Occurred()) {
+            Py_XSETREF(exchange->held_error, fail_take());
+            break;
+        }
+        if (PyList_SetSlice(exchange->held, 0, 1, NULL) < 0) {
+            return -1;
+        }
+    }
+    Py_CLEAR(exchange->held);
+    return bell_ring(&exchange->sent, drain);
+}
+
 static PyObject *send_look(struct exchange *exchange)
 {
-    if (exchange->gone) {
-        PyErr_SetString(client_gone, "the client has gone");
+    if (UNLIKELY(exchange->held_error != NULL)) {
+        PyObject *error = exchange->held_error;
+        exchange->held_error = NULL;
+        fail_raise(error);
         return NULL;
     }
-    return exchange->lent_bytes > LENT_BYTES_MAX ? NULL : Py_NewRef(Py_None);
+    if (exchange->gone) {
+        (void)client_is_gone();
+        return NULL;
+    }
+    return answer_has_room(exchange) || exchange->answer == ANSWER_DONE ? Py_NewRef(Py_None) : NULL;
 }
 
 /* ---- the callables ------------------------------------------------------------------------------------------- */
@@ -491,10 +589,10 @@ static PyObject *call_send(PyObject *op, PyObject *const *args, size_t nargs, Py
         return NULL;
     }
     struct exchange *exchange = ((struct channel *)op)->exchange;
-    if (UNLIKELY(on_message(exchange, args[0]) < 0)) {
+    if (UNLIKELY(send_message(exchange, args[0]) < 0)) {
         return NULL;
     }
-    if (LIKELY(exchange->lent_bytes <= LENT_BYTES_MAX || exchange->answer == ANSWER_DONE)) {
+    if (LIKELY(exchange->answer == ANSWER_DONE || answer_has_room(exchange))) {
         return Py_NewRef(ready);
     }
     return waiting_new(exchange, &exchange->sent, send_look);

@@ -89,6 +89,8 @@ struct py_port {
     struct py_reply *pending; /* references: replies whose calls are under way */
     struct port_grave *graves;
     struct py_port *next, **link; /* all ports of loops */
+    PyObject *starved;            /* a list of exchanges that hold messages for want of room here; NULL: none */
+    uint32_t lent_parts;          /* of answers, which the system has not taken yet */
 };
 
 extern PyTypeObject port_type;

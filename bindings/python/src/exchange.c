@@ -20,6 +20,19 @@ static uint64_t now_ns(void)
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
+static void exchange_link(struct exchange *self)
+{
+    struct asgi *asgi = self->asgi;
+    self->next = asgi->exchanges;
+    if (self->next != NULL) {
+        self->next->link = &self->next;
+    }
+    self->link = &asgi->exchanges;
+    asgi->exchanges = self;
+    asgi->busy++;
+    Py_INCREF(self);
+}
+
 struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject *scope)
 {
     struct exchange *self = PyObject_GC_New(struct exchange, &exchange_type);
@@ -37,27 +50,22 @@ struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject
     self->received = self->sent = (struct bell){0};
     self->began_ns = asgi->on_access != NULL ? now_ns() : 0;
     self->lent_bytes = 0;
+    self->lent_parts = 0;
+    self->held = self->held_error = NULL;
     self->status = 0;
     self->answer = ANSWER_NONE;
     self->socket = SOCKET_NONE;
     self->close_code = 0;
     self->close_reason = NULL;
-    self->body_given = self->gone = false;
+    self->body_given = self->told_gone = self->gone = false;
     PyObject_GC_Track((PyObject *)self);
-    return self;
-}
-
-static void exchange_link(struct exchange *self)
-{
-    struct asgi *asgi = self->asgi;
-    self->next = asgi->exchanges;
-    if (self->next != NULL) {
-        self->next->link = &self->next;
+    self->task = task_make((PyObject *)self, asgi->port->loop, asgi->task_options);
+    if (UNLIKELY(self->task == NULL)) {
+        Py_DECREF(self);
+        return NULL;
     }
-    self->link = &asgi->exchanges;
-    asgi->exchanges = self;
-    asgi->busy++;
-    Py_INCREF(self);
+    exchange_link(self);
+    return self;
 }
 
 void exchange_unlink(struct exchange *self)
@@ -85,6 +93,8 @@ static int exchange_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->coro);
     Py_VISIT(self->headers);
     Py_VISIT(self->close_reason);
+    Py_VISIT(self->held);
+    Py_VISIT(self->held_error);
     int rc = bell_traverse(&self->received, visit, arg);
     return rc != 0 ? rc : bell_traverse(&self->sent, visit, arg);
 }
@@ -97,6 +107,8 @@ static int exchange_clear(PyObject *op)
     Py_CLEAR(self->coro);
     Py_CLEAR(self->headers);
     Py_CLEAR(self->close_reason);
+    Py_CLEAR(self->held);
+    Py_CLEAR(self->held_error);
     bell_clear(&self->received);
     bell_clear(&self->sent);
     return 0;
@@ -112,13 +124,7 @@ static void exchange_dealloc(PyObject *op)
 
 int exchange_launch(struct exchange *self, struct py_port *drain)
 {
-    struct asgi *asgi = self->asgi;
-    PyObject *task = task_make((PyObject *)self, asgi->port->loop, asgi->task_options);
-    if (task == NULL) {
-        return -1;
-    }
-    self->task = Py_NewRef(task);
-    exchange_link(self);
+    PyObject *task = Py_NewRef(self->task); /* which the end of the exchange drops */
     int done = task_launch(task, drain);
     Py_DECREF(task);
     return done;
@@ -130,17 +136,24 @@ void exchange_release(struct exchange *self)
     self->call = NULL;
     if (asgi_give_back(self->asgi, call) < 0) {
         PyErr_WriteUnraisable((PyObject *)self->asgi);
-        asgi_lose(self->asgi, call);
+        asgi_replace(self->asgi, call);
     }
 }
 
 /* ---- its end ------------------------------------------------------------------------------------------------- */
 
+/* The client is gone, or without that having failed the application takes it for gone, and need not answer. */
+static bool exchange_is_gone(const struct exchange *self, PyObject *error)
+{
+    return self->gone || (error == NULL && self->told_gone) ||
+           (self->call != NULL && iok_serve_state(self->call) == IOK_SERVE_GONE);
+}
+
 /* Tells the log; error may be NULL. What goes wrong there is nobody's to handle. */
 static void exchange_report(const struct exchange *self, PyObject *error)
 {
     PyObject *done = PyObject_CallFunctionObjArgs(self->asgi->on_error, self->scope, error != NULL ? error : Py_None,
-                                                  self->gone ? Py_True : Py_False, NULL);
+                                                  exchange_is_gone(self, error) ? Py_True : Py_False, NULL);
     if (done == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -187,8 +200,7 @@ static void exchange_complete(struct exchange *self, PyObject *error, bool told)
         answer_break(self, error != NULL ? "the application failed" : "the application ended within the body");
     } else if (open && answer_error(self, 500, "Internal Server Error") < 0) {
         PyErr_WriteUnraisable((PyObject *)self);
-        asgi_lose(self->asgi, self->call); /* the kernel says 500 */
-        self->call = NULL;
+        answer_cut(self); /* the kernel says 500 */
     }
     exchange_log_access(self);
 }
@@ -200,14 +212,17 @@ static PySendResult exchange_after(struct exchange *self, PySendResult how, PyOb
         return how;
     }
     PyObject *error = NULL;
-    bool passes = false;
+    bool passes = false, told = false;
     if (UNLIKELY(how == PYGEN_ERROR)) {
         passes = !PyErr_ExceptionMatches(PyExc_Exception); /* CancelledError and others are none */
+        told = passes && !(PyErr_ExceptionMatches(core.cancelled_error) && self->task != NULL &&
+                           task_of(self->task)->cancels == 0); /* else nobody has asked for that */
         error = fail_take();
     }
     Py_CLEAR(self->coro);
+    Py_CLEAR(self->held);
     if (UNLIKELY(error != NULL || self->answer != ANSWER_DONE || self->began_ns != 0)) {
-        exchange_complete(self, error, passes);
+        exchange_complete(self, error, told);
     }
     exchange_unlink(self); /* the task holds it */
     if (passes) {
@@ -367,8 +382,21 @@ static int exchange_lose_client(struct exchange *self, bool ended, struct py_por
     return told < 0 ? told : bell_ring(&self->sent, drain);
 }
 
+/* The kernel did not take the head of an answer whose body was to follow, and has said nothing to the client. */
+static int exchange_refused(struct exchange *self, const struct iok_error *err, struct py_port *drain)
+{
+    if (drain != NULL) {
+        task_settle(drain);
+    }
+    exchange_report_refused(self, err);
+    self->status = 500;
+    answer_append_empty(self->call, 500);
+    return exchange_lose_client(self, false, drain);
+}
+
 int exchange_news(struct exchange *self, struct iok_call *call, struct py_port *drain)
 {
+    struct iok_error err = {0};
     Py_INCREF(self);
     int told = 0;
     if (iok_call_outcome(call) != IOK_PENDING) {
@@ -378,6 +406,8 @@ int exchange_news(struct exchange *self, struct iok_call *call, struct py_port *
     } else if (UNLIKELY(self->socket != SOCKET_NONE && websocket_is_refused(self))) {
         self->socket = SOCKET_CLOSED;
         told = exchange_lose_client(self, false, drain);
+    } else if (UNLIKELY(self->answer == ANSWER_BODY && iok_call_error(call, &err) != 0)) {
+        told = exchange_refused(self, &err, drain);
     } else {
         told = bell_ring(&self->received, drain);
     }

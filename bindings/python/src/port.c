@@ -170,6 +170,7 @@ static int port_traverse(PyObject *op, visitproc visit, void *arg)
 {
     struct py_port *self = (struct py_port *)op;
     Py_VISIT(self->loop);
+    Py_VISIT(self->starved);
     for (struct py_reply *reply = self->pending; reply != NULL; reply = reply->next) {
         Py_VISIT(reply);
     }
@@ -182,6 +183,7 @@ static int port_clear(PyObject *op)
     port_close(self);
     port_orphan_all(self);
     Py_CLEAR(self->loop);
+    Py_CLEAR(self->starved);
     return 0;
 }
 
@@ -467,6 +469,19 @@ static int port_take_in(struct py_port *self, struct py_port *drain)
     return DRAIN_MAX;
 }
 
+/* What was taken in may have made room. 0, or -1 with an exception. */
+static int port_feed_starved(struct py_port *self, struct py_port *drain)
+{
+    PyObject *starved = self->starved;
+    int told = 0;
+    self->starved = NULL;
+    for (Py_ssize_t i = 0; told == 0 && port_is_whole(self) && i < PyList_GET_SIZE(starved); i++) {
+        told = channel_retry((struct exchange *)PyList_GET_ITEM(starved, i), drain);
+    }
+    Py_DECREF(starved);
+    return told;
+}
+
 static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct py_port *self = (struct py_port *)op;
@@ -483,6 +498,9 @@ static PyObject *port_drain(PyObject *op, PyObject *Py_UNUSED(unused))
     in_drain = self;
     iok_drain_begin(self->port);
     result = port_take_in(self, drain);
+    if (UNLIKELY(result >= 0 && self->starved != NULL)) {
+        result = port_feed_starved(self, drain);
+    }
     task_settle(self);
     if (port_is_whole(self)) {
         iok_drain_end(self->port);

@@ -92,6 +92,8 @@ static struct peer {
     X(scheme)                                                                                                          \
     X(http_version)                                                                                                    \
     X(state)                                                                                                           \
+    X(asgi)                                                                                                            \
+    X(extensions)                                                                                                      \
     X(REQUEST_METHOD)                                                                                                  \
     X(PATH_INFO)                                                                                                       \
     X(QUERY_STRING)                                                                                                    \
@@ -472,7 +474,8 @@ PyObject *scope_of_request(const struct scope_base *base, const struct request *
         PyDict_SetItem(scope, key.query_string, query) < 0 ||
         (UNLIKELY(request->minor == 0) && PyDict_SetItem(scope, key.http_version, key.version_1_0) < 0) ||
         (UNLIKELY(scheme != key.http) && PyDict_SetItem(scope, key.scheme, scheme) < 0) ||
-        (base->state != NULL && !put(scope, key.state, PyDict_Copy(base->state)))) {
+        (base->state != NULL && !put(scope, key.state, PyDict_Copy(base->state))) ||
+        !put(scope, key.asgi, PyDict_Copy(base->asgi)) || !put(scope, key.extensions, PyDict_Copy(base->extensions))) {
         Py_CLEAR(scope);
     }
     Py_XDECREF(query);

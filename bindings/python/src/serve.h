@@ -48,7 +48,9 @@ bool request_read(struct request *request, struct iok_call *call);
 
 /* What stays the same from request to request of one ASGI listener. */
 struct scope_base {
-    PyObject *constant;  /* the dict that each scope is a copy of */
+    PyObject *constant; /* the dict that each scope is a copy of */
+    PyObject *asgi;     /* dicts in it, copied for each: applications may write to them */
+    PyObject *extensions;
     PyObject *state;     /* of lifespan, copied for each; NULL: none */
     PyObject *trust;     /* what a proxy says, or NULL: a callable, iokernel.serve.forwarded.Trust */
     PyObject *root_path; /* str, and as bytes; NULL: none */
@@ -100,12 +102,16 @@ struct exchange {
     struct bell received, sent; /* who waits in receive(), in send() */
     uint64_t began_ns;          /* of the access log; 0: there is none */
     size_t lent_bytes;          /* in parts that the system has not taken yet */
+    uint32_t lent_parts;        /* these parts */
+    PyObject *held;             /* a list of messages of send(), in turn, for which the port has no room; NULL: none */
+    PyObject *held_error;       /* why one of these could not be sent after all */
     PyObject *close_reason;     /* of a WebSocket, with its code; NULL: "" */
     int status, close_code;
     uint8_t answer;  /* enum answer_state */
     uint8_t socket;  /* enum socket_state */
     bool body_given; /* receive() has given all of the request's body */
-    bool gone;       /* the client */
+    bool told_gone;  /* receive() has given http.disconnect */
+    bool gone;       /* the client, or the server, which has ended a WebSocket */
 };
 
 struct asgi {
@@ -120,6 +126,8 @@ struct asgi {
     struct iok_call **calls;    /* all serving calls */
     uint32_t n_calls, waiting;  /* of these; how many wait for a request */
     uint32_t calls_max;
+    uint32_t lent_parts_many; /* of the port: beyond that each exchange may lend one only */
+    bool closing;
 };
 
 extern PyTypeObject asgi_type, exchange_type;
@@ -133,7 +141,10 @@ int exchange_news(struct exchange *exchange, struct iok_call *call, struct py_po
 int asgi_give_back(struct asgi *asgi, struct iok_call *call);
 /* The call has ended, as the listener was closed: frees it. */
 void asgi_lose(struct asgi *asgi, struct iok_call *call);
+/* The call cannot be used: frees it, upon which the kernel answers by 500 or breaks the answer off, and makes another. */
+void asgi_replace(struct asgi *asgi, struct iok_call *call);
 
+/* With its task. */
 struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject *scope);
 /* Has its task run: at once, or by the loop. 0 or -1 as reply_end. */
 int exchange_launch(struct exchange *exchange, struct py_port *drain);
@@ -151,6 +162,8 @@ PyObject *channel_send(struct exchange *exchange);
 /* Messages of http. 0, or -1 with an exception. */
 int channel_on_start(struct exchange *exchange, PyObject *message);
 int channel_on_body(struct exchange *exchange, PyObject *message);
+/* The port may have room for what is held. 0 or -1 as reply_end. */
+int channel_retry(struct exchange *exchange, struct py_port *drain);
 int bell_ring(struct bell *bell, struct py_port *drain);
 int bell_traverse(const struct bell *bell, visitproc visit, void *arg);
 void bell_clear(struct bell *bell);
@@ -166,6 +179,15 @@ static inline bool text_is(PyObject *text, const char *wanted, Py_ssize_t n)
 /* ---- answers (answer.c) -------------------------------------------------------------------------------------- */
 
 #define LENT_BYTES_MAX 65536 /* as the high-water mark of asyncio's transports */
+#define LENT_PARTS_MAX 64    /* each is a call of the port: small parts are not to use these up */
+
+/* Whether send() need not wait. */
+static inline bool answer_has_room(const struct exchange *exchange)
+{
+    bool many = exchange->asgi->port->lent_parts > exchange->asgi->lent_parts_many;
+    return exchange->held == NULL && exchange->lent_bytes <= LENT_BYTES_MAX &&
+           exchange->lent_parts < (many ? 1 : LENT_PARTS_MAX);
+}
 
 /* A part of an answer that is lent to the kernel: the user of its call. */
 struct part {
@@ -187,6 +209,8 @@ int answer_part(struct exchange *exchange, PyObject *data, bool last, const char
 struct iok_call *answer_part_new(struct exchange *exchange);
 int answer_part_submit(struct exchange *exchange, struct iok_call *call, size_t bytes);
 int answer_append_head(struct iok_call *call, int status, PyObject *headers);
+/* A whole answer without fields or a body. */
+void answer_append_empty(struct iok_call *call, int status);
 /* Answers in the application's place, which had not begun to. */
 int answer_error(struct exchange *exchange, int status, const char *text);
 /* ValueError: the application is told what was wrong. -1. */
@@ -196,6 +220,8 @@ void answer_end(struct exchange *exchange);
 void answer_done(struct exchange *exchange);
 /* Breaks off a body that has begun. */
 void answer_break(struct exchange *exchange, const char *why);
+/* The same without saying why; it cannot fail. */
+void answer_cut(struct exchange *exchange);
 
 /* ---- WebSocket (websocket.c) --------------------------------------------------------------------------------- */
 

@@ -225,6 +225,9 @@ static int on_accept(struct exchange *exchange, PyObject *message)
     exchange->status = 101;
     exchange->answer = ANSWER_BODY;
     exchange->socket = SOCKET_OPEN;
+    if (UNLIKELY(exchange->asgi->closing)) { /* it came before that */
+        websocket_restart(exchange);
+    }
     return 0;
 }
 
@@ -336,6 +339,8 @@ void websocket_finish(struct exchange *exchange, bool failed)
     if (exchange->socket == SOCKET_CLOSED) { /* by the client */
         if (answer_part(exchange, NULL, true, NULL) < 0) {
             PyErr_Clear(); /* gone meanwhile */
+            answer_cut(exchange);
+            return;
         }
         answer_end(exchange);
     } else if (send_close(exchange, failed ? CODE_FAILED : CODE_NORMAL, NULL) < 0) {
@@ -347,6 +352,11 @@ void websocket_finish(struct exchange *exchange, bool failed)
 void websocket_restart(struct exchange *exchange)
 {
     if (send_close(exchange, CODE_RESTART, NULL) < 0) {
+        PyErr_WriteUnraisable((PyObject *)exchange);
+        return;
+    }
+    exchange->gone = true; /* for the application it is as if the client had closed it */
+    if (bell_ring(&exchange->sent, NULL) < 0) {
         PyErr_WriteUnraisable((PyObject *)exchange);
     }
 }
@@ -364,14 +374,16 @@ bool websocket_is_refused(struct exchange *exchange)
         version |= field_is(request.fields + i, "sec-websocket-version", "13");
     }
     exchange_report_refused(exchange, &err);
-    iok_call_array(call, 4);
-    iok_call_i64(call, version ? 400 : 426);
-    iok_call_null(call);
-    iok_call_array(call, version ? 0 : 2);
-    if (!version) {
-        iok_call_static(call, "sec-websocket-version", 21);
-        iok_call_static(call, "13", 2);
+    if (version) {
+        answer_append_empty(call, 400);
+        return true;
     }
+    iok_call_array(call, 4);
+    iok_call_i64(call, 426);
+    iok_call_null(call);
+    iok_call_array(call, 2);
+    iok_call_static(call, "sec-websocket-version", 21);
+    iok_call_static(call, "13", 2);
     iok_call_static(call, "", 0);
     return true;
 }
