@@ -123,8 +123,24 @@ def test_env_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
         read_env_file(str(file))
 
 
+def test_the_environment_is_checked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    assert parse(["a:b"]).workers == 3
+    for text in ("many", "-1"):
+        monkeypatch.setenv("WEB_CONCURRENCY", text)
+        assert parse(["a:b", "-w", "2"]).workers == 2
+        with pytest.raises(SystemExit) as ended:
+            parse(["a:b"])
+        assert ended.value.code == 2
+        assert f"WEB_CONCURRENCY must be a number of workers, 0 or more, not '{text}'" in (
+            capsys.readouterr().err
+        )
+
+
 def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse(["a:b", "-b", "80", "--root-path", "/x/"]).root_path == "/x"
+    assert parse(["a:b", "-w", "1", "--root-path", "/x/"]).root_path == "/x"
     for words, said in (
         (["a:b", "--workers", "-1"], "must be 0 or more"),
         (["a:b", "--workers", "x"], "invalid int value: 'x'"),
@@ -148,7 +164,7 @@ def test_addresses(tmp_path: pathlib.Path) -> None:
         tcp, unix = bound.addresses
         assert tcp.shown().startswith("127.0.0.1:")
         assert len(tcp.sockets) == 2  # one for each worker, of the same port
-        assert len({s.getsockname() for s in tcp.sockets}) == 1
+        assert len({s.getsockname() for s in tcp.sockets.values()}) == 1
         assert unix.of_slot(0) is unix.of_slot(1)
         assert bound.of_slot(1)[1].endswith("&idle=5s")
         with pytest.raises(BindError, match="cannot bind .*: Address already in use"):

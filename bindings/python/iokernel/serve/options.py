@@ -159,7 +159,7 @@ def _add_application(parser: argparse.ArgumentParser) -> None:
 def _add_processes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("processes and threads").add_argument
     add(
-        "-w", "--workers", type=_number(0), default=int(os.environ.get("WEB_CONCURRENCY") or 1),
+        "-w", "--workers", type=_number(0), default=None,
         metavar="N",
         help="processes (1, or WEB_CONCURRENCY); 0: none but the first, for debuggers",
     )  # fmt: skip
@@ -206,10 +206,20 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add("--ssl-ca-certs", metavar="FILE", help="ask clients for certificates of these authorities")
 
 
+def _web_concurrency(parser: argparse.ArgumentParser) -> int:
+    text = os.environ.get("WEB_CONCURRENCY") or "1"
+    if not text.isascii() or not text.isdigit():
+        parser.error(f"WEB_CONCURRENCY must be a number of workers, 0 or more, not {text!r}")
+    return int(text)
+
+
 def parse(words: list[str] | None) -> Options:
     """Read the command line, or end the process with status 2."""
     parser = _parser()
-    options = Options(**vars(parser.parse_args(words)))
+    given = vars(parser.parse_args(words))
+    if given["workers"] is None:
+        given["workers"] = _web_concurrency(parser)
+    options = Options(**given)
     if options.ssl_certfile is None and (options.ssl_keyfile or options.ssl_ca_certs):
         parser.error("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")
     if options.proxy_protocol and options.ssl_certfile is not None:

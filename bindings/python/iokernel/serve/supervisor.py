@@ -22,15 +22,15 @@ import iokernel
 from iokernel.serve.log import log
 from iokernel.serve.options import Options
 from iokernel.serve.reload import Watcher
-from iokernel.serve.sockets import Bound
-from iokernel.serve.worker import FAILED_TO_START, Role
+from iokernel.serve.sockets import BindError, Bound
+from iokernel.serve.worker import FAILED_TO_START, PATIENCE_S, Role
 
 HANDLED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD,
 )  # fmt: skip
 PAUSE_MIN_S, PAUSE_MAX_S = 0.5, 30.0  # between the death of a worker and the next one in its slot
 STEADY_S = 1.0  # one that served for so long is replaced at once when it dies
-PATIENCE_S = 5.0  # beyond the graceful timeout, for the application's own shutdown; then SIGKILL
+AT_ONCE_S = 1.0  # for a worker that was told to end at once; then SIGKILL
 WORKERS_MAX = 1024
 
 
@@ -42,7 +42,7 @@ class Worker:
     ready_fd: int  # we read
     alive_fd: int  # we hold it; when it closes the worker ends
     born: float
-    ready: bool = False
+    ready_at: float | None = None
     told_to_end: float | None = None
     killed: bool = False
     said: bytes = b""
@@ -57,6 +57,12 @@ class Slot:
     pause: float = 0.0
     start_at: float | None = None  # when to try again
     wanted: bool = True
+    broken: bool = False  # the application does not start; a change of its files tries again
+
+
+def _signal(worker: Worker, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker.pid, number)
 
 
 class Supervisor:
@@ -157,15 +163,26 @@ class Supervisor:
         return None
 
     def _start(self, slot: Slot) -> Role | None:
+        try:
+            self.bound.open_slot(slot.number)
+        except BindError as error:  # of a slot that was added: the others are bound at the start
+            log.error("%s: no worker more", error)
+            slot.wanted = False
+            return None
+        slot.broken = False
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
         alive_read, alive_write = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
+        # One that came to the child before it has forgotten our handlers would say nothing to it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
         if pid == 0:
-            self._become_worker()
+            self._become_worker(slot)
             os.close(ready_read)
             os.close(alive_write)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
             return Role(self.bound.of_slot(slot.number), parent, ready_write, alive_read)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         os.close(ready_write)
         os.close(alive_read)
         worker = Worker(pid, ready_read, alive_write, time.monotonic())
@@ -173,11 +190,12 @@ class Supervisor:
         self.selector.register(ready_read, selectors.EVENT_READ, (slot, worker))
         return None
 
-    def _become_worker(self) -> None:
+    def _become_worker(self, slot: Slot) -> None:
         """Forget, in the child, what is the parent's."""
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
+        self.bound.keep_slot(slot.number)
         self.selector.close()
         os.close(self.read_fd)
         os.close(self.write_fd)
@@ -193,9 +211,8 @@ class Supervisor:
             worker.said += said
         else:
             self._forget_pipe(worker)
-        if b"\n" in worker.said and not worker.ready:
-            worker.ready = True
-            slot.pause = 0.0
+        if b"\n" in worker.said and worker.ready_at is None:
+            worker.ready_at = time.monotonic()
             log.debug("worker %d is ready", worker.pid)
             for other in slot.workers:
                 if other is not worker:
@@ -209,7 +226,9 @@ class Supervisor:
             worker.ready_fd = -1
 
     def _announce(self, interface: str) -> None:
-        if self.began or not all(any(w.ready for w in slot.workers) for slot in self.slots):
+        if self.began or not all(
+            any(w.ready_at is not None for w in slot.workers) for slot in self.slots
+        ):
             return
         self.began = True
         n = len(self.slots)
@@ -224,8 +243,12 @@ class Supervisor:
     def _tell_to_end(self, worker: Worker) -> None:
         if worker.told_to_end is None:
             worker.told_to_end = time.monotonic()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker.pid, signal.SIGTERM)
+            _signal(worker, signal.SIGTERM)
+
+    def _tell_at_once(self, worker: Worker) -> None:
+        self._tell_to_end(worker)
+        worker.told_to_end = time.monotonic() - self._grace() + AT_ONCE_S
+        _signal(worker, signal.SIGQUIT)
 
     def _insist(self) -> None:
         now = time.monotonic()
@@ -234,8 +257,7 @@ class Supervisor:
             if told is not None and not worker.killed and now >= told + self._grace():
                 log.warning("worker %d did not end in time: killed", worker.pid)
                 worker.killed = True
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
+                _signal(worker, signal.SIGKILL)
 
     def _reap(self) -> None:
         for slot in self.slots:
@@ -246,6 +268,10 @@ class Supervisor:
                     os.close(worker.alive_fd)
                     slot.workers.remove(worker)
                     self._on_death(slot, worker, os.waitstatus_to_exitcode(status))
+        for slot in self.slots:
+            idle = not slot.workers and slot.start_at is None
+            if idle and slot.wanted and not slot.broken and not self.ending:
+                slot.start_at = time.monotonic() + slot.pause
         self.slots = [slot for slot in self.slots if slot.wanted or slot.workers]
 
     def _on_death(self, slot: Slot, worker: Worker, code: int) -> None:
@@ -256,17 +282,19 @@ class Supervisor:
             if code >= 0
             else f"was ended by {signal.Signals(-code).name}"
         )
-        if slot.workers:  # a new one that was to replace an old one
+        if any(other.told_to_end is None for other in slot.workers):  # it was to replace that
             log.error("worker %d %s before it was ready: the old one stays", worker.pid, how)
             return
         if code == FAILED_TO_START and not self.began:
             if self.watcher is not None:
                 log.error("the application did not start; a change of its files tries again")
+                slot.broken = True
                 return
             self.status = 1
             self._end()
             return
-        steady = worker.ready and time.monotonic() - worker.born > STEADY_S
+        ready_at = worker.ready_at
+        steady = ready_at is not None and time.monotonic() - ready_at > STEADY_S
         slot.pause = 0.0 if steady else min(max(slot.pause * 2, PAUSE_MIN_S), PAUSE_MAX_S)
         log.error("worker %d %s; a new one in %.1f s", worker.pid, how, slot.pause)
         slot.start_at = time.monotonic() + slot.pause
@@ -275,11 +303,10 @@ class Supervisor:
         again = self.ending
         self.ending = True
         for worker in self._workers():
-            self._tell_to_end(worker)
             if again:
-                worker.told_to_end = (
-                    time.monotonic() - self._grace() + 1.0
-                )  # a second, then SIGKILL
+                self._tell_at_once(worker)
+            else:
+                self._tell_to_end(worker)
 
     # ---- signals
 
@@ -302,7 +329,7 @@ class Supervisor:
             if not slot.wanted:
                 continue
             for worker in slot.workers:
-                if not worker.ready:  # it has the code of before
+                if worker.ready_at is None:  # it has the code of before
                     self._tell_to_end(worker)
             slot.pause = 0.0
             slot.start_at = time.monotonic()
