@@ -145,7 +145,17 @@ def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
         (["a:b", "--workers", "-1"], "must be 0 or more"),
         (["a:b", "--workers", "x"], "invalid int value: 'x'"),
         (["a:b", "--health", "x"], "must be a path such as /healthz"),
-        (["a:b", "--ssl-keyfile", "x"], "need --ssl-certfile"),
+        (["a:b", "--ssl-keyfile", "x"], "--ssl-keyfile needs --ssl-certfile"),
+        (["a:b", "--ssl-certfile", "x,y"], "without a comma in its name"),
+        (
+            ["a:b", "--ssl-certfile", "x", "--ssl-certfile", "y", "--ssl-keyfile", "z"],
+            "as often as --ssl-certfile",
+        ),
+        (["a:b", "--umask", "8"], "must be octal, such as 027"),
+        (["a:b", "--timeout", "0.5"], "must be a second or more, or 0 for none"),
+        (["a:b", "--timeout", "9", "-w", "0"], "--timeout needs a worker"),
+        (["a:b", "--max-requests", "9", "-w", "0"], "--max-requests needs a worker"),
+        (["a:b", "--max-requests-jitter", "9"], "needs --max-requests"),
         (["a:b", "--reload", "--workers", "0"], "--reload needs a worker"),
         (["a:b", "--proxy-protocol", "--ssl-certfile", "x"], "--proxy-protocol goes without TLS"),
         (["a:b", "--bind", "1?x"], "options as key=value"),
@@ -206,8 +216,8 @@ def test_a_descriptor_that_does_not_listen() -> None:
 
 
 def test_what_the_listener_is_told() -> None:
-    options = Options("x", health="/h", ssl_certfile="/a b.pem")
+    options = Options("x", health="/h", ssl_certfile=["/a b.pem", "/c.pem"])
     url = listener_url(7, "idle=5s", options)
-    assert url == "https:?fd=7&tls_cert=/a%20b.pem&health=/h&idle=5s"
+    assert url == "https:?fd=7&tls_cert=/a%20b.pem,/c.pem&health=/h&idle=5s"
     options = Options("x", proxy_protocol=True, forwarded_allow_ips="10.0.0.0/8, unix:,::1")
     assert listener_url(7, "", options) == "http:?fd=7&proxy=yes&proxy_from=10.0.0.0/8,::1"

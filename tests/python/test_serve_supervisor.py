@@ -33,7 +33,7 @@ def worker(lived_s: float, *, served_s: float | None = None, told: bool = False)
     now = time.monotonic()
     return Worker(
         pid=0,
-        ready_fd=-1,
+        pipe_fd=-1,
         alive_fd=-1,
         born=now - lived_s,
         ready_at=None if served_s is None else now - served_s,
@@ -85,7 +85,7 @@ def test_to_be_ready_alone_does_not_reset_the_pause(parent: Supervisor) -> None:
     slot.pause = 8.0
     read_fd, write_fd = os.pipe()
     ready = worker(1)
-    ready.ready_fd = read_fd
+    ready.pipe_fd = read_fd
     slot.workers = [ready]
     parent.selector.register(read_fd, supervisor.selectors.EVENT_READ, (slot, ready))
     os.write(write_fd, b"asgi\n")
@@ -169,3 +169,30 @@ def test_slots_have_sockets_of_their_own_only(parent: Supervisor) -> None:
     assert sorted(bound.addresses[0].sockets) == [0, 1, 3]
     bound.keep_slot(1)
     assert sorted(bound.addresses[0].sockets) == [1]
+
+
+def test_a_worker_that_dies_while_its_successor_starts(parent: Supervisor) -> None:
+    slot = parent.slots[0]
+    slot.workers = [worker(1)]
+    death(parent, slot, worker(100, served_s=99))
+    assert slot.start_at is None  # one is on its way
+
+
+def test_a_successor_that_dies_is_replaced_if_the_old_one_has_to_end(parent: Supervisor) -> None:
+    slot = parent.slots[0]
+    old = worker(100, served_s=99)
+    slot.workers = [old]
+    parent._hear(slot, old, "renew")
+    assert slot.start_at is not None
+    slot.start_at = None
+    death(parent, slot, worker(1), FAILED_TO_START)
+    assert slot.start_at is not None
+    assert slot.pause == 0.5
+
+
+def test_one_that_has_a_successor_gets_no_second_one(parent: Supervisor) -> None:
+    slot = parent.slots[0]
+    old = worker(100, served_s=99)
+    slot.workers = [old, worker(1)]
+    parent._hear(slot, old, "renew")
+    assert slot.start_at is None

@@ -19,6 +19,7 @@ from iokernel import _core
 from iokernel.serve.forwarded import Trust
 from iokernel.serve.log import access, enable, log
 from iokernel.serve.options import Options
+from iokernel.serve.pulse import Pulse
 from iokernel.serve.worker import PATIENCE_S, Role, StartError
 
 LOOK_S = 0.02  # how often the end looks whether the last request has been answered
@@ -152,6 +153,7 @@ class Server:
         self._end = asyncio.Event()
         self._at_once = asyncio.Event()
         self._ended_at: float | None = None
+        self._beats: asyncio.Future[None] | None = None
 
     def _on_signal(self, number: signal.Signals) -> None:
         """End. SIGQUIT: at once; without a parent, which would say so, also a second SIGTERM.
@@ -201,6 +203,7 @@ class Server:
             self.role.tell_ready("asgi")
             if self.role.alive_fd < 0:
                 log.info("serving %s (ASGI)", ", ".join(a.listener.name for a in self.served))
+            self._beats = asyncio.ensure_future(self._beat())
             await self._end.wait()
             await self._drain()
         finally:
@@ -209,6 +212,13 @@ class Server:
             rest = ended_at + patience - time.monotonic()
             await self.lifespan.stop(rest, self._at_once)
         return 0
+
+    async def _beat(self) -> None:
+        """Tell the parent, until all has ended, that the loop moves."""
+        pulse = Pulse(self.options, self.role, [served.listener for served in self.served])
+        while pulse.every_s is not None:
+            await asyncio.sleep(pulse.every_s)
+            pulse.look()
 
     def _serve(self, url: str) -> _core.Asgi:
         return _core.Asgi(

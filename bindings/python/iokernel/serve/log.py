@@ -3,12 +3,14 @@
     12:03:05.120 info  [4711] worker is ready
 
 Loggers are ``iokernel.serve`` and ``iokernel.access``; an application that configures logging by
-itself, with handlers on either, gets the lines instead.
+itself, with handlers on either, gets the lines instead; as does who gives --log-config.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import logging.config
 import sys
 from typing import Any
 
@@ -46,8 +48,25 @@ class _Format(logging.Formatter):
         return "\n".join(_escape(line) for line in trace.split("\n"))
 
 
-def configure(level: str, with_access: bool) -> None:
-    """Write from this level on to standard error."""
+class LogConfigError(Exception):
+    """The file of --log-config cannot be used; the text is for people."""
+
+
+def _configure_by(path: str) -> None:
+    kind = path.rpartition(".")[2].lower()
+    with open(path, encoding="utf-8") as file:
+        if kind == "json":
+            logging.config.dictConfig(json.load(file))
+        elif kind in ("yaml", "yml"):
+            import yaml  # type: ignore[import-untyped, unused-ignore]
+
+            logging.config.dictConfig(yaml.safe_load(file))
+        else:
+            logging.config.fileConfig(file, disable_existing_loggers=False)
+
+
+def configure(level: str, with_access: bool, path: str | None = None) -> None:
+    """Write from this level on to standard error; or as a file says. LogConfigError."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _Format("%(asctime)s.%(msecs)03d %(level)-7s [%(process)d] %(message)s", "%H:%M:%S")
@@ -56,6 +75,12 @@ def configure(level: str, with_access: bool) -> None:
         logger.handlers[:] = [handler]
         logger.propagate = False
         logger.setLevel(level.upper())
+    if path is not None:
+        try:
+            _configure_by(path)
+        except Exception as error:  # whatever logging.config, or a handler in there, thinks of
+            cause = error.__cause__ or error
+            raise LogConfigError(f"--log-config {path}: {cause or type(cause).__name__}") from None
     enable(with_access)
 
 

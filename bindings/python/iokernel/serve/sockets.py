@@ -43,6 +43,7 @@ class Address:
     shared: bool
     sockets: dict[int, socket.socket] = field(default_factory=dict)
     backlog: int = BACKLOG
+    path: str | None = None  # of a unix socket that we made
 
     def of_slot(self, slot: int) -> socket.socket:
         """Give the socket of a worker."""
@@ -93,9 +94,11 @@ class Bound:
                 address.close_slot(other)
 
     def of_slot(self, slot: int) -> list[str]:
-        """Give the listener's URLs for one worker."""
+        """Give the listener's URLs for one worker; secret, as the password of keys is in them."""
+        password = _password(self.options)
         return [
-            listener_url(a.of_slot(slot).fileno(), a.settings, self.options) for a in self.addresses
+            listener_url(a.of_slot(slot).fileno(), a.settings, self.options, password)
+            for a in self.addresses
         ]
 
     def close_slot(self, slot: int) -> None:
@@ -113,14 +116,19 @@ class Bound:
 
     def close(self) -> None:
         """Close them, and remove the unix sockets that we made."""
+        self.remove()
         _close(self.addresses)
+
+    def remove(self) -> None:
+        """Remove only: a listener has taken the descriptors over, and closed them."""
+        for address in self.addresses:
+            if address.path is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(address.path)
 
 
 def _close(addresses: list[Address]) -> None:
     for address in addresses:
-        if address.text.startswith("unix:"):
-            with contextlib.suppress(OSError):
-                os.unlink(address.sockets[0].getsockname())
         for s in address.sockets.values():
             s.close()
 
@@ -133,13 +141,31 @@ def _networks(options: Options) -> str:
     return ",".join(part for part in parts if part and part != "unix:")
 
 
-def listener_url(fd: int, settings: str, options: Options) -> str:
+def _password(options: Options) -> str | None:
+    """Give that of the TLS keys, as its file is now: a new worker finds the new one."""
+    path = options.ssl_keyfile_password_file
+    if path is None:
+        return options.ssl_keyfile_password
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.read().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise BindError(f"--ssl-keyfile-password-file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BindError(f"--ssl-keyfile-password-file {path}: is not UTF-8") from None
+    if not password or "\n" in password:
+        raise BindError(f"--ssl-keyfile-password-file {path}: must have one line")
+    return password
+
+
+def listener_url(fd: int, settings: str, options: Options, password: str | None = None) -> str:
     """Give the URL of a listener on an inherited descriptor."""
     scheme = "https" if options.ssl_certfile else "http"
     given = {
         "fd": str(fd),
-        "tls_cert": options.ssl_certfile,
-        "tls_key": options.ssl_keyfile,
+        "tls_cert": ",".join(options.ssl_certfile),
+        "tls_key": ",".join(options.ssl_keyfile),
+        "tls_key_password": password,
         "tls_ca": options.ssl_ca_certs,
         "health": options.health,
         "proxy": "yes" if options.proxy_protocol else None,
@@ -319,7 +345,8 @@ def _open(text: str) -> list[Address]:
     where, _, settings = text.partition("?")
     given = _read_settings(where, settings)
     if where.startswith("unix:"):
-        return [Address(where, given.rest, True, {0: _open_unix(where[5:], where, given)})]
+        first = _open_unix(where[5:], where, given)
+        return [Address(where, given.rest, True, {0: first}, path=os.path.abspath(where[5:]))]
     if where.startswith("fd://"):
         if not where[5:].isdecimal():
             raise BindError(f"cannot serve {where}: a number must stand behind fd://")
