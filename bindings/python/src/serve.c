@@ -79,8 +79,8 @@ static PyObject *listener_stats(PyObject *op, PyObject *Py_UNUSED(unused))
         answered += stats.answers[i];
     }
     return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I}", "accepted", stats.accepted, "requests",
-                         stats.requests, "answered", answered, "native", stats.native, "refused", stats.refused,
-                         "gone", stats.gone, "connections", stats.connections, "inflight", stats.inflight, "queued",
+                         stats.requests, "answered", answered, "native", stats.native, "refused", stats.refused, "gone",
+                         stats.gone, "connections", stats.connections, "inflight", stats.inflight, "queued",
                          stats.queued);
 }
 

@@ -80,7 +80,8 @@ def configure(level: str, with_access: bool, path: str | None = None) -> None:
             _configure_by(path)
         except Exception as error:  # whatever logging.config, or a handler in there, thinks of
             cause = error.__cause__ or error
-            raise LogConfigError(f"--log-config {path}: {cause or type(cause).__name__}") from None
+            why = getattr(cause, "strerror", None) or f"{type(cause).__name__}: {cause}"
+            raise LogConfigError(f"--log-config {path}: {why}") from None
     enable(with_access)
 
 
