@@ -126,6 +126,7 @@ static int load_identities(const struct iok_listener *listener, char *certs, cha
     uint32_t n = split(certs, cert_files), n_keys = keys == NULL ? n : split(keys, key_files);
     struct iok_tls_serve_config config = {.identities = identities,
                                           .n_identities = n,
+                                          .passphrase = option_text(&listener->url, "tls_key_password"),
                                           .ca_file = option_text(&listener->url, "tls_ca"),
                                           .alpn = "http/1.1"};
 
@@ -150,7 +151,8 @@ int iok_listener_load_tls(const struct iok_listener *listener, struct iok_tls **
 
     *out = NULL;
     if (!listener->config.tls) {
-        return certs == NULL && keys == NULL && option_text(&listener->url, "tls_ca") == NULL
+        return certs == NULL && keys == NULL && option_text(&listener->url, "tls_ca") == NULL &&
+                       option_text(&listener->url, "tls_key_password") == NULL
                    ? 0
                    : iok_err(err, IOK_EOPTION, "tls_... options need https://");
     }

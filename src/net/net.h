@@ -58,8 +58,9 @@ struct iok_tls_serve_config {
     const struct iok_tls_identity
         *identities; /* the client's SNI chooses by the names in the certificates; else the first */
     uint32_t n_identities;
-    const char *ca_file; /* clients need a certificate of these authorities, PEM; NULL: they need none */
-    const char *alpn;    /* the protocol that is chosen if the client offers it; NULL: none */
+    const char *passphrase; /* of the keys that have one; NULL: none has. Secret, used while they are loaded only */
+    const char *ca_file;    /* clients need a certificate of these authorities, PEM; NULL: they need none */
+    const char *alpn;       /* the protocol that is chosen if the client offers it; NULL: none */
 };
 
 /* TLS that begins within the connection, once the server has said that it speaks it (PostgreSQL's SSLRequest). */

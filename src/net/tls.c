@@ -287,7 +287,7 @@ static SSL_CTX *serve_context(struct iok_tls *tls, const struct iok_tls_serve_co
     if (tls->alpn[0] != 0) {
         SSL_CTX_set_alpn_select_cb(ctx, on_alpn, tls);
     }
-    if (load_identity(ctx, identity->cert_file, identity->key_file, NULL, "server", err) == 0) {
+    if (load_identity(ctx, identity->cert_file, identity->key_file, config->passphrase, "server", err) == 0) {
         if (config->ca_file == NULL) {
             return ctx;
         }

@@ -9,10 +9,10 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 
 import pytest
 from kit.help import until
+from kit.load import Load
 from kit.serve import ASGI_HELP, Served, read_answer
 from kit.servers import make_certificates
 
@@ -101,36 +101,6 @@ def test_a_worker_that_dies_is_replaced() -> None:
         until(lambda: "was ended by SIGKILL; a new one in" in served.log)
         for _ in range(20):
             assert served.get().status == 200
-
-
-class Load:
-    """Asks all the time, on connections of its own, and counts what goes wrong."""
-
-    def __init__(self, served: Served, threads: int = 4) -> None:
-        self.answers: list[bytes] = []
-        self.failures: list[BaseException] = []
-        self._served = served
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            try:
-                answer = self._served.get()
-                assert answer.status == 200
-                self.answers.append(answer.body)
-            except BaseException as error:
-                self.failures.append(error)
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_hangup_brings_new_code_and_loses_no_request() -> None:
@@ -234,14 +204,15 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         until(lambda: not pathlib.Path(f"/proc/{worker}").exists())
 
 
-def test_unix_socket(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_unix_socket(workers: str, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "s"
-    with Served(PID_APP, "--workers", "2", bind=f"unix:{path}") as served:
+    with Served(PID_APP, "--workers", workers, bind=f"unix:{path}") as served:
         with socket.socket(socket.AF_UNIX) as s:
             s.connect(str(path))
             s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert read_answer(s).startswith(b"HTTP/1.1 200")
-        assert f"on unix:{path} with" in served.log
+        assert f"on unix:{path} with" in served.log or workers == "0"
     assert not path.exists()
 
 

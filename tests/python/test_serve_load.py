@@ -123,13 +123,39 @@ def test_env_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
         read_env_file(str(file))
 
 
+def test_the_environment_is_checked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    assert parse(["a:b"]).workers == 3
+    for text in ("many", "-1"):
+        monkeypatch.setenv("WEB_CONCURRENCY", text)
+        assert parse(["a:b", "-w", "2"]).workers == 2
+        with pytest.raises(SystemExit) as ended:
+            parse(["a:b"])
+        assert ended.value.code == 2
+        assert f"WEB_CONCURRENCY must be a number of workers, 0 or more, not '{text}'" in (
+            capsys.readouterr().err
+        )
+
+
 def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse(["a:b", "-b", "80", "--root-path", "/x/"]).root_path == "/x"
+    assert parse(["a:b", "-w", "1", "--root-path", "/x/"]).root_path == "/x"
     for words, said in (
         (["a:b", "--workers", "-1"], "must be 0 or more"),
         (["a:b", "--workers", "x"], "invalid int value: 'x'"),
         (["a:b", "--health", "x"], "must be a path such as /healthz"),
-        (["a:b", "--ssl-keyfile", "x"], "need --ssl-certfile"),
+        (["a:b", "--ssl-keyfile", "x"], "--ssl-keyfile needs --ssl-certfile"),
+        (["a:b", "--ssl-certfile", "x,y"], "without a comma in its name"),
+        (
+            ["a:b", "--ssl-certfile", "x", "--ssl-certfile", "y", "--ssl-keyfile", "z"],
+            "as often as --ssl-certfile",
+        ),
+        (["a:b", "--umask", "8"], "must be octal, such as 027"),
+        (["a:b", "--timeout", "0.5"], "must be a second or more, or 0 for none"),
+        (["a:b", "--timeout", "9", "-w", "0"], "--timeout needs a worker"),
+        (["a:b", "--max-requests", "9", "-w", "0"], "--max-requests needs a worker"),
+        (["a:b", "--max-requests-jitter", "9"], "needs --max-requests"),
         (["a:b", "--reload", "--workers", "0"], "--reload needs a worker"),
         (["a:b", "--proxy-protocol", "--ssl-certfile", "x"], "--proxy-protocol goes without TLS"),
         (["a:b", "--bind", "1?x"], "options as key=value"),
@@ -148,7 +174,7 @@ def test_addresses(tmp_path: pathlib.Path) -> None:
         tcp, unix = bound.addresses
         assert tcp.shown().startswith("127.0.0.1:")
         assert len(tcp.sockets) == 2  # one for each worker, of the same port
-        assert len({s.getsockname() for s in tcp.sockets}) == 1
+        assert len({s.getsockname() for s in tcp.sockets.values()}) == 1
         assert unix.of_slot(0) is unix.of_slot(1)
         assert bound.of_slot(1)[1].endswith("&idle=5s")
         with pytest.raises(BindError, match="cannot bind .*: Address already in use"):
@@ -190,8 +216,8 @@ def test_a_descriptor_that_does_not_listen() -> None:
 
 
 def test_what_the_listener_is_told() -> None:
-    options = Options("x", health="/h", ssl_certfile="/a b.pem")
+    options = Options("x", health="/h", ssl_certfile=["/a b.pem", "/c.pem"])
     url = listener_url(7, "idle=5s", options)
-    assert url == "https:?fd=7&tls_cert=/a%20b.pem&health=/h&idle=5s"
+    assert url == "https:?fd=7&tls_cert=/a%20b.pem,/c.pem&health=/h&idle=5s"
     options = Options("x", proxy_protocol=True, forwarded_allow_ips="10.0.0.0/8, unix:,::1")
     assert listener_url(7, "", options) == "http:?fd=7&proxy=yes&proxy_from=10.0.0.0/8,::1"

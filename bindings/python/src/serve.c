@@ -70,9 +70,25 @@ static PyObject *listener_name(PyObject *op, void *Py_UNUSED(closure))
     return PyUnicode_FromString(iok_listener_name(((struct py_listener *)op)->listener));
 }
 
+static PyObject *listener_stats(PyObject *op, PyObject *Py_UNUSED(unused))
+{
+    struct iok_listener_stats stats;
+    iok_listener_stats(((struct py_listener *)op)->listener, &stats);
+    uint64_t answered = 0;
+    for (size_t i = 0; i < sizeof(stats.answers) / sizeof(stats.answers[0]); i++) {
+        answered += stats.answers[i];
+    }
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I,s:I}", "accepted", stats.accepted, "requests",
+                         stats.requests, "answered", answered, "native", stats.native, "refused", stats.refused, "gone",
+                         stats.gone, "connections", stats.connections, "inflight", stats.inflight, "queued",
+                         stats.queued);
+}
+
 static PyMethodDef listener_methods[] = {
     {"close", listener_close, METH_VARARGS,
      "close(grace=0)\n--\n\nAccept no more; what is under way has so many seconds to be answered."},
+    {"stats", listener_stats, METH_NOARGS,
+     "stats()\n--\n\nCounts since it was made, and how many connections and requests there are now."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -17,12 +17,14 @@ from typing import Any
 
 from iokernel import _core
 from iokernel.serve.forwarded import Trust
-from iokernel.serve.log import access, log
+from iokernel.serve.log import access, enable, log
 from iokernel.serve.options import Options
-from iokernel.serve.worker import Role, StartError
+from iokernel.serve.pulse import Pulse
+from iokernel.serve.worker import PATIENCE_S, Role, StartError
 
 LOOK_S = 0.02  # how often the end looks whether the last request has been answered
 CUT_S = 1.0  # for tasks to take notice that they are cancelled
+SPARE_S = 1.0  # before the parent's patience ends, to leave in good order
 
 App = Callable[..., Awaitable[None]]
 Message = MutableMapping[str, Any]
@@ -79,20 +81,32 @@ class Lifespan:
         elif told["type"] != "lifespan.startup.complete":
             raise StartError(f"the application answered lifespan.startup by {told['type']}")
 
-    async def stop(self, timeout_s: float) -> None:
+    async def stop(self, timeout_s: float, at_once: asyncio.Event) -> None:
         """Tell it of the end, and wait for it."""
         if self._task is None:
             return
         self._inbox.put_nowait({"type": "lifespan.shutdown"})
-        try:
-            told = await asyncio.wait_for(self._told.get(), timeout_s)
-        except asyncio.TimeoutError:
-            log.error("the application's shutdown did not end in time")
+        told_task = asyncio.ensure_future(self._told.get())
+        if not await _first(told_task, at_once, timeout_s):
+            how = "was cut off" if at_once.is_set() else "did not end in time"
+            log.error("the application's shutdown %s", how)
             return
+        told = told_task.result()
         if told is None and self._error is not None:
             log.error("the application's shutdown failed", exc_info=self._error)
         elif told is not None and told["type"] == "lifespan.shutdown.failed":
             log.error("the application's shutdown failed: %s", told.get("message") or "")
+
+
+async def _first(task: asyncio.Future[Any], event: asyncio.Event, timeout_s: float | None) -> bool:
+    """Tell whether the task ended before the event came and the time was up; else cancel it."""
+    waiter = asyncio.ensure_future(event.wait())
+    await asyncio.wait({task, waiter}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if not task.done():
+        task.cancel()
+        return False
+    return True
 
 
 def server_of(url: str) -> tuple[str, int | None]:
@@ -106,7 +120,7 @@ def server_of(url: str) -> tuple[str, int | None]:
 
 
 def _on_error(scope: dict[str, Any], error: BaseException | None, gone: bool) -> None:
-    what = f"{scope.get('method', scope['type'])} {scope['path']}"
+    what = f"{scope.get('method', scope['type'])} {scope['raw_path'].decode('latin-1')}"
     if gone:
         log.debug("%s: the client had gone: %r", what, error)
     elif error is None:
@@ -138,42 +152,73 @@ class Server:
         self.served: list[_core.Asgi] = []
         self._end = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._ended_at: float | None = None
+        self._beats: asyncio.Future[None] | None = None
 
-    def _on_signal(self) -> None:
-        if self._end.is_set():
+    def _on_signal(self, number: signal.Signals) -> None:
+        """End. SIGQUIT: at once; without a parent, which would say so, also a second SIGTERM.
+
+        A worker may get SIGTERM twice for one wish: systemd signals all processes of a unit, and
+        then the parent hands its own on.
+        """
+        supervised = self.role.alive_fd >= 0
+        if number == signal.SIGQUIT or (self._end.is_set() and not supervised):
             self._at_once.set()
-        elif self.role.alive_fd < 0:  # else the parent says so
+        elif not supervised:
             log.info("ending")
-        self._end.set()
-
-    def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._on_signal)
-        if self.role.alive_fd < 0:
-            loop.add_signal_handler(signal.SIGINT, self._on_signal)
-        else:
-            loop.add_reader(self.role.alive_fd, self._on_parent_gone)
+        self._set_end()
 
     def _on_parent_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(self.role.alive_fd)
         log.error("the parent process has gone: ending")
-        self._end.set()
+        self._set_end()
+
+    def _set_end(self) -> None:
+        if not self._end.is_set():
+            self._ended_at = time.monotonic()
+            self._end.set()
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        numbers = [signal.SIGTERM, signal.SIGQUIT]
+        if self.role.alive_fd < 0:
+            numbers.append(signal.SIGINT)
+        else:
+            loop.add_reader(self.role.alive_fd, self._on_parent_gone)
+        for number in numbers:
+            loop.add_signal_handler(number, self._on_signal, number)
 
     async def run(self) -> int:
         """Serve until told to end."""
         self._watch()
-        await self.lifespan.start()
+        start = asyncio.ensure_future(self.lifespan.start())
+        if not await _first(start, self._end, None):
+            log.warning("told to end before the application had started")
+            return 0
+        start.result()
+        enable(self.options.access_log)
         try:
             for url in self.role.urls:
                 self.served.append(self._serve(url))
             self.role.tell_ready("asgi")
             if self.role.alive_fd < 0:
                 log.info("serving %s (ASGI)", ", ".join(a.listener.name for a in self.served))
+            self._beats = asyncio.ensure_future(self._beat())
             await self._end.wait()
             await self._drain()
         finally:
-            await self.lifespan.stop(self.options.graceful_timeout)
+            patience = self.options.graceful_timeout + PATIENCE_S - SPARE_S
+            ended_at = self._ended_at or time.monotonic()  # else a listener failed
+            rest = ended_at + patience - time.monotonic()
+            await self.lifespan.stop(rest, self._at_once)
         return 0
+
+    async def _beat(self) -> None:
+        """Tell the parent, until all has ended, that the loop moves."""
+        pulse = Pulse(self.options, self.role, [served.listener for served in self.served])
+        while pulse.every_s is not None:
+            await asyncio.sleep(pulse.every_s)
+            pulse.look()
 
     def _serve(self, url: str) -> _core.Asgi:
         return _core.Asgi(

@@ -12,6 +12,7 @@ from iokernel.serve.forwarded import Trust
 
 LEVELS = ("critical", "error", "warning", "info", "debug")
 DEFAULT_BIND = "127.0.0.1:8000"
+PASSWORD = "IOKERNEL_SSL_KEYFILE_PASSWORD"  # never an argument, which everybody sees
 
 _EPILOG = """\
 signals, to the first process:
@@ -49,10 +50,19 @@ class Options:
     health: str | None = None
     forwarded_allow_ips: str = "127.0.0.1,::1,unix:"
     proxy_protocol: bool = False
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
+    ssl_certfile: list[str] = field(default_factory=list)
+    ssl_keyfile: list[str] = field(default_factory=list)
+    ssl_keyfile_password: str | None = field(default=None, repr=False)
+    ssl_keyfile_password_file: str | None = None
     ssl_ca_certs: str | None = None
+    pid: str | None = None
+    umask: int | None = None
+    max_requests: int = 0
+    max_requests_jitter: int = 0
+    timeout: float = 0.0
+    start_timeout: float = 0.0
     log_level: str = "info"
+    log_config: str | None = None
     access_log: bool = False
 
 
@@ -72,6 +82,30 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < 1e6:
         raise argparse.ArgumentTypeError(f"must be from 0 to a million, not {text}")
     return seconds
+
+
+def _limit(text: str) -> float:
+    seconds = _seconds(text)
+    if 0 < seconds < 1:
+        raise argparse.ArgumentTypeError(f"must be a second or more, or 0 for none, not {text}")
+    return seconds
+
+
+_limit.__name__ = "float"
+
+
+def _umask(text: str) -> int:
+    if not 1 <= len(text) <= 4 or not set(text) <= set("01234567") or int(text, 8) > 0o777:
+        raise argparse.ArgumentTypeError(f"must be octal, such as 027, not {text!r}")
+    return int(text, 8)
+
+
+def _certificate(text: str) -> str:
+    if not text or "," in text:
+        raise argparse.ArgumentTypeError(
+            f"must be a file without a comma in its name, not {text!r}"
+        )
+    return text
 
 
 def _path(text: str) -> str:
@@ -124,6 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_network(parser)
     group = parser.add_argument_group("log")
     group.add_argument("--log-level", choices=LEVELS, default="info", help="(%(default)s)")
+    group.add_argument(
+        "--log-config", metavar="FILE",
+        help="for logging.config: .json and .yaml as a dictionary, others as an ini file",
+    )  # fmt: skip
     group.add_argument("--access-log", action="store_true", help="a line for each request")
     return parser
 
@@ -159,7 +197,7 @@ def _add_application(parser: argparse.ArgumentParser) -> None:
 def _add_processes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("processes and threads").add_argument
     add(
-        "-w", "--workers", type=_number(0), default=int(os.environ.get("WEB_CONCURRENCY") or 1),
+        "-w", "--workers", type=_number(0), default=None,
         metavar="N",
         help="processes (1, or WEB_CONCURRENCY); 0: none but the first, for debuggers",
     )  # fmt: skip
@@ -181,7 +219,30 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add(
         "--limit-concurrency", type=_number(1), metavar="N",
-        help="requests with the application at a time, per worker; further ones wait, then get 503",
+        help="requests with an ASGI application at a time, per worker; further ones wait, then get "
+        "503",
+    )  # fmt: skip
+    add(
+        "--max-requests", type=_number(0), default=0, metavar="N",
+        help="replace a worker when it has served so many, and lose none (0: never)",
+    )  # fmt: skip
+    add(
+        "--max-requests-jitter", type=_number(0), default=0, metavar="N",
+        help="and up to so many more, by chance, so that not all are replaced at a time (0)",
+    )  # fmt: skip
+    add(
+        "--timeout", type=_limit, default=0.0, metavar="S",
+        help="replace a worker whose event loop, or all of whose threads, have not moved for so "
+        "long (0: never)",
+    )  # fmt: skip
+    add(
+        "--start-timeout", type=_limit, default=0.0, metavar="S",
+        help="for a worker to load the application and to be ready (0: any)",
+    )  # fmt: skip
+    add("--pid", metavar="FILE", help="write the pid of the first process there, while it runs")
+    add(
+        "--umask", type=_umask, metavar="MODE",
+        help="of all processes, in octal (as it is); a unix socket's mode is by it, too",
     )  # fmt: skip
 
 
@@ -201,21 +262,54 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--proxy-protocol", action="store_true",
         help="connections begin with its line, and come from those proxies only",
     )  # fmt: skip
-    add("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate chain")
-    add("--ssl-keyfile", metavar="FILE", help="its key, if that is not in the same file")
+    add(
+        "--ssl-certfile", action="append", default=[], type=_certificate, metavar="FILE",
+        help="serve TLS with this certificate chain; several times: chosen by the name that the "
+        "client asks for, else the first",
+    )  # fmt: skip
+    add(
+        "--ssl-keyfile", action="append", default=[], type=_certificate, metavar="FILE",
+        help="its key, if that is not in the same file; as often as --ssl-certfile",
+    )  # fmt: skip
+    add(
+        "--ssl-keyfile-password-file", metavar="FILE",
+        help=f"the password of the keys, in one line; or in the environment, as {PASSWORD}",
+    )  # fmt: skip
     add("--ssl-ca-certs", metavar="FILE", help="ask clients for certificates of these authorities")
+
+
+def _web_concurrency(parser: argparse.ArgumentParser) -> int:
+    text = os.environ.get("WEB_CONCURRENCY") or "1"
+    if not text.isascii() or not text.isdigit():
+        parser.error(f"WEB_CONCURRENCY must be a number of workers, 0 or more, not {text!r}")
+    return int(text)
+
+
+def _check_tls(parser: argparse.ArgumentParser, options: Options) -> None:
+    if not options.ssl_certfile:
+        for name in ("ssl_keyfile", "ssl_keyfile_password_file", "ssl_ca_certs"):
+            if getattr(options, name):
+                parser.error(f"--{name.replace('_', '-')} needs --ssl-certfile")
+    if options.ssl_keyfile and len(options.ssl_keyfile) != len(options.ssl_certfile):
+        parser.error("--ssl-keyfile must be given as often as --ssl-certfile, or never")
+    if options.proxy_protocol and options.ssl_certfile:
+        parser.error("--proxy-protocol goes without TLS: the proxy ends it")
 
 
 def parse(words: list[str] | None) -> Options:
     """Read the command line, or end the process with status 2."""
     parser = _parser()
-    options = Options(**vars(parser.parse_args(words)))
-    if options.ssl_certfile is None and (options.ssl_keyfile or options.ssl_ca_certs):
-        parser.error("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")
-    if options.proxy_protocol and options.ssl_certfile is not None:
-        parser.error("--proxy-protocol goes without TLS: the proxy ends it")
-    if options.reload and options.workers == 0:
-        parser.error("--reload needs a worker: --workers 1 or more")
+    given = vars(parser.parse_args(words))
+    given["ssl_keyfile_password"] = os.environ.pop(PASSWORD, None)  # none of the application's
+    if given["workers"] is None:
+        given["workers"] = _web_concurrency(parser)
+    options = Options(**given)
+    _check_tls(parser, options)
+    for name in ("reload", "max_requests", "timeout", "start_timeout"):
+        if getattr(options, name) and options.workers == 0:
+            parser.error(f"--{name.replace('_', '-')} needs a worker: --workers 1 or more")
+    if options.max_requests_jitter and not options.max_requests:
+        parser.error("--max-requests-jitter needs --max-requests")
     if options.loop == "uvloop":
         try:
             import uvloop  # noqa: F401

@@ -1,8 +1,8 @@
 """The parent process: starts workers, starts them again, ends them.
 
 It is a loop around one selector: a pipe that signals and the file watcher write to, and for each
-worker a pipe by which that says that it is ready, or why it cannot be. It imports nothing of the
-application.
+worker a pipe by which that says that it is ready, that it moves, and that it has served enough. It
+imports nothing of the application.
 
 A slot is a place for a worker, with sockets of its own; while workers are renewed a slot has two,
 the old one until the new one is ready.
@@ -22,15 +22,16 @@ import iokernel
 from iokernel.serve.log import log
 from iokernel.serve.options import Options
 from iokernel.serve.reload import Watcher
-from iokernel.serve.sockets import Bound
-from iokernel.serve.worker import FAILED_TO_START, Role
+from iokernel.serve.sockets import BindError, Bound
+from iokernel.serve.worker import FAILED_TO_START, PATIENCE_S, RENEW, Role
 
 HANDLED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD,
 )  # fmt: skip
 PAUSE_MIN_S, PAUSE_MAX_S = 0.5, 30.0  # between the death of a worker and the next one in its slot
 STEADY_S = 1.0  # one that served for so long is replaced at once when it dies
-PATIENCE_S = 5.0  # beyond the graceful timeout, for the application's own shutdown; then SIGKILL
+AT_ONCE_S = 1.0  # for a worker that was told to end at once; then SIGKILL
+ABORT_S = 1.0  # for one that stands, to show where; then SIGKILL
 WORKERS_MAX = 1024
 
 
@@ -39,10 +40,13 @@ class Worker:
     """One child process."""
 
     pid: int
-    ready_fd: int  # we read
+    pipe_fd: int  # we read
     alive_fd: int  # we hold it; when it closes the worker ends
     born: float
-    ready: bool = False
+    ready_at: float | None = None
+    heard_at: float = 0.0  # that it moves
+    enough: bool = False  # it has served as many requests as it may
+    aborted: float | None = None  # as it did not move
     told_to_end: float | None = None
     killed: bool = False
     said: bytes = b""
@@ -57,6 +61,12 @@ class Slot:
     pause: float = 0.0
     start_at: float | None = None  # when to try again
     wanted: bool = True
+    broken: bool = False  # the application does not start; a change of its files tries again
+
+
+def _signal(worker: Worker, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker.pid, number)
 
 
 class Supervisor:
@@ -113,8 +123,9 @@ class Supervisor:
         now = time.monotonic()
         due = [s.start_at for s in self.slots if s.start_at is not None and not self.ending]
         for worker in self._workers():
-            if worker.told_to_end is not None and not worker.killed:
-                due.append(worker.told_to_end + self._grace())
+            at = self._limit(worker)
+            if at is not None and not worker.killed:
+                due.append(at)
         return max(0.0, min(due) - now) if due else None
 
     def _workers(self) -> list[Worker]:
@@ -157,59 +168,82 @@ class Supervisor:
         return None
 
     def _start(self, slot: Slot) -> Role | None:
-        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.bound.open_slot(slot.number)
+        except BindError as error:  # of a slot that was added: the others are bound at the start
+            log.error("%s: no worker more", error)
+            slot.wanted = False
+            return None
+        slot.broken = False
+        pipe_read, pipe_write = os.pipe2(os.O_CLOEXEC)
         alive_read, alive_write = os.pipe2(os.O_CLOEXEC)
-        parent = os.getpid()
+        os.set_blocking(pipe_write, False)
+        # One that came to the child before it has forgotten our handlers would say nothing to it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         pid = os.fork()
         if pid == 0:
-            self._become_worker()
-            os.close(ready_read)
+            self._become_worker(slot)
+            os.close(pipe_read)
             os.close(alive_write)
-            return Role(self.bound.of_slot(slot.number), parent, ready_write, alive_read)
-        os.close(ready_write)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            return Role(self.bound, slot.number, pipe_write, alive_read)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+        os.close(pipe_write)
         os.close(alive_read)
-        worker = Worker(pid, ready_read, alive_write, time.monotonic())
+        worker = Worker(pid, pipe_read, alive_write, time.monotonic())
         slot.workers.append(worker)
-        self.selector.register(ready_read, selectors.EVENT_READ, (slot, worker))
+        self.selector.register(pipe_read, selectors.EVENT_READ, (slot, worker))
         return None
 
-    def _become_worker(self) -> None:
+    def _become_worker(self, slot: Slot) -> None:
         """Forget, in the child, what is the parent's."""
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
+        self.bound.keep_slot(slot.number)
         self.selector.close()
         os.close(self.read_fd)
         os.close(self.write_fd)
         for worker in self._workers():
-            for fd in (worker.ready_fd, worker.alive_fd):
+            for fd in (worker.pipe_fd, worker.alive_fd):
                 if fd >= 0:
                     os.close(fd)
 
     def _read_worker(self, data: tuple[Slot, Worker]) -> None:
         slot, worker = data
-        said = os.read(worker.ready_fd, 4096)
-        if said:
-            worker.said += said
-        else:
+        said = os.read(worker.pipe_fd, 4096)
+        if not said:
             self._forget_pipe(worker)
-        if b"\n" in worker.said and not worker.ready:
-            worker.ready = True
-            slot.pause = 0.0
+            return
+        worker.heard_at = time.monotonic()
+        *lines, worker.said = (worker.said + said).split(b"\n")
+        for line in lines:
+            self._hear(slot, worker, line.decode())
+
+    def _hear(self, slot: Slot, worker: Worker, line: str) -> None:
+        others = [other for other in slot.workers if other is not worker]
+        if worker.ready_at is None:
+            worker.ready_at = time.monotonic()
             log.debug("worker %d is ready", worker.pid)
-            for other in slot.workers:
-                if other is not worker:
-                    self._tell_to_end(other)
-            self._announce(worker.said.decode().strip())
+            for other in others:
+                self._tell_to_end(other)
+            self._announce(line)
+        elif line == RENEW and worker.told_to_end is None:
+            log.info("worker %d has served its requests: a new one", worker.pid)
+            worker.enough = True
+            if all(other.told_to_end is not None for other in others):
+                slot.start_at = time.monotonic()
 
     def _forget_pipe(self, worker: Worker) -> None:
-        if worker.ready_fd >= 0:
-            self.selector.unregister(worker.ready_fd)
-            os.close(worker.ready_fd)
-            worker.ready_fd = -1
+        if worker.pipe_fd >= 0:
+            self.selector.unregister(worker.pipe_fd)
+            os.close(worker.pipe_fd)
+            worker.pipe_fd = -1
 
     def _announce(self, interface: str) -> None:
-        if self.began or not all(any(w.ready for w in slot.workers) for slot in self.slots):
+        if self.began or not all(
+            any(w.ready_at is not None for w in slot.workers) for slot in self.slots
+        ):
             return
         self.began = True
         n = len(self.slots)
@@ -224,18 +258,45 @@ class Supervisor:
     def _tell_to_end(self, worker: Worker) -> None:
         if worker.told_to_end is None:
             worker.told_to_end = time.monotonic()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker.pid, signal.SIGTERM)
+            _signal(worker, signal.SIGTERM)
+
+    def _tell_at_once(self, worker: Worker) -> None:
+        self._tell_to_end(worker)
+        worker.told_to_end = time.monotonic() - self._grace() + AT_ONCE_S
+        _signal(worker, signal.SIGQUIT)
+
+    def _limit(self, worker: Worker) -> float | None:
+        """Give the time at which we wait for it no longer."""
+        if worker.told_to_end is not None:
+            return worker.told_to_end + self._grace()
+        if worker.aborted is not None:
+            return worker.aborted + ABORT_S
+        if worker.ready_at is None:
+            start_s = self.options.start_timeout
+            return worker.born + start_s if start_s else None
+        return worker.heard_at + self.options.timeout if self.options.timeout else None
 
     def _insist(self) -> None:
         now = time.monotonic()
         for worker in self._workers():
-            told = worker.told_to_end
-            if told is not None and not worker.killed and now >= told + self._grace():
+            at = self._limit(worker)
+            if at is None or at > now or worker.killed:
+                continue
+            if worker.told_to_end is None and worker.aborted is None:
+                self._abort(worker)
+                continue
+            if worker.aborted is None:
                 log.warning("worker %d did not end in time: killed", worker.pid)
-                worker.killed = True
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
+            worker.killed = True
+            _signal(worker, signal.SIGKILL)
+
+    def _abort(self, worker: Worker) -> None:
+        if worker.ready_at is None:
+            log.error("worker %d did not start in %g s", worker.pid, self.options.start_timeout)
+        else:
+            log.error("worker %d has not moved for %g s", worker.pid, self.options.timeout)
+        worker.aborted = time.monotonic()
+        _signal(worker, signal.SIGABRT)
 
     def _reap(self) -> None:
         for slot in self.slots:
@@ -246,6 +307,10 @@ class Supervisor:
                     os.close(worker.alive_fd)
                     slot.workers.remove(worker)
                     self._on_death(slot, worker, os.waitstatus_to_exitcode(status))
+        for slot in self.slots:
+            idle = not slot.workers and slot.start_at is None
+            if idle and slot.wanted and not slot.broken and not self.ending:
+                slot.start_at = time.monotonic() + slot.pause
         self.slots = [slot for slot in self.slots if slot.wanted or slot.workers]
 
     def _on_death(self, slot: Slot, worker: Worker, code: int) -> None:
@@ -256,17 +321,23 @@ class Supervisor:
             if code >= 0
             else f"was ended by {signal.Signals(-code).name}"
         )
-        if slot.workers:  # a new one that was to replace an old one
+        others = [other for other in slot.workers if other.told_to_end is None]
+        if others and worker.ready_at is not None:
+            log.error("worker %d %s while a new one starts in its place", worker.pid, how)
+            return
+        if others and not any(other.enough for other in others):  # it was to replace that
             log.error("worker %d %s before it was ready: the old one stays", worker.pid, how)
             return
-        if code == FAILED_TO_START and not self.began:
+        if code == FAILED_TO_START and not self.began and not others:
             if self.watcher is not None:
                 log.error("the application did not start; a change of its files tries again")
+                slot.broken = True
                 return
             self.status = 1
             self._end()
             return
-        steady = worker.ready and time.monotonic() - worker.born > STEADY_S
+        ready_at = worker.ready_at
+        steady = ready_at is not None and time.monotonic() - ready_at > STEADY_S
         slot.pause = 0.0 if steady else min(max(slot.pause * 2, PAUSE_MIN_S), PAUSE_MAX_S)
         log.error("worker %d %s; a new one in %.1f s", worker.pid, how, slot.pause)
         slot.start_at = time.monotonic() + slot.pause
@@ -275,11 +346,10 @@ class Supervisor:
         again = self.ending
         self.ending = True
         for worker in self._workers():
-            self._tell_to_end(worker)
             if again:
-                worker.told_to_end = (
-                    time.monotonic() - self._grace() + 1.0
-                )  # a second, then SIGKILL
+                self._tell_at_once(worker)
+            else:
+                self._tell_to_end(worker)
 
     # ---- signals
 
@@ -302,7 +372,7 @@ class Supervisor:
             if not slot.wanted:
                 continue
             for worker in slot.workers:
-                if not worker.ready:  # it has the code of before
+                if worker.ready_at is None:  # it has the code of before
                     self._tell_to_end(worker)
             slot.pause = 0.0
             slot.start_at = time.monotonic()

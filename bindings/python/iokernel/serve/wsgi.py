@@ -24,6 +24,7 @@ from iokernel.serve.asgi import server_of
 from iokernel.serve.forwarded import Trust
 from iokernel.serve.log import access, log
 from iokernel.serve.options import Options
+from iokernel.serve.pulse import Pulse
 from iokernel.serve.worker import Role
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -355,14 +356,16 @@ def run(app: App, options: Options, role: Role) -> int:
     role.tell_ready("wsgi")
     if role.alive_fd < 0:
         log.info("serving %s (WSGI)", ", ".join(listener.name for listener in pool.listeners))
-    while not signals.wait():
-        pass
+    pulse = Pulse(options, role, pool.listeners)
+    while not signals.wait(pulse.every_s):
+        pulse.look(threads=True)
     if role.alive_fd < 0:
         log.info("ending")
     pool.close()
     end = time.monotonic() + options.graceful_timeout
     while not pool.ended.is_set():
         signals.wait(0.02)
+        pulse.look()
         if signals.at_once or time.monotonic() >= end:
             log.warning("requests are cut off")
             break
