@@ -536,7 +536,8 @@ static void test_a_child_forked_amid_a_turn(void **state)
     led = shop.kernel;
     assert_int_equal(sigaction(SIGUSR1, &act, &before), 0);
     assert_int_equal(pthread_create(&other, NULL, disturb, &self), 0);
-    for (unsigned i = 0; n_listening < 0; i++) { /* mostly short, as a port that waits long lets the kernel thread lead */
+    for (unsigned i = 0; n_listening < 0;
+         i++) { /* mostly short, as a port that waits long lets the kernel thread lead */
         (void)iok_wait(shop.port, i % 8 == 0);
     }
     assert_int_equal(pthread_join(other, NULL), 0);
