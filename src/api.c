@@ -678,9 +678,8 @@ int iok_submit(struct iok_call *call)
         iok_call_set_error(call, &err);
         return IOK_EOVERLOAD;
     }
-    if ((call->flags & (IOK_CALL_PART_END | IOK_CALL_PART_FAIL)) !=
-        0) { /* of a serving call: it takes the next request */
-        call->whole->app &= ~(uint32_t)(IOK_APP_HAND | IOK_APP_SAID);
+    if ((call->flags & (IOK_CALL_PART_END | IOK_CALL_PART_FAIL)) != 0 && call->whole->serve != NULL) {
+        iok_serve_said_all(call->whole);
     }
     return 0;
 }
@@ -839,7 +838,7 @@ void iok_call_next(struct iok_call *call)
     struct iok_stream *stream = call->stream;
     bool pushed;
 
-    if (call->message == NULL) {
+    if (call->message == NULL || (call->serve != NULL && (call->app & IOK_APP_HAND) == 0)) {
         return;
     }
     iok_count_own_add(&stream->taken, call->message->memory);

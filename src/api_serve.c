@@ -327,13 +327,45 @@ static bool is_gone(const struct iok_serve *serve)
     return iok_count_published(&serve->gone) == serve->have;
 }
 
+/* Whether call->message is there. */
+static bool next_message(struct iok_call *call)
+{
+    uintptr_t message;
+
+    if (call->message == NULL && (call->app & IOK_APP_STREAM) != 0 && iok_count_published(&call->serve->opened) != 0 &&
+        iok_ring_pop(&call->stream->ring, &message)) {
+        call->message = (struct iok_message *)message;
+    }
+    return call->message != NULL;
+}
+
+/* What was not taken of a request's messages, and of those before it. true: there were some. */
+static bool drop_messages(struct iok_call *call, uint64_t serial)
+{
+    bool some = false;
+
+    while (next_message(call) && call->message->serial <= serial) {
+        some = true;
+        iok_count_own_add(&call->stream->taken, call->message->memory);
+        iok_message_free(call->message);
+        call->message = NULL;
+    }
+    return some;
+}
+
+void iok_serve_said_all(struct iok_call *call)
+{
+    call->app &= ~(uint32_t)(IOK_APP_HAND | IOK_APP_SAID);
+    (void)drop_messages(call, call->serve->have);
+}
+
 /* The rest of an answer whose client is gone will not be made. */
 static int give_up(struct iok_call *call)
 {
     if (!iok_ring_push(&call->port->link.sq, iok_entry(call, IOK_SQ_SUBMIT))) {
         return IOK_EOVERLOAD;
     }
-    call->app &= ~(uint32_t)(IOK_APP_HAND | IOK_APP_SAID);
+    iok_serve_said_all(call);
     iok_submitted(call->port);
     return 0;
 }
@@ -395,7 +427,7 @@ int iok_serve_submit(struct iok_call *call)
     if ((call->flags & IOK_CALL_BODY) != 0) {
         call->app |= IOK_APP_SAID; /* it has its request until the last part */
     } else {
-        call->app &= ~(uint32_t)IOK_APP_HAND;
+        iok_serve_said_all(call);
     }
     call->app |= IOK_APP_SUBMITTED | IOK_APP_COUNTED;
     port->n_counted += first;
@@ -422,6 +454,10 @@ void iok_serve_picked_up(struct iok_call *call, uint64_t now)
     serve->have = serve->serial;
     call->picked_up = now;
     serve->expects = serve->streams;
+    if (drop_messages(call, serve->have - 1)) {
+        iok_serve_taken(call); /* the kernel may wait for that */
+    }
+    call->app |= serve->streams ? IOK_APP_STREAM : 0;
     if (now > call->stamps.complete) {
         iok_hist_shared_add(&serve->listener->hist_pickup, call->port, now - call->stamps.complete);
     }
@@ -441,36 +477,18 @@ bool iok_serve_news(struct iok_call *call)
         serve->charged = 0;
         drop_answer(call);
     }
+    (void)drop_messages(call, serve->have);
     return false;
 }
 
 /* ---- bodies of requests in parts ---- */
 
-static void free_message(struct iok_call *call)
-{
-    iok_count_own_add(&call->stream->taken, call->message->memory);
-    iok_message_free(call->message);
-    call->message = NULL;
-}
-
 const struct iok_token *iok_serve_message(struct iok_call *call, size_t *n)
 {
     struct iok_serve *serve = call->serve;
-    uintptr_t message;
 
-    if (call->message != NULL &&
-        call->message->serial != serve->have) { /* of a request that was answered before its end */
-        free_message(call);
-    }
-    while (call->message == NULL) {
-        if ((call->app & (IOK_APP_HAND | IOK_APP_STREAM)) != (IOK_APP_HAND | IOK_APP_STREAM) || call->stream == NULL ||
-            !iok_ring_pop(&call->stream->ring, &message)) {
-            return NULL;
-        }
-        call->message = (struct iok_message *)message;
-        if (call->message->serial != serve->have) {
-            free_message(call);
-        }
+    if ((call->app & IOK_APP_HAND) == 0 || !next_message(call)) {
+        return NULL;
     }
     serve->expects &= call->message->tape.tokens[0].type != IOK_ARRAY;
     *n = call->message->tape.n_tokens;

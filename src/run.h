@@ -70,6 +70,8 @@ int iok_serve_submit(struct iok_call *call);
 /* It came with a request; or with news: true if they are the program's. */
 void iok_serve_picked_up(struct iok_call *call, uint64_t now);
 bool iok_serve_news(struct iok_call *call);
+/* The request that it has is answered to the end, or given up: its messages are dropped. */
+void iok_serve_said_all(struct iok_call *call);
 /* The oldest part of its request's body, and after one was taken, as iok_call_message and iok_call_next. */
 const struct iok_token *iok_serve_message(struct iok_call *call, size_t *n);
 void iok_serve_taken(struct iok_call *call);

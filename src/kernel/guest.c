@@ -314,9 +314,9 @@ static ptrdiff_t feed(struct iok_guest *guest, struct iok_span in)
     struct iok_listener *listener = guest->listener;
     ptrdiff_t used;
 
-    if (guest->state == IOK_GUEST_IDLE) {
-        guest->began_at = listener->core->now;
-        iok_guest_set_state(guest, IOK_GUEST_READING);
+    guest->began_at = guest->state == IOK_GUEST_IDLE ? listener->core->now : guest->began_at;
+    if (iok_out_pending(&guest->out) == 0) { /* the client's time for what the codec has to say */
+        guest->since = guest->upgraded ? listener->core->now : guest->since;
     }
     iok_out_lend(&guest->out, &listener->core->spare_output);
     guest->io.date = iok_core_date(listener->core);
@@ -327,6 +327,11 @@ static ptrdiff_t feed(struct iok_guest *guest, struct iok_span in)
         }
         close_with_io(guest);
         return -1;
+    }
+    /* An empty line between two requests is nothing of either. */
+    if (guest->state == IOK_GUEST_IDLE &&
+        (guest->request != NULL || guest->io.tape != NULL || guest->closing || (size_t)used < in.n)) {
+        iok_guest_set_state(guest, IOK_GUEST_READING);
     }
     return used;
 }
@@ -366,13 +371,24 @@ static void keep_rest(struct iok_guest *guest, struct iok_span rest)
     }
 }
 
-/* The client has ended, and nothing is left to be answered. */
-static void end_if_over(struct iok_guest *guest)
+/* When the client has ended: what was read of its request, or of its messages, is all. */
+static void look_at_end(struct iok_guest *guest)
 {
-    bool over = guest->state <= IOK_GUEST_READING || guest->streams;
+    bool feeds = guest->streams && may_feed(guest); /* else what it has sent waits to be read */
 
-    if (guest->ended && over) {
+    if (!guest->ended || guest->state == IOK_GUEST_CLOSED) {
+        return;
+    }
+    if (guest->upgraded && feeds) {
+        if (guest->listener->proto->server->eof(guest->codec, &guest->io) != 0) {
+            close_with_io(guest);
+            return;
+        }
+        iok_guest_flush(guest);
+    } else if (guest->state <= IOK_GUEST_READING || feeds) {
         close_quietly(guest, "the client closed the connection");
+    } else if (!guest->streams && guest->call != NULL && guest->call->serve->lent) {
+        iok_serve_tell_left(guest->call);
     }
 }
 
@@ -389,6 +405,7 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
         }
         at += (size_t)used;
         if (guest->upgraded) {
+            guest->cut_short |= guest->closing; /* the client broke the protocol, and is told so */
             if (iok_out_pending(&guest->out) != 0 || guest->closing) { /* what the protocol itself has to say */
                 iok_guest_flush(guest);
             }
@@ -424,7 +441,15 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
             arm(guest);
         }
     }
-    end_if_over(guest);
+    look_at_end(guest);
+}
+
+static void read_on(struct iok_guest *guest)
+{
+    if (guest->paused && guest->link != NULL) {
+        guest->paused = false;
+        guest->listener->core->net->ops->want_read(guest->link, true);
+    }
 }
 
 void iok_guest_go_on(struct iok_guest *guest)
@@ -435,18 +460,17 @@ void iok_guest_go_on(struct iok_guest *guest)
     if (!may_feed(guest)) {
         return;
     }
-    if (guest->paused && guest->link != NULL) {
-        guest->paused = false;
+    if (guest->paused || n > 0) { /* the time before was ours */
         guest->arrived_at = core->now;
-        core->net->ops->want_read(guest->link, true);
     }
+    read_on(guest);
     if (n > 0) {
         memcpy(core->scratch, guest->rest, n);
         guest->n_rest = 0;
-        guest->arrived_at = core->now; /* the time before was ours */
         take_in(guest, iok_span(core->scratch, n));
     } else {
-        end_if_over(guest);
+        arm(guest);
+        look_at_end(guest);
     }
 }
 
@@ -461,8 +485,17 @@ static void leave(struct iok_guest *guest)
     }
     iok_guest_set_state(guest, IOK_GUEST_LEAVING);
     guest->listener->core->net->ops->shut(guest->link);
-    guest->listener->core->net->ops->want_read(guest->link, true);
-    guest->paused = false;
+    guest->says = false;
+    iok_serve_release(guest); /* what the program still has to say can be heard by nobody */
+}
+
+/* Of a client that is not heard any more: it may read its answer only when it has sent all. */
+static void drop_the_rest(struct iok_guest *guest)
+{
+    guest->cut_short |= guest->n_rest > 0 || guest->paused;
+    guest->n_rest = 0;
+    guest->held = false;
+    read_on(guest);
 }
 
 static void answer_is_out(struct iok_guest *guest)
@@ -473,7 +506,6 @@ static void answer_is_out(struct iok_guest *guest)
     iok_out_unlend(&guest->out, &guest->listener->core->spare_output);
     iok_serve_release(guest);
     if (guest->closing) {
-        guest->cut_short |= guest->n_rest > 0;
         leave(guest);
     } else {
         iok_guest_set_state(guest, IOK_GUEST_IDLE);
@@ -530,6 +562,9 @@ void iok_guest_flush(struct iok_guest *guest)
     struct iovec vec[IOK_VECS];
     size_t left = IOK_FLUSH_BYTES_MAX;
 
+    if (guest->closing) {
+        drop_the_rest(guest);
+    }
     while (iok_out_pending(&guest->out) != 0 && !guest->blocked && guest->link != NULL) {
         int n = iok_out_peek(&guest->out, vec, IOK_VECS);
         size_t size;
@@ -562,8 +597,10 @@ void iok_guest_flush(struct iok_guest *guest)
         leave(guest); /* its protocol ended it; the program hears of it */
     } else if (iok_out_pending(&guest->out) == 0 && !guest->says) {
         answer_is_out(guest);
-    } else if (iok_out_pending(&guest->out) != 0) {
-        release_early(guest);
+    } else {
+        if (iok_out_pending(&guest->out) != 0) {
+            release_early(guest);
+        }
         arm(guest);
     }
 }
@@ -752,16 +789,7 @@ static void on_ended(void *owner)
         close_quietly(guest, "done");
         return;
     }
-    if (guest->upgraded && guest->streams && guest->call != NULL) {
-        if (guest->listener->proto->server->eof(guest->codec, &guest->io) != 0) {
-            close_with_io(guest);
-            return;
-        }
-        iok_guest_flush(guest);
-    } else if (guest->call != NULL && guest->call->serve->lent && !guest->streams) {
-        iok_serve_tell_left(guest->call);
-    }
-    end_if_over(guest);
+    look_at_end(guest);
 }
 
 static void on_closed(void *owner, const struct iok_error *err)

@@ -118,7 +118,7 @@ static void cancel(struct iok_core *core, struct iok_port *port, struct iok_call
     if ((call->flags & IOK_CALL_SERVE) != 0) {
         iok_serve_cut(core, call, &err);
     } else if (iok_serves(call)) {
-        iok_serve_part_cut(core, call, &err);
+        iok_serve_part_cut(call, &err);
     } else {
         iok_call_cut(core, call, &err);
     }

@@ -74,8 +74,10 @@ void iok_serve_post_news(struct iok_call *call)
 
 void iok_serve_tell_left(struct iok_call *call)
 {
-    iok_count_publish(&call->serve->left, call->serve->serial);
-    iok_serve_post_news(call);
+    if (iok_count_published(&call->serve->left) != call->serve->serial) {
+        iok_count_publish(&call->serve->left, call->serve->serial);
+        iok_serve_post_news(call);
+    }
 }
 
 void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
@@ -104,13 +106,17 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
     guest->call = call;
     guest->parted = false;
     iok_hist_add(&listener->hist_wait, core->now - guest->arrived_at);
+    if (guest->streams) {
+        guest->arrived_at = core->now; /* the client's time for its body begins */
+        iok_intake_look(guest);
+    }
     iok_guest_set_state(guest, IOK_GUEST_SERVED);
     lend(core, call);
     if (guest->streams && guest->listener->proto->server->go != NULL) {
         (void)guest->listener->proto->server->go(guest->codec, &guest->io);
         iok_guest_want_flush(guest); /* and then it is fed on */
     }
-    if (guest->ended) {
+    if (guest->ended && !guest->streams) {
         iok_serve_tell_left(call);
     }
 }
@@ -320,6 +326,8 @@ static void take_from(struct iok_call *call, struct iok_guest *guest)
     } else if (iok_out_own(&guest->out, guest->out.taken, guest->out.appended) != 0) {
         iok_err(&why, IOK_ENOMEM, "out of memory for the unsent rest of an answer");
         iok_guest_close(guest, &why);
+    } else {
+        iok_serve_parts_sent(guest, guest->out.appended);
     }
     iok_guest_go_on(guest);
 }

@@ -50,9 +50,9 @@ struct iok_serve {
     bool encrypted, streams; /* streams: its body follows in messages */
     struct iok_error error;  /* why its answer was refused; code 0: it was not */
     /* shared: serial numbers of the request whose client sends no more; whose client is gone; whose answer is out, so that
-     * what it refers to is not needed any more. An IOK_CQ_NEWS is under way */
+     * what it refers to is not needed any more. An IOK_CQ_NEWS is under way. The call has a stream, for good */
     alignas(IOK_CACHE_LINE) struct iok_count left, gone, done;
-    struct iok_count news_posted;
+    struct iok_count news_posted, opened;
     alignas(IOK_CACHE_LINE) struct iok_token tokens[IOK_ANSWER_TOKENS];
     uint8_t bytes[IOK_ANSWER_BYTES];
 };
@@ -295,8 +295,7 @@ void iok_serve_tell_left(struct iok_call *call);
 /* Whether it serves, or is a part of an answer's body. */
 static inline bool iok_serves(const struct iok_call *call)
 {
-    return (call->flags & IOK_CALL_SERVE) != 0 ||
-           ((call->flags & IOK_CALL_PART) != 0 && (call->whole->flags & IOK_CALL_SERVE) != 0);
+    return call->serve != NULL || (call->whole != NULL && call->whole->serve != NULL);
 }
 /* The answer is complete, as far as the program is concerned. */
 void iok_serve_answered(struct iok_core *core, struct iok_call *call);
@@ -309,11 +308,13 @@ struct iok_tape *iok_intake_begin(struct iok_guest *guest);
 int iok_intake_end(struct iok_guest *guest);
 /* Memory for them, of a call that has none yet. 0 or IOK_ENOMEM. */
 int iok_intake_open(struct iok_guest *guest, struct iok_call *call);
+/* Whether so much of them stands that nothing more is read: guest->held. */
+void iok_intake_look(struct iok_guest *guest);
 /* The program has taken enough of them to go on. */
 void iok_intake_resume(struct iok_call *call);
 /* A part of an answer's body came from a port; the program wants it back. */
 void iok_serve_part(struct iok_core *core, struct iok_call *part);
-void iok_serve_part_cut(struct iok_core *core, struct iok_call *part, const struct iok_error *err);
+void iok_serve_part_cut(struct iok_call *part, const struct iok_error *err);
 /* What stands before this place in its output was sent, or the listener keeps it; the guest is gone. */
 void iok_serve_parts_sent(struct iok_guest *guest, uint64_t end);
 void iok_serve_parts_lost(struct iok_guest *guest, const struct iok_error *err);

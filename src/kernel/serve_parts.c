@@ -4,7 +4,9 @@
  *     program -> part submitted -> guest->parts, in out -> DONE      the credit: a part's end; max_unread= is kept behind it
  *
  * What is held of a body is bounded by the stream in one direction, and in the other by the parts that the program has
- * alive. Invariant: a body has no hole. A part of an answer that is lost ends the connection. */
+ * alive. What stands in a stream of a request that was answered is dropped by the program, when it next comes by.
+ * Invariants: a body has no hole. A part of an answer that is lost ends the connection. A part that was taken and has not
+ * ended is in guest->parts, and its whole call has that guest. */
 #include "../base/mem.h"
 #include "serve.h"
 
@@ -16,7 +18,13 @@
 
 int iok_intake_open(struct iok_guest *guest, struct iok_call *call)
 {
-    return call->streams ? 0 : iok_stream_open(call, IOK_INTAKE_SLOTS, guest->listener->config.max_stream_bytes);
+    if (!call->streams) {
+        if (iok_stream_open(call, IOK_INTAKE_SLOTS, guest->listener->config.max_stream_bytes) != 0) {
+            return IOK_ENOMEM;
+        }
+        iok_count_publish(&call->serve->opened, 1);
+    }
+    return 0;
 }
 
 struct iok_tape *iok_intake_begin(struct iok_guest *guest)
@@ -37,10 +45,11 @@ static bool has_much(struct iok_stream *stream)
     return iok_ring_room(&stream->ring) <= IOK_INTAKE_ROOM || iok_stream_bytes(stream) > stream->bytes_max;
 }
 
-static void hold_back_if_full(struct iok_guest *guest)
+void iok_intake_look(struct iok_guest *guest)
 {
     struct iok_stream *stream = guest->call->stream;
 
+    guest->held = false;
     if (!has_much(stream)) {
         return;
     }
@@ -66,7 +75,7 @@ int iok_intake_end(struct iok_guest *guest)
     (void)iok_ring_push(&call->stream->ring, (uintptr_t)message);
     guest->parted = true;
     iok_serve_post_news(call);
-    hold_back_if_full(guest);
+    iok_intake_look(guest);
     return 0;
 }
 
@@ -75,8 +84,7 @@ void iok_intake_resume(struct iok_call *call)
     struct iok_guest *guest = call->serve->guest;
 
     if (guest != NULL && guest->held) {
-        guest->held = false;
-        hold_back_if_full(guest); /* what was taken may not be enough: then the next that is taken tells again */
+        iok_intake_look(guest); /* what was taken may not be enough: then the next that is taken tells again */
         if (!guest->held) {
             iok_guest_go_on(guest);
         }
@@ -230,13 +238,10 @@ void iok_serve_part(struct iok_core *core, struct iok_call *part)
     iok_guest_want_flush(guest);
 }
 
-void iok_serve_part_cut(struct iok_core *core, struct iok_call *part, const struct iok_error *err)
+void iok_serve_part_cut(struct iok_call *part, const struct iok_error *err)
 {
-    struct iok_guest *guest = part->whole->serve->guest;
-
-    (void)core;
-    if (part->state != IOK_CALL_ENDED && guest != NULL) {
-        iok_guest_close(guest, err); /* which ends the part, too */
+    if (part->state != IOK_CALL_ENDED) {
+        iok_guest_close(part->whole->serve->guest, err); /* which ends the part, too */
     }
 }
 

@@ -320,6 +320,38 @@ static void test_no_descriptor_left(void **state)
     house_close(&h);
 }
 
+/* RFC 9112, 2.2: some clients send one behind a body. It begins no request. */
+static void test_an_empty_line_behind_a_request(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?header_timeout=5s&idle=60s");
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, HEAD "body\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    house_answer(&h, call, 200, "ok");
+    sim_clear(link);
+    world_advance(h.w, 50 * SIM_S);
+    assert_string_equal(link->got, "");
+    house_get(link, "/");
+    assert_ptr_equal(house_poll(&h), call);
+    house_answer(&h, call, 200, "ok");
+    sim_clear(link);
+    sim_arrive(link, "\r\n");
+    world_advance(h.w, 61 * SIM_S);
+    assert_string_equal(link->got, ""); /* it is idle, and ends as such */
+    assert_true(link->dead);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, "\r\nG");
+    world_advance(h.w, 6 * SIM_S);
+    assert_memory_equal(link->got, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    house_close(&h);
+}
+
 /* One request in a house whose n-th allocation fails: it is answered, or its connection closed. */
 static bool play_failing(unsigned long n)
 {
@@ -376,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_expect_and_old_clients),
         cmocka_unit_test(test_so_many_requests_and_connections),
         cmocka_unit_test(test_no_descriptor_left),
+        cmocka_unit_test(test_an_empty_line_behind_a_request),
         cmocka_unit_test(test_without_memory),
     };
 

@@ -607,6 +607,336 @@ static void test_an_echo(void **state)
     house_close(&h);
 }
 
+/* What the program does not read of requests that it answers is dropped, and not in the way of the next. */
+static void test_bodies_that_nobody_reads(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    for (int i = 0; i < 100; i++) {
+        sim_clear(link);
+        sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\n" IN_CHUNKS "\r\n3e8\r\n");
+        sim_arrive_bytes(link, bytes, 1000);
+        sim_arrive(link, "\r\n0\r\n\r\n");
+        assert_ptr_equal(house_poll(&h), call);
+        if (i % 2 == 0) {
+            house_answer(&h, call, 200, "ok");
+        } else {
+            begin_answer(&h, call, NULL);
+            expect_part(&h, part(call, "ok", true), IOK_DONE);
+        }
+        assert_memory_equal(link->got, "HTTP/1.1 200 OK", 15);
+        while (house_poll(&h) != NULL) {
+        }
+        assert_int_equal(iok_stream_bytes(call->stream), 0);
+    }
+    assert_false(link->dead);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\n" OF_LENGTH "\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    sim_arrive_bytes(link, bytes, LARGE / 2);
+    house_poll(&h);
+    assert_false(take(call, bytes, &at));
+    assert_int_equal(at, LARGE / 2);
+    house_close(&h);
+    free(bytes);
+}
+
+/* The program has not come to drop what stands of an earlier request when the next one's body is there. */
+static void test_a_body_behind_one_that_nobody_reads(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *first, *second;
+    size_t sent = 0, at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    first = begin_upload(&h, call, OF_LENGTH);
+    while (iok_ring_room(&call->stream->ring) > 17) {
+        sim_arrive_bytes(first, bytes, 1);
+    }
+    sim_arrive_bytes(first, bytes, 8000);
+    sim_fail(first, IOK_ERESET);
+    second = sim_client(&h.w->sim);
+    sim_arrive(second, "POST / HTTP/1.1\r\nHost: h\r\n" OF_LENGTH "\r\n");
+    assert_int_equal(iok_submit(call), 0); /* it takes the news of the lost client later */
+    world_run(h.w);
+    while (second->reading && sent < 30) {
+        sim_arrive_bytes(second, bytes + sent++, 1);
+    }
+    assert_false(second->dead);
+    while (house_poll(&h) != NULL) {
+    }
+    while (sent < LARGE) {
+        assert_true(second->reading);
+        sim_arrive_bytes(second, bytes + sent++, 1);
+        house_poll(&h);
+        assert_int_equal(take(call, bytes, &at), sent == LARGE);
+        world_run(h.w);
+    }
+    assert_int_equal(at, LARGE);
+    house_answer(&h, call, 200, "ok");
+    assert_memory_equal(second->got, "HTTP/1.1 200 OK", 15);
+    house_close(&h);
+    free(bytes);
+}
+
+/* A call that is given up when its answer is complete, and not out: the client gets it all, and its parts end. */
+static void test_a_call_that_is_freed_behind_its_last_part(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        struct house h;
+        struct iok_call *call, *made;
+        struct iok_link *link;
+
+        house_open(&h, "http://127.0.0.1:8000");
+        call = house_call(&h);
+        link = sim_client(&h.w->sim);
+        house_get(link, "/");
+        assert_ptr_equal(house_poll(&h), call);
+        sim_accept(link, 0);
+        begin_answer(&h, call, "6");
+        made = part(call, "abcdef", true);
+        assert_null(house_poll(&h));
+        iok_call_free(call);
+        if (how == 0) { /* at once, or in a later turn */
+            world_run(h.w);
+        }
+        if (how < 2) {
+            iok_abandon(made);
+        } else {
+            expect_part(&h, made, IOK_DONE);
+        }
+        while (house_poll(&h) != NULL) {
+        }
+        assert_int_equal(iok_port_calls(h.w->port), 0);
+        sim_accept(link, SIZE_MAX);
+        world_run(h.w);
+        assert_string_equal(link->got + link->n_got - 10, "\r\n\r\nabcdef");
+        assert_false(link->dead);
+        house_close(&h);
+    }
+}
+
+/* It is told again when what was taken was not enough. */
+static void test_a_program_that_takes_one_by_one(void **state)
+{
+    static char read[6 + 40000 + 8 + 20000];
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t sent = 0, at = 1, n;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?max_stream_bytes=16m");
+    call = house_call(&h);
+    link = begin_upload(&h, call, IN_CHUNKS);
+    while (sent < 47) {
+        sim_arrive(link, "1\r\n");
+        sim_arrive_bytes(link, bytes + sent++, 1);
+        sim_arrive(link, "\r\n");
+    }
+    assert_true(link->reading);
+    memcpy(read, "9c40\r\n", 6);
+    memcpy(read + 6, bytes + sent, 40000);
+    memcpy(read + 40006, "\r\n4e20\r\n", 8);
+    memcpy(read + 40014, bytes + sent + 40000, 20000);
+    sim_arrive_bytes(link, read, sizeof(read)); /* two messages by one read */
+    sent += 60000;
+    assert_false(link->reading);
+    assert_ptr_equal(house_poll(&h), call);
+    assert_non_null(iok_call_message(call, &n));
+    iok_call_next(call);
+    world_run(h.w);
+    assert_false(link->reading);
+    assert_false(take(call, bytes, &at));
+    assert_int_equal(at, sent);
+    world_run(h.w);
+    assert_true(link->reading);
+    house_close(&h);
+    free(bytes);
+}
+
+/* The client's time goes on when the program has taken enough, even if nothing more comes. */
+static void test_a_client_that_stops_behind_a_hold(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t sent = 0, at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?body_timeout=5s&max_stream_bytes=64k");
+    call = house_call(&h);
+    link = begin_upload(&h, call, OF_LENGTH);
+    while (link->reading) {
+        sim_arrive_bytes(link, bytes + sent, 8000);
+        sent += 8000;
+    }
+    world_advance(h.w, 60 * SIM_S);
+    assert_ptr_equal(house_poll(&h), call);
+    assert_false(take(call, bytes, &at));
+    world_run(h.w);
+    assert_true(link->reading);
+    world_advance(h.w, 4 * SIM_S);
+    assert_string_equal(link->got, "");
+    world_advance(h.w, 2 * SIM_S);
+    assert_memory_equal(link->got, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    house_close(&h);
+    free(bytes);
+}
+
+/* The time in our queue is not the client's. */
+static void test_a_body_that_waits_in_the_queue(void **state)
+{
+    char *bytes = pattern(4);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?body_timeout=2s&queue_timeout=30s");
+    call = house_call(&h);
+    house_get(sim_client(&h.w->sim), "/");
+    assert_ptr_equal(house_poll(&h), call);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\n" IN_CHUNKS "\r\n");
+    world_advance(h.w, 10 * SIM_S);
+    house_answer(&h, call, 200, "first");
+    assert_ptr_equal(house_poll(&h), call);
+    world_advance(h.w, SIM_S);
+    assert_string_equal(link->got, "");
+    sim_arrive(link, "4\r\n");
+    sim_arrive_bytes(link, bytes, 4);
+    sim_arrive(link, "\r\n0\r\n\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+    assert_true(take(call, bytes, &at));
+    house_answer(&h, call, 200, "second");
+    assert_memory_equal(link->got, "HTTP/1.1 200 OK", 15);
+    house_close(&h);
+    free(bytes);
+}
+
+/* A client that says all and ends its side, while its request waits, or is answered early. */
+static void test_a_client_that_ends_its_side(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    size_t at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    house_get(sim_client(&h.w->sim), "/");
+    assert_ptr_equal(house_poll(&h), call);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\n" IN_CHUNKS "\r\n4\r\n");
+    sim_arrive_bytes(link, bytes, 4);
+    sim_arrive(link, "\r\n0\r\n\r\n");
+    sim_end(link);
+    assert_false(link->dead);
+    house_answer(&h, call, 200, "first");
+    assert_ptr_equal(house_poll(&h), call);
+    while (house_poll(&h) != NULL) {
+    }
+    assert_true(take(call, bytes, &at));
+    assert_int_equal(at, 4);
+    assert_int_equal(iok_serve_state(call), IOK_SERVE_LEFT);
+    house_answer(&h, call, 200, "second");
+    assert_memory_equal(link->got, "HTTP/1.1 200 OK", 15);
+    assert_true(link->dead);
+    link = begin_upload(&h, call, OF_LENGTH);
+    sim_arrive_bytes(link, bytes, 1000);
+    sim_accept(link, 20);
+    house_answer(&h, call, 403, "no");
+    sim_end(link);
+    assert_false(link->dead);
+    sim_accept(link, SIZE_MAX);
+    assert_string_equal(link->got + link->n_got - 2, "no");
+    assert_true(link->dead);
+    house_close(&h);
+    free(bytes);
+}
+
+/* And one that ends before it has said all. */
+static void test_a_client_that_ends_too_early(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    house_get(sim_client(&h.w->sim), "/");
+    assert_ptr_equal(house_poll(&h), call);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\n" IN_CHUNKS "\r\n4\r\nab");
+    sim_end(link);
+    house_answer(&h, call, 200, "first");
+    world_run(h.w);
+    assert_true(link->dead);
+    assert_ptr_equal(house_poll(&h), call);
+    assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE);
+    house_close(&h);
+}
+
+/* Neither side would go on: the client sends its body before it reads, and nobody takes that. */
+static void test_an_early_answer_while_the_body_is_held_back(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call, *made = NULL;
+    struct iok_link *link;
+    size_t sent = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?max_stream_bytes=64k");
+    call = house_call(&h);
+    for (int how = 0; how < 2; how++) {
+        link = begin_upload(&h, call, OF_LENGTH);
+        for (sent = 0; link->reading; sent += 8000) {
+            sim_arrive_bytes(link, bytes + sent, 8000);
+        }
+        sim_accept(link, 20);
+        if (how == 0) {
+            house_answer(&h, call, 403, "no");
+        } else {
+            begin_answer(&h, call, "2");
+            made = part(call, "no", true);
+            world_run(h.w);
+        }
+        for (; sent < LARGE; sent += 8000) {
+            assert_true(link->reading);
+            sim_arrive_bytes(link, bytes + sent, 8000);
+        }
+        assert_false(link->dead);
+        sim_accept(link, SIZE_MAX);
+        assert_string_equal(link->got + link->n_got - 2, "no");
+        if (how == 1) {
+            expect_part(&h, made, IOK_DONE);
+        }
+    }
+    house_close(&h);
+    free(bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -624,6 +954,15 @@ int main(void)
         cmocka_unit_test(test_answers_that_are_broken_off),
         cmocka_unit_test(test_a_head_that_cannot_be_sent),
         cmocka_unit_test(test_an_echo),
+        cmocka_unit_test(test_bodies_that_nobody_reads),
+        cmocka_unit_test(test_a_body_behind_one_that_nobody_reads),
+        cmocka_unit_test(test_a_call_that_is_freed_behind_its_last_part),
+        cmocka_unit_test(test_a_program_that_takes_one_by_one),
+        cmocka_unit_test(test_a_client_that_stops_behind_a_hold),
+        cmocka_unit_test(test_a_body_that_waits_in_the_queue),
+        cmocka_unit_test(test_a_client_that_ends_its_side),
+        cmocka_unit_test(test_a_client_that_ends_too_early),
+        cmocka_unit_test(test_an_early_answer_while_the_body_is_held_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -143,6 +143,8 @@ static void test_a_websocket_that_the_client_closes(void **state)
         if (how == 0) {
             arrive_frame(link, 8, "\x03\xe9");
             assert_memory_equal(link->got, "\x88\x02\x03\xe9", 4);
+            assert_true(link->shut);
+            sim_end(link);
         } else {
             sim_end(link); /* without a word */
         }
@@ -318,6 +320,126 @@ static void test_bytes(void **state)
     house_close(&h);
 }
 
+static void take_news(struct house *h)
+{
+    world_run(h->w);
+    while (iok_poll(h->w->port) != NULL) {
+    }
+}
+
+/* Whatever came before: the time of what is opened begins. */
+static void test_a_silent_client_of_a_slow_program(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link = NULL;
+    size_t n;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?ws_ping=20s");
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, OPENING "\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    world_advance(h.w, 15 * SIM_S); /* what was armed for the head fires meanwhile */
+    answer_101(call, IOK_UPGRADE_WEBSOCKET, NULL, NULL);
+    world_run(h.w);
+    sim_clear(link);
+    world_advance(h.w, 21 * SIM_S);
+    assert_memory_equal(link->got, "\x89\x00", 2);
+    arrive_frame(link, 10, "");
+    while (link->reading) { /* the same after a hold */
+        arrive_frame(link, 1, "m");
+    }
+    sim_clear(link);
+    world_advance(h.w, 3600 * SIM_S);
+    assert_string_equal(link->got, "");
+    take_news(&h);
+    while (iok_call_message(call, &n) != NULL) {
+        iok_call_next(call);
+    }
+    world_run(h.w);
+    assert_true(link->reading);
+    world_advance(h.w, 21 * SIM_S);
+    assert_memory_equal(link->got, "\x89\x00", 2);
+    world_advance(h.w, 21 * SIM_S);
+    assert_true(link->dead);
+    house_close(&h);
+}
+
+/* What the protocol itself sends has its own time, from then on. */
+static void test_a_pong_to_a_slow_client(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?write_timeout=5s&ws_ping=0");
+    call = house_call(&h);
+    link = open_websocket(&h, call);
+    world_advance(h.w, 60 * SIM_S);
+    sim_accept(link, 0);
+    arrive_frame(link, 9, "p");
+    world_advance(h.w, 4 * SIM_S);
+    assert_false(link->dead);
+    sim_accept(link, SIZE_MAX);
+    assert_memory_equal(link->got, "\x8a\x01p", 3);
+    sim_accept(link, 0);
+    arrive_frame(link, 9, "p");
+    world_advance(h.w, 6 * SIM_S);
+    assert_true(link->dead);
+    house_close(&h);
+}
+
+/* A reset would take the close away: so what the client still sends is read, for a moment. */
+static void test_a_websocket_that_fails(void **state)
+{
+    struct house h;
+    struct iok_call *call, *part;
+    struct iok_link *link;
+    const struct iok_token *token;
+    size_t n;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    for (int how = 0; how < 3; how++) {
+        call = house_call(&h);
+        link = open_websocket(&h, call);
+        arrive_frame(link, 3, "no such opcode");
+        assert_memory_equal(link->got + 2, "\x03\xea", 2);
+        assert_true(link->shut);
+        assert_false(link->dead);
+        take_news(&h);
+        token = iok_call_message(call, &n);
+        assert_int_equal(token->type, IOK_PUSH);
+        assert_int_equal(token[2].i, 1002);
+        iok_call_next(call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE); /* although the connection is still there */
+        if (how == 0) {
+            assert_int_equal(iok_submit(call), 0);
+        } else {
+            expect_sent(&h, send_text(call, "to nobody", false), IOK_NEVER_SENT);
+            part = send_text(call, NULL, true);
+            expect_sent(&h, part, IOK_NEVER_SENT);
+        }
+        house_get(sim_client(&h.w->sim), "/");
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+        house_answer(&h, call, 200, "ok");
+        assert_false(link->dead);
+        if (how == 1) {
+            world_advance(h.w, 3 * SIM_S);
+        } else {
+            sim_end(link);
+        }
+        assert_true(link->dead);
+        iok_call_free(call);
+        world_run(h.w);
+    }
+    house_close(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +450,9 @@ int main(void)
         cmocka_unit_test(test_a_client_that_is_silent),
         cmocka_unit_test(test_messages_are_bounded),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_a_silent_client_of_a_slow_program),
+        cmocka_unit_test(test_a_pong_to_a_slow_client),
+        cmocka_unit_test(test_a_websocket_that_fails),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
