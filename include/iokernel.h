@@ -486,7 +486,9 @@ IOK_API bool iok_serve_expects_body(const struct iok_call *call);
  * a request's body, and go as the parts of an answer's, each one message; both at the same time. The last part ends it.
  * WebSocket: the fields need say no more than perhaps Sec-WebSocket-Protocol; messages are as docs/protocols/websocket.md
  * has them: TEXT, BYTES, and PUSH for pings and the close, which comes last. A message that cannot be sent ends as NEVER_SENT,
- * and the others go on. A request that does not ask for it rightly is as an answer that was refused. Pings by ws_ping=.
+ * and the others go on. The client's close is answered when the program drops what tells it (iok_call_next) or ends, after
+ * five seconds at the latest; then the client is gone. A request that does not ask for it rightly is as an answer that was
+ * refused. Pings by ws_ping=.
  * Raw: BYTES both ways, the client's end is an empty ARRAY; the fields have Upgrade. */
 enum iok_upgrade_to { IOK_UPGRADE_RAW = 1, IOK_UPGRADE_WEBSOCKET };
 IOK_API void iok_serve_upgrade(struct iok_call *call, enum iok_upgrade_to to);

@@ -3,7 +3,7 @@
  *     bytes -> [rest][scratch] -> codec -> request -> call            answer -> codec -> out -> bytes
  *
  * What it is: reading, sending, deadlines, and what becomes of a request whose client goes away. What it is not: how a
- * request is read (the codec), and who serves it (listener.c, serve.c).
+ * request is read (the codec, and guest_host.c), and who serves it (listener.c, serve.c).
  *
  * Invariants: a request is fed to the codec only when the one before it is answered, so requests and answers need no
  * queue. What waits for that is bounded (IOK_AHEAD_BYTES_MAX and one read). The timer is set at or before the time at which
@@ -27,6 +27,10 @@
  * most so long in all. */
 #define IOK_LINGER_NS (2 * IOK_NS_S)
 #define IOK_LINGER_MAX_NS (30 * IOK_NS_S)
+
+/* For the program to take what came before its client closed: a client waits for the answer to its close, and many give
+ * up after ten seconds. */
+#define IOK_PARTING_NS (5 * IOK_NS_S)
 
 static const uint8_t allowed[] = {
     /* from: a bit for each state that may follow */
@@ -108,6 +112,9 @@ static uint64_t due(const struct iok_guest *guest)
     case IOK_GUEST_CLOSED:
         break;
     }
+    if (guest->parting) {
+        return guest->parting_at + IOK_PARTING_NS;
+    }
     if (guest->upgraded) {
         return !guest->pings || config->ws_ping == 0 || guest->held
                    ? 0
@@ -138,7 +145,7 @@ static bool ping(struct iok_guest *guest)
 {
     const struct iok_proto_server *server = guest->listener->proto->server;
 
-    if (!guest->upgraded || guest->pinged || iok_out_pending(&guest->out) != 0) {
+    if (!guest->upgraded || guest->parting || guest->pinged || iok_out_pending(&guest->out) != 0) {
         return false;
     }
     guest->pinged = true;
@@ -152,14 +159,40 @@ static bool ping(struct iok_guest *guest)
     return true;
 }
 
+/* The last words, after which the connection ends. */
+static void answer_close(struct iok_guest *guest)
+{
+    struct iok_core *core = guest->listener->core;
+
+    guest->parting = false;
+    guest->closing = true;
+    guest->since = iok_out_pending(&guest->out) == 0 ? core->now : guest->since;
+    iok_out_lend(&guest->out, &core->spare_output);
+    if (guest->listener->proto->server->end(guest->codec, &guest->io) != 0 || guest->out.error != 0) {
+        close_quietly(guest, "out of memory for the end");
+        return;
+    }
+    iok_guest_flush(guest);
+}
+
+void iok_guest_part(struct iok_guest *guest)
+{
+    if (guest->parting && iok_intake_is_taken(guest)) {
+        answer_close(guest);
+    }
+}
+
 static void expire(struct iok_guest *guest)
 {
     struct iok_listener *listener = guest->listener;
 
+    if (guest->parting && iok_out_pending(&guest->out) == 0) {
+        answer_close(guest);
+        return;
+    }
     if (ping(guest)) {
         return;
     }
-
     iok_count_own_add(&listener->timeouts, guest->state != IOK_GUEST_IDLE && guest->state != IOK_GUEST_LEAVING);
     switch (guest->state) {
     case IOK_GUEST_READING:
@@ -188,108 +221,6 @@ void iok_guest_timer(struct iok_guest *guest)
         arm(guest);
     }
 }
-
-/* ---- what the codec asks for ------------------------------------------------------------------------------------ */
-
-static struct iok_guest *guest_of(struct iok_io *io)
-{
-    return iok_container(io, struct iok_guest, io);
-}
-
-static struct iok_tape *host_begin_push(struct iok_io *io)
-{
-    struct iok_guest *guest = guest_of(io);
-    struct iok_core *core = guest->listener->core;
-
-    assert(io->tape == NULL && guest->request == NULL);
-    /* A head has bounds of its own, in the codec; the tape's is only to be beyond them. */
-    guest->request = iok_request_new(core, io->max_reply + IOK_BODY_BYTES * 4);
-    if (guest->request == NULL) {
-        iok_tape_init(&core->discard, NULL, 0, NULL, 0, io->max_reply, NULL);
-        core->discard.discard = true;
-    }
-    io->tape = guest->request != NULL ? &guest->request->tape : &core->discard;
-    return io->tape;
-}
-
-static void host_head(struct iok_io *io)
-{
-    guest_of(io)->in_body = true;
-}
-
-static struct iok_tape *host_begin_part(struct iok_io *io, uint64_t seq)
-{
-    assert(io->tape == NULL);
-    if (guest_of(io)->held && seq != IOK_SEQ_HEAD) {
-        return NULL; /* of an upgraded connection */
-    }
-    io->tape = iok_intake_begin(guest_of(io));
-    return io->tape;
-}
-
-static void drop_part(struct iok_guest *guest)
-{
-    if (guest->part != NULL) {
-        iok_message_free(guest->part);
-        guest->part = NULL;
-    }
-}
-
-static int host_end(struct iok_io *io, uint32_t flags)
-{
-    struct iok_guest *guest = guest_of(io);
-
-    io->tape = NULL;
-    guest->in_body &= (flags & IOK_MSG_HEAD) != 0 || flags == 0;
-    if (guest->streams && (flags & IOK_MSG_DROP) != 0) {
-        drop_part(guest);
-        return 0;
-    }
-    if (guest->streams) {
-        guest->streams = flags == 0;
-        return iok_intake_end(guest);
-    }
-    guest->streams = (flags & IOK_MSG_HEAD) != 0;
-    if (guest->request == NULL) {
-        return iok_io_fail(io, IOK_ENOMEM, "out of memory for a request");
-    }
-    if ((flags & IOK_MSG_DROP) != 0) {
-        iok_request_recycle(guest->listener->core, guest->request);
-        guest->request = NULL;
-        return 0;
-    }
-    guest->whole = true;
-    return 0;
-}
-
-static struct iok_flight *host_flight(struct iok_io *io, uint64_t seq)
-{
-    (void)io;
-    (void)seq;
-    return NULL;
-}
-
-static void host_closing(struct iok_io *io)
-{
-    guest_of(io)->closing = true;
-}
-
-static uint64_t host_random(struct iok_io *io)
-{
-    struct iok_net *net = guest_of(io)->listener->core->net;
-
-    return net->ops->random(net);
-}
-
-static const struct iok_host host = {
-    .begin_push = host_begin_push,
-    .begin_part = host_begin_part,
-    .head = host_head,
-    .end = host_end,
-    .flight = host_flight,
-    .closing = host_closing,
-    .random = host_random,
-};
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
@@ -387,7 +318,7 @@ static void look_at_end(struct iok_guest *guest)
         iok_guest_flush(guest);
     } else if (guest->state <= IOK_GUEST_READING || feeds) {
         close_quietly(guest, "the client closed the connection");
-    } else if (!guest->streams && guest->call != NULL && guest->call->serve->lent) {
+    } else if (!guest->streams && !guest->upgraded && guest->call != NULL && guest->call->serve->lent) {
         iok_serve_tell_left(guest->call);
     }
 }
@@ -409,6 +340,7 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
             if (iok_out_pending(&guest->out) != 0 || guest->closing) { /* what the protocol itself has to say */
                 iok_guest_flush(guest);
             }
+            iok_guest_part(guest);
             if (used == 0) {
                 break;
             }
@@ -430,7 +362,7 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
         return;
     }
     keep_rest(guest, iok_span_skip(in, at));
-    if (guest->streams) {
+    if (guest->streams || guest->parting) {
         arm(guest);
     }
     if (guest->state == IOK_GUEST_READING) {
@@ -847,7 +779,7 @@ void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, cons
     note_peer(&guest->peer, address);
     iok_out_init(&guest->out, &core->output);
     iok_list_init(&guest->parts);
-    guest->io = (struct iok_io){.host = &host,
+    guest->io = (struct iok_io){.host = &iok_guest_host,
                                 .out = &guest->out,
                                 .url = &listener->url,
                                 .single = true,
@@ -891,7 +823,7 @@ void iok_guest_close(struct iok_guest *guest, const struct iok_error *why)
     }
     set_unread(guest, 0);
     iok_out_deinit(&guest->out); /* before the call goes on, whose memory it may refer to */
-    drop_part(guest);
+    iok_guest_drop_part(guest);
     iok_serve_parts_lost(guest, why);
     iok_serve_release(guest);
     iok_listener_look(listener);

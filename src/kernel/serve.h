@@ -185,10 +185,12 @@ struct iok_guest {
     bool upgraded;  /* it is another protocol by now: messages both ways, the request's body and the answer's */
     bool pings;     /* upgraded: it has a sign of life; */
     bool pinged;    /* which was asked for since bytes last came */
+    bool parting;   /* upgraded: the client has closed, and is answered when the program has taken what came before */
     bool held;      /* which has enough of them: nothing is read */
     bool says;      /* an answer is under way, and its body not complete */
     uint64_t n_requests;
     uint64_t since;                /* when it came to its state, or made progress in it */
+    uint64_t parting_at;           /* when that began */
     uint64_t began_at, arrived_at; /* when the request's first byte came, and the last byte of all */
     struct iok_timer timer;        /* at or before the time at which something is due: looked at when it fires */
     struct iok_call *call;         /* SERVED: which has its request. ANSWERING: whose memory goes out; else NULL */
@@ -273,10 +275,17 @@ int iok_guest_upgrade(struct iok_guest *guest, const struct iok_call *call);
 void iok_guest_want_flush(struct iok_guest *guest);
 /* Its request is answered with an error; why is a code, as of the codec's slot refuse. */
 void iok_guest_refuse(struct iok_guest *guest, int why);
+/* Its client has closed what it was upgraded to: that is answered once the program knows of it. */
+void iok_guest_part(struct iok_guest *guest);
 /* What its client sent ahead. */
 void iok_guest_go_on(struct iok_guest *guest);
 /* After a listener began to drain: ends when nothing is under way. */
 void iok_guest_drain(struct iok_guest *guest);
+
+/* ---- guest_host.c ---- */
+extern const struct iok_host iok_guest_host;
+/* A part of a body that was begun, and cannot be ended. */
+void iok_guest_drop_part(struct iok_guest *guest);
 
 /* ---- serve.c ---- */
 /* A call came from its port: for the first time, or with an answer. */
@@ -310,6 +319,8 @@ int iok_intake_end(struct iok_guest *guest);
 int iok_intake_open(struct iok_guest *guest, struct iok_call *call);
 /* Whether so much of them stands that nothing more is read: guest->held. */
 void iok_intake_look(struct iok_guest *guest);
+/* Whether the program has taken all of them. If not, iok_intake_resume is called when it may have. */
+bool iok_intake_is_taken(struct iok_guest *guest);
 /* The program has taken enough of them to go on. */
 void iok_intake_resume(struct iok_call *call);
 /* A part of an answer's body came from a port; the program wants it back. */

@@ -65,6 +65,7 @@ static int open_websocket(struct http1_upgraded *up, struct iok_io *io, const st
         .deflate = opening.deflate,
         .deflate_bytes_min = IOK_WS_DEFLATE_BYTES_MIN,
         .deflate_bytes_max = IOK_WS_DEFLATE_BYTES_MAX,
+        .close_later = true,
         .begin = begin_message,
     };
     up->ws = iok_ws_new(&options, io);
@@ -131,9 +132,7 @@ int http1_upgraded_write(struct http1_upgraded *up, struct iok_io *io, const str
 
 int http1_upgraded_end(struct http1_upgraded *up, struct iok_io *io)
 {
-    if (up->ws == NULL || iok_ws_is_over(up->ws) || iok_ws_is_closing(up->ws))
-        return 0;
-    return iok_ws_close(up->ws, io, IOK_WS_NORMAL, iok_span(NULL, 0));
+    return up->ws == NULL ? 0 : iok_ws_end(up->ws, io);
 }
 
 int http1_upgraded_ping(struct http1_upgraded *up, struct iok_io *io)

@@ -4,14 +4,15 @@
  * What it is: the only place that changes the connection's state. What it is not: the opening, or the writing of frames.
  *
  *     OPEN --- a close was sent ---> CLOSING
- *       |                               |
- *       +-- a close arrived, the peer --+--> OVER
- *           broke the protocol, or its side ended
+ *       | |                             |
+ *       | +-- a close arrived, the peer +--> OVER
+ *       |     broke the protocol, or its side ended
+ *       +-- a close arrived, and is to be answered later --> PARTING -- ours was sent --> OVER
  *
  * Invariants: what happens depends on the octets and not on how they were cut: a frame's head is looked at from left to
  * right, each part as soon as it is whole, and a text or a compressed message is refused at its first wrong octet. A
- * message to the program is whole and within its bound, which is looked at before the octets are kept. In OVER nothing is
- * read any more, and the program was told how it ended. */
+ * message to the program is whole and within its bound, which is looked at before the octets are kept. In PARTING and OVER
+ * nothing is read any more, and the program was told how it ended. */
 #include "../base/mem.h"
 #include "websocket_private.h"
 
@@ -72,20 +73,22 @@ int ws_drop_message(struct iok_websocket *ws, struct iok_io *io)
     return is_told ? io->host->end(io, IOK_MSG_DROP) : 0;
 }
 
-/* The last message, and the connection's end. */
-static int tell_close(struct iok_websocket *ws, struct iok_io *io, int64_t code, struct iok_span reason, bool clean)
+/* The last message, and the connection's end; in PARTING it comes later. */
+static int tell_close(struct iok_websocket *ws, struct iok_io *io, enum ws_state state, int64_t code,
+                      struct iok_span reason, bool clean)
 {
     int rc = ws_drop_message(ws, io);
     if (rc != 0)
         return rc;
-    ws->state = WS_OVER;
+    ws->state = state;
     struct iok_tape *tape = ws->options.begin(io, true);
     iok_tape_head(tape, IOK_PUSH, 4);
     iok_tape_static(tape, IOK_TEXT, iok_span_of("close"));
     iok_tape_i64(tape, code);
     iok_tape_copy(tape, IOK_TEXT, 0, reason);
     iok_tape_bool(tape, clean);
-    io->host->closing(io);
+    if (state == WS_OVER)
+        io->host->closing(io);
     return io->host->end(io, IOK_MSG_LAST);
 }
 
@@ -94,7 +97,7 @@ static int give_up(struct iok_websocket *ws, struct iok_io *io, enum iok_ws_code
 {
     int rc = ws->state == WS_OPEN ? ws_put_close(ws, io, code, iok_span_of(reason)) : 0;
     if (rc == 0)
-        rc = tell_close(ws, io, code, iok_span_of(reason), false);
+        rc = tell_close(ws, io, WS_OVER, code, iok_span_of(reason), false);
     return rc != 0 ? rc : STOPPED;
 }
 
@@ -123,9 +126,12 @@ static int take_close(struct iok_websocket *ws, struct iok_io *io, struct iok_sp
         return give_up(ws, io, IOK_WS_PROTOCOL_ERROR, "a close with a code that cannot be one");
     if (!ws_utf8_is_valid(reason))
         return give_up(ws, io, IOK_WS_BAD_DATA, "a close with a reason that is not UTF-8");
-    int rc = ws->state == WS_OPEN ? ws_put_close(ws, io, code, iok_span(NULL, 0)) : 0;
+    /* 5.5.1: what the program has to say of what came before may go out before our close. */
+    bool later = ws->state == WS_OPEN && ws->options.close_later;
+    ws->code = (uint16_t)code;
+    int rc = ws->state == WS_OPEN && !later ? ws_put_close(ws, io, code, iok_span(NULL, 0)) : 0;
     if (rc == 0)
-        rc = tell_close(ws, io, code, reason, true);
+        rc = tell_close(ws, io, later ? WS_PARTING : WS_OVER, code, reason, true);
     return rc != 0 ? rc : STOPPED;
 }
 
@@ -403,7 +409,7 @@ ptrdiff_t iok_ws_feed(struct iok_websocket *ws, struct iok_io *io, struct iok_sp
 {
     size_t used = 0;
     int rc = tell_pong(ws, io);
-    while (rc == 0 && used < in.n && ws->state != WS_OVER) {
+    while (rc == 0 && used < in.n && ws->state < WS_PARTING) {
         struct iok_span rest = iok_span_skip(in, used);
         ptrdiff_t n = ws->in_frame ? read_payload(ws, io, rest) : read_frame(ws, io, rest);
         if (n < 0)
@@ -416,10 +422,10 @@ ptrdiff_t iok_ws_feed(struct iok_websocket *ws, struct iok_io *io, struct iok_sp
         rc = ws_put_owed_pong(ws, io);
     if (rc != 0)
         return rc;
-    return ws->state == WS_OVER ? (ptrdiff_t)in.n : (ptrdiff_t)used;
+    return ws->state >= WS_PARTING ? (ptrdiff_t)in.n : (ptrdiff_t)used;
 }
 
 int iok_ws_eof(struct iok_websocket *ws, struct iok_io *io)
 {
-    return ws->state == WS_OVER ? 0 : tell_close(ws, io, IOK_WS_ABNORMAL, iok_span(NULL, 0), false);
+    return ws->state >= WS_PARTING ? 0 : tell_close(ws, io, WS_OVER, IOK_WS_ABNORMAL, iok_span(NULL, 0), false);
 }

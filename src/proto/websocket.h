@@ -117,6 +117,7 @@ struct iok_ws_options {
     /* Messages to send of that size are compressed. Smaller ones gain nothing; larger ones would keep the thread from
      * other work for longer than a few milliseconds. */
     size_t deflate_bytes_min, deflate_bytes_max;
+    bool close_later; /* the peer's close is answered by iok_ws_end, and until then the program may send on */
     /* Begins a message to the program, as begin_part of the host does; it is ended by io->host->end. NULL: there is no
      * room for it now; what was not used is fed again when there is. last: nothing comes behind it, ended by
      * IOK_MSG_LAST, and there is room for it always. */
@@ -134,7 +135,7 @@ void iok_ws_free(struct iok_websocket *ws); /* or NULL */
 
 /* Takes bytes in, ends messages, answers pings and closes; as feed of struct iok_proto. A peer that breaks the protocol
  * is no error here: it gets a close with the code, the program is told so, and nothing behind it is read. After the
- * last message io->host->closing was called. */
+ * last message io->host->closing was called, unless its owner has to answer a close yet. */
 ptrdiff_t iok_ws_feed(struct iok_websocket *ws, struct iok_io *io, struct iok_span in);
 /* The peer closed its side: the program is told, unless it was already. 0, or an error. */
 int iok_ws_eof(struct iok_websocket *ws, struct iok_io *io);
@@ -163,5 +164,7 @@ int iok_ws_ping(struct iok_websocket *ws, struct iok_io *io, struct iok_span pay
 int iok_ws_pong(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload);
 /* Begins the closing handshake. What still arrives of messages is dropped. IOK_WS_NO_CODE: without code and reason. */
 int iok_ws_close(struct iok_websocket *ws, struct iok_io *io, int64_t code, struct iok_span reason);
+/* Our close, unless it was sent: the answer to the peer's, or without that the first, by 1000. */
+int iok_ws_end(struct iok_websocket *ws, struct iok_io *io);
 
 #endif

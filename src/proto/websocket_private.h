@@ -73,6 +73,7 @@ size_t ws_deflate(struct ws_deflater *deflater, struct iok_span piece, bool last
 enum ws_state {
     WS_OPEN,
     WS_CLOSING, /* we sent a close */
+    WS_PARTING, /* the peer did, and is answered later: nothing is read any more */
     WS_OVER,    /* both did, or the connection is given up: nothing is read or sent any more */
 };
 
@@ -86,6 +87,7 @@ struct ws_note {
 struct iok_websocket {
     struct iok_ws_options options;
     uint8_t state; /* enum ws_state */
+    uint16_t code; /* of the peer's close, while that is not answered */
 
     /* The frame that is being read, once its head was. */
     bool in_frame;

@@ -135,7 +135,9 @@ int ws_put_owed_pong(struct iok_websocket *ws, struct iok_io *io)
 
 static int check_open(const struct iok_websocket *ws, struct iok_io *io)
 {
-    return ws->state == WS_OPEN ? 0 : iok_io_fail(io, IOK_ESTATE, "the WebSocket is closed, or about to be");
+    return ws->state == WS_OPEN || ws->state == WS_PARTING
+               ? 0
+               : iok_io_fail(io, IOK_ESTATE, "the WebSocket is closed, or about to be");
 }
 
 static int check_part(const struct iok_websocket *ws, struct iok_io *io, bool text, struct iok_span payload,
@@ -242,8 +244,15 @@ int iok_ws_close(struct iok_websocket *ws, struct iok_io *io, int64_t code, stru
     if (!ws_utf8_is_valid(reason))
         return iok_io_fail(io, IOK_EINVAL, "a reason that is not UTF-8");
     rc = ws_put_close(ws, io, code, reason);
-    ws->state = WS_CLOSING;
+    ws->state = ws->state == WS_PARTING ? WS_OVER : WS_CLOSING;
     return rc != 0 ? rc : ws_drop_message(ws, io);
+}
+
+int iok_ws_end(struct iok_websocket *ws, struct iok_io *io)
+{
+    if (ws->state == WS_PARTING)
+        return iok_ws_close(ws, io, ws->code, iok_span(NULL, 0));
+    return ws->state == WS_OPEN ? iok_ws_close(ws, io, IOK_WS_NORMAL, iok_span(NULL, 0)) : 0;
 }
 
 /* ---- by tokens -------------------------------------------------------------------------------------------------- */

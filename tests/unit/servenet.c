@@ -93,3 +93,40 @@ void house_answer(struct house *h, struct iok_call *call, int status, const char
     assert_int_equal(iok_submit(call), 0);
     world_run(h->w);
 }
+
+void house_begin(struct iok_call *call, int status, const char *length)
+{
+    iok_call_body(call);
+    iok_call_array(call, 4);
+    iok_call_i64(call, status);
+    iok_call_null(call);
+    iok_call_array(call, length != NULL ? 2 : 0);
+    if (length != NULL) {
+        iok_call_text(call, "content-length", 14);
+        iok_call_text(call, length, strlen(length));
+    }
+    iok_call_null(call);
+    assert_int_equal(iok_submit(call), 0);
+}
+
+struct iok_call *house_part(struct iok_call *call, const char *text, bool end)
+{
+    struct iok_call *made = iok_part_new(call, NULL);
+
+    assert_non_null(made);
+    if (text != NULL) {
+        iok_call_bytes(made, text, strlen(text));
+    }
+    if (end) {
+        iok_part_end(made);
+    }
+    assert_int_equal(iok_submit(made), 0);
+    return made;
+}
+
+void house_expect_part(struct house *h, struct iok_call *made, enum iok_outcome outcome)
+{
+    assert_ptr_equal(house_poll(h), made);
+    assert_string_equal(iok_outcome_name(iok_call_outcome(made)), iok_outcome_name(outcome));
+    iok_call_free(made);
+}

@@ -26,5 +26,11 @@ void house_get(struct iok_link *link, const char *target);
 const char *house_request(struct iok_call *call);
 /* Answers, with the field `server: me`, and runs turns of the core. body NULL: an answer that cannot be sent. */
 void house_answer(struct house *h, struct iok_call *call, int status, const char *body);
+/* The head of an answer in parts; length NULL: it is not told. */
+void house_begin(struct iok_call *call, int status, const char *length);
+/* A part, submitted; text NULL: without bytes. */
+struct iok_call *house_part(struct iok_call *call, const char *text, bool end);
+/* What iok_poll gives next is the end of this part. Frees it. */
+void house_expect_part(struct house *h, struct iok_call *made, enum iok_outcome outcome);
 
 #endif

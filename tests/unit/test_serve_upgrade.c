@@ -51,14 +51,19 @@ static void arrive_frame(struct iok_link *link, uint8_t opcode, const char *payl
     sim_arrive_bytes(link, frame, 6 + strlen(payload));
 }
 
+static void take_news(struct house *h)
+{
+    world_run(h->w);
+    while (iok_poll(h->w->port) != NULL) {
+    }
+}
+
 static void expect_text(struct house *h, struct iok_call *call, const char *text)
 {
     const struct iok_token *token;
     size_t n;
 
-    world_run(h->w);
-    while (iok_poll(h->w->port) != NULL) {
-    }
+    take_news(h);
     token = iok_call_message(call, &n);
     assert_non_null(token);
     assert_int_equal(token->type, IOK_TEXT);
@@ -126,40 +131,142 @@ static void test_a_websocket(void **state)
     house_close(&h);
 }
 
+static void take_close(struct iok_call *call, int code)
+{
+    const struct iok_token *token;
+    size_t n;
+
+    token = iok_call_message(call, &n);
+    assert_non_null(token);
+    assert_int_equal(token->type, IOK_PUSH);
+    assert_memory_equal(token[1].p, "close", 5);
+    assert_int_equal(token[2].i, code);
+    iok_call_next(call);
+}
+
+static void test_a_websocket_whose_client_goes(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = open_websocket(&h, call);
+    arrive_frame(link, 1, "last words");
+    sim_end(link); /* without a word */
+    assert_true(link->dead);
+    expect_text(&h, call, "last words");
+    take_close(call, 1006);
+    assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE);
+    assert_int_equal(iok_submit(call), 0);
+    house_close(&h);
+}
+
+/* What the program has to say of what came before goes out before the answer to the close. */
 static void test_a_websocket_that_the_client_closes(void **state)
 {
     struct house h;
     struct iok_call *call;
     struct iok_link *link;
-    const struct iok_token *token;
-    size_t n;
 
     (void)state;
     house_open(&h, "http://127.0.0.1:8000");
-    for (int how = 0; how < 2; how++) {
+    for (int how = 0; how < 4; how++) {
         call = house_call(&h);
         link = open_websocket(&h, call);
-        arrive_frame(link, 1, "last words");
-        if (how == 0) {
-            arrive_frame(link, 8, "\x03\xe9");
-            assert_memory_equal(link->got, "\x88\x02\x03\xe9", 4);
-            assert_true(link->shut);
-            sim_end(link);
-        } else {
-            sim_end(link); /* without a word */
+        arrive_frame(link, 1, "first");
+        arrive_frame(link, 1, "last");
+        arrive_frame(link, 8, "\x03\xe9");
+        assert_string_equal(link->got, "");
+        assert_true(link->reading && !link->shut && !link->dead);
+        expect_text(&h, call, "first");
+        world_advance(h.w, 4 * SIM_S);
+        expect_text(&h, call, "last");
+        expect_sent(&h, send_text(call, "echo", false), IOK_DONE);
+        assert_memory_equal(link->got,
+                            "\x81\x04"
+                            "echo",
+                            6);
+        assert_int_equal(link->n_got, 6);
+        sim_clear(link);
+        if (how == 0) { /* it wants to hear more */
+            struct iok_call *part = send_text(call, "ok", false);
+
+            take_close(call, 1001);
+            expect_sent(&h, part, IOK_DONE);
+            assert_memory_equal(link->got, "\x81\x02ok\x88\x02\x03\xe9", 8);
+            assert_true(link->dead);
+            assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE);
+            expect_sent(&h, send_text(call, "late", true), IOK_NEVER_SENT);
+        } else if (how == 1) { /* it ends */
+            expect_sent(&h, send_text(call, "bye", true), IOK_DONE);
+            assert_memory_equal(link->got,
+                                "\x81\x03"
+                                "bye\x88\x02\x03\xe9",
+                                9);
+            assert_true(link->dead);
+        } else { /* it does neither for too long, or the client does not wait */
+            if (how == 2) {
+                world_advance(h.w, 2 * SIM_S);
+                assert_memory_equal(link->got, "\x88\x02\x03\xe9", 4);
+                assert_true(link->dead);
+            } else {
+                sim_fail(link, IOK_ERESET);
+            }
+            take_news(&h);
+            assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE);
+            take_close(call, 1001);
+            assert_int_equal(iok_submit(call), 0);
         }
-        assert_true(link->dead);
-        expect_text(&h, call, "last words");
-        token = iok_call_message(call, &n);
-        assert_int_equal(token->type, IOK_PUSH);
-        assert_memory_equal(token[1].p, "close", 5);
-        assert_int_equal(token[2].i, how == 0 ? 1001 : 1006);
-        iok_call_next(call);
-        assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE);
-        assert_int_equal(iok_submit(call), 0);
+        house_get(sim_client(&h.w->sim), "/");
+        assert_ptr_equal(house_poll(&h), call);
+        assert_int_equal(iok_serve_state(call), IOK_SERVE_REQUEST);
+        house_answer(&h, call, 200, "ok");
         iok_call_free(call);
         world_run(h.w);
     }
+    house_close(&h);
+}
+
+/* A close behind more than is read ahead, and taken slowly. */
+static void test_a_close_behind_many_messages(void **state)
+{
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *link;
+    int sent = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = open_websocket(&h, call);
+    for (; link->reading; sent++) {
+        arrive_frame(link, 1, "m");
+    }
+    for (int i = 0; i < sent; i++) {
+        expect_text(&h, call, "m");
+        world_run(h.w);
+        if (i == 30) {
+            assert_true(link->reading);
+            arrive_frame(link, 8, "\x03\xe8");
+        }
+        assert_string_equal(link->got, "");
+    }
+    expect_sent(&h, send_text(call, "all", false), IOK_DONE);
+    sim_accept(link, 2); /* to a client that reads slowly */
+    take_close(call, 1000);
+    world_run(h.w);
+    assert_false(link->dead);
+    expect_sent(&h, send_text(call, "late", false), IOK_NEVER_SENT);
+    sim_accept(link, SIZE_MAX);
+    assert_memory_equal(link->got,
+                        "\x81\x03"
+                        "all\x88\x02\x03\xe8",
+                        9);
+    assert_int_equal(link->n_got, 9);
+    assert_true(link->dead);
     house_close(&h);
 }
 
@@ -320,13 +427,6 @@ static void test_bytes(void **state)
     house_close(&h);
 }
 
-static void take_news(struct house *h)
-{
-    world_run(h->w);
-    while (iok_poll(h->w->port) != NULL) {
-    }
-}
-
 /* Whatever came before: the time of what is opened begins. */
 static void test_a_silent_client_of_a_slow_program(void **state)
 {
@@ -398,8 +498,6 @@ static void test_a_websocket_that_fails(void **state)
     struct house h;
     struct iok_call *call, *part;
     struct iok_link *link;
-    const struct iok_token *token;
-    size_t n;
 
     (void)state;
     house_open(&h, "http://127.0.0.1:8000");
@@ -411,10 +509,7 @@ static void test_a_websocket_that_fails(void **state)
         assert_true(link->shut);
         assert_false(link->dead);
         take_news(&h);
-        token = iok_call_message(call, &n);
-        assert_int_equal(token->type, IOK_PUSH);
-        assert_int_equal(token[2].i, 1002);
-        iok_call_next(call);
+        take_close(call, 1002);
         assert_int_equal(iok_serve_state(call), IOK_SERVE_GONE); /* although the connection is still there */
         if (how == 0) {
             assert_int_equal(iok_submit(call), 0);
@@ -444,7 +539,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_websocket),
+        cmocka_unit_test(test_a_websocket_whose_client_goes),
         cmocka_unit_test(test_a_websocket_that_the_client_closes),
+        cmocka_unit_test(test_a_close_behind_many_messages),
         cmocka_unit_test(test_openings_that_are_wrong),
         cmocka_unit_test(test_a_subprotocol_and_a_bad_message),
         cmocka_unit_test(test_a_client_that_is_silent),
