@@ -257,6 +257,55 @@ def test_many_at_once(served: Served) -> None:
     until(lambda: len(notes(served)) == 100)  # type: ignore[arg-type]
 
 
+BUSY = """
+import os
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+    open("begun", "w").close()
+    while not os.path.exists("enough"):
+        sum(range(10_000))
+    await send({"type": "websocket.send", "text": "done"})
+    await receive()
+"""
+
+
+def frames(s: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """Opcode and payload of what a server sends, if it is short."""
+    with s.makefile("rb") as file:
+        while len(head := file.read(2)) == 2:
+            assert head[1] < 126
+            yield head[0] & 15, file.read(head[1])
+
+
+def test_pings_go_on_while_the_application_computes() -> None:
+    key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    with (
+        Served(BUSY, "--lifespan", "off", bind="127.0.0.1:0?ws_ping=100ms") as served,
+        served.connect() as s,
+    ):
+        s.sendall(
+            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%b\r\n"
+            % key
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += s.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        received = frames(s)
+        s.sendall(b"\x81\x82\0\0\0\0go")
+        until((served.directory / "begun").exists)
+        for _ in range(5):
+            assert next(received) == (9, b"")
+            s.sendall(b"\x8a\x80\0\0\0\0")
+        s.sendall(b"\x89\x81\0\0\0\0p")  # ours are answered as well
+        assert any(frame == (10, b"p") for frame in received)
+        (served.directory / "enough").touch()
+        assert any(frame == (1, b"done") for frame in received)
+
+
 def test_the_server_ends() -> None:
     with Served(APP, "--lifespan", "off") as served, dial(served, "/echo") as ws:
         ws.send("x")
