@@ -28,6 +28,8 @@ def port() -> Iterator[int]:
 
 @pytest.mark.parametrize("section", cases.SECTIONS)
 def test_cases(section: str, port: int) -> None:
-    found = [cases.against_server("127.0.0.1", port, "/", case) for case in cases.SECTIONS[section]()]
+    found = [
+        cases.against_server("127.0.0.1", port, "/", case) for case in cases.SECTIONS[section]()
+    ]
     assert len(found) > 5
     assert not any(found), "\n".join(filter(None, found))
