@@ -261,6 +261,7 @@ static bool reclaim(struct iok_port *port)
         break;
     case IOK_SQ_DETACH:
     case IOK_SQ_TAKEN:
+    case IOK_SQ_HEARD:
     case IOK_SQ_DUE:
         break;
     }

@@ -452,6 +452,7 @@ void iok_serve_picked_up(struct iok_call *call, uint64_t now)
         return;
     }
     serve->have = serve->serial;
+    serve->hears = false;
     call->picked_up = now;
     serve->expects = serve->streams;
     if (drop_messages(call, serve->have - 1)) {
@@ -491,22 +492,32 @@ const struct iok_token *iok_serve_message(struct iok_call *call, size_t *n)
         return NULL;
     }
     serve->expects &= call->message->tape.tokens[0].type != IOK_ARRAY;
+    serve->hears = call->message->tape.tokens[0].type == IOK_PUSH && call->message->tape.tokens[0].len == 4;
     *n = call->message->tape.n_tokens;
     return call->message->tape.tokens;
+}
+
+static void tell_of(struct iok_call *call, enum iok_verb verb)
+{
+    bool pushed = iok_ring_push(&call->port->link.sq, iok_entry(call, verb));
+
+    assert(pushed); /* see port.h */
+    (void)pushed;
+    iok_kick(call->port);
 }
 
 void iok_serve_taken(struct iok_call *call)
 {
     struct iok_stream *stream = call->stream;
-    bool pushed;
 
+    if ((call->app & IOK_APP_HAND) != 0 && call->serve->hears) { /* behind all that was submitted before */
+        tell_of(call, IOK_SQ_HEARD);
+    }
+    call->serve->hears = false;
     /* The exchange is a fence too: either it sees that the kernel has stopped, or the kernel sees the room. */
     if ((call->app & IOK_APP_HAND) != 0 && iok_stream_bytes(stream) <= stream->bytes_max / 2 &&
         iok_count_exchange(&stream->stalled, 0) != 0) {
-        pushed = iok_ring_push(&call->port->link.sq, iok_entry(call, IOK_SQ_TAKEN));
-        assert(pushed); /* see port.h */
-        (void)pushed;
-        iok_kick(call->port);
+        tell_of(call, IOK_SQ_TAKEN);
     }
 }
 

@@ -159,8 +159,7 @@ static bool ping(struct iok_guest *guest)
     return true;
 }
 
-/* The last words, after which the connection ends. */
-static void answer_close(struct iok_guest *guest)
+void iok_guest_part(struct iok_guest *guest)
 {
     struct iok_core *core = guest->listener->core;
 
@@ -175,19 +174,12 @@ static void answer_close(struct iok_guest *guest)
     iok_guest_flush(guest);
 }
 
-void iok_guest_part(struct iok_guest *guest)
-{
-    if (guest->parting && iok_intake_is_taken(guest)) {
-        answer_close(guest);
-    }
-}
-
 static void expire(struct iok_guest *guest)
 {
     struct iok_listener *listener = guest->listener;
 
     if (guest->parting && iok_out_pending(&guest->out) == 0) {
-        answer_close(guest);
+        iok_guest_part(guest);
         return;
     }
     if (ping(guest)) {
@@ -340,7 +332,6 @@ static void take_in(struct iok_guest *guest, struct iok_span in)
             if (iok_out_pending(&guest->out) != 0 || guest->closing) { /* what the protocol itself has to say */
                 iok_guest_flush(guest);
             }
-            iok_guest_part(guest);
             if (used == 0) {
                 break;
             }

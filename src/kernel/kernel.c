@@ -234,6 +234,9 @@ static bool take_message(struct iok_core *core, struct iok_port *port)
     case IOK_SQ_TAKEN:
         iok_intake_resume(object);
         return true;
+    case IOK_SQ_HEARD:
+        iok_serve_heard(object);
+        return true;
     case IOK_SQ_DUE:
         set_due(core, port);
         return true;

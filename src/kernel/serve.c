@@ -80,6 +80,15 @@ void iok_serve_tell_left(struct iok_call *call)
     }
 }
 
+void iok_serve_heard(struct iok_call *call)
+{
+    struct iok_guest *guest = call->serve->guest;
+
+    if (guest != NULL && guest->parting) {
+        iok_guest_part(guest);
+    }
+}
+
 void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
 {
     struct iok_listener *listener = guest->listener;

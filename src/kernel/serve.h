@@ -39,6 +39,7 @@ struct iok_serve {
     uint64_t seen;    /* of one that was cancelled: the same then. A later one is on its way, and will not be taken */
     uint8_t upgrade;  /* enum iok_upgrade_to of the answer that it makes; the core reads it with that */
     bool expects;     /* the body of its request follows, and its end was not seen */
+    bool hears;       /* the message at hand is the close of a WebSocket */
     /* the core's */
     alignas(IOK_CACHE_LINE) struct iok_station *station; /* since it was first submitted */
     struct iok_guest *guest;                             /* whose request it has; NULL: none, or that guest is gone */
@@ -275,7 +276,7 @@ int iok_guest_upgrade(struct iok_guest *guest, const struct iok_call *call);
 void iok_guest_want_flush(struct iok_guest *guest);
 /* Its request is answered with an error; why is a code, as of the codec's slot refuse. */
 void iok_guest_refuse(struct iok_guest *guest, int why);
-/* Its client has closed what it was upgraded to: that is answered once the program knows of it. */
+/* Its client has closed a WebSocket, and is answered. */
 void iok_guest_part(struct iok_guest *guest);
 /* What its client sent ahead. */
 void iok_guest_go_on(struct iok_guest *guest);
@@ -301,6 +302,8 @@ void iok_serve_end(struct iok_core *core, struct iok_call *call, const struct io
 void iok_serve_post_news(struct iok_call *call);
 /* The client sends no more. */
 void iok_serve_tell_left(struct iok_call *call);
+/* The program knows that the client has closed a WebSocket, and has submitted all that it says of what came before. */
+void iok_serve_heard(struct iok_call *call);
 /* Whether it serves, or is a part of an answer's body. */
 static inline bool iok_serves(const struct iok_call *call)
 {
@@ -319,8 +322,6 @@ int iok_intake_end(struct iok_guest *guest);
 int iok_intake_open(struct iok_guest *guest, struct iok_call *call);
 /* Whether so much of them stands that nothing more is read: guest->held. */
 void iok_intake_look(struct iok_guest *guest);
-/* Whether the program has taken all of them. If not, iok_intake_resume is called when it may have. */
-bool iok_intake_is_taken(struct iok_guest *guest);
 /* The program has taken enough of them to go on. */
 void iok_intake_resume(struct iok_call *call);
 /* A part of an answer's body came from a port; the program wants it back. */

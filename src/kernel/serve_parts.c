@@ -79,21 +79,11 @@ int iok_intake_end(struct iok_guest *guest)
     return 0;
 }
 
-bool iok_intake_is_taken(struct iok_guest *guest)
-{
-    struct iok_stream *stream = guest->call->stream;
-
-    (void)iok_count_exchange(&stream->stalled, 1); /* a fence, as above */
-    return iok_ring_room(&stream->ring) == IOK_INTAKE_SLOTS && iok_count_exchange(&stream->stalled, 0) != 0;
-}
-
 void iok_intake_resume(struct iok_call *call)
 {
     struct iok_guest *guest = call->serve->guest;
 
-    if (guest != NULL && guest->parting) {
-        iok_guest_part(guest);
-    } else if (guest != NULL && guest->held) {
+    if (guest != NULL && guest->held) {
         iok_intake_look(guest); /* what was taken may not be enough: then the next that is taken tells again */
         if (!guest->held) {
             iok_guest_go_on(guest);

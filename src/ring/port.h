@@ -27,6 +27,7 @@ enum iok_verb {
     IOK_SQ_DRAIN,      /* listener: close it */
     IOK_SQ_SECURE,     /* listener: it has new certificates */
     IOK_SQ_TAKEN,      /* serving call: the body of its request has room again */
+    IOK_SQ_HEARD,      /* serving call: the program knows that its client has closed a WebSocket */
     /* to the application */
     IOK_CQ_ENDED = 0, /* call: has ended */
     IOK_CQ_NEWS,      /* call: its stream has messages */
@@ -37,8 +38,8 @@ enum iok_verb {
     IOK_CQ_PROBE,     /* port: whether its program takes what comes */
 };
 #define IOK_VERB_MASK ((uintptr_t)15) /* objects are aligned to 16 bytes at least */
-/* A call has at most 3 entries under way to the kernel (one is a credit of the call that had its place before) and 3
- * back, a lease 1 and 1. With half as many leases as calls that is at most 3.5 a call; the rest is for what is rare:
+/* A call has at most 3 entries under way to the kernel (one is a credit of the call that had its place before; of a
+ * serving call, which no call had before, 4) and 3 back, a lease 1 and 1. With half as many leases as calls that is at most 3.5 a call; the rest is for what is rare:
  * services opened, closed, a port's time. */
 #define IOK_PORT_VERBS 4u
 #define IOK_PORT_ENTRIES_MIN 64u /* for what is rare on a port for very few calls */

@@ -526,104 +526,114 @@ static void test_a_child_forked_amid_a_turn(void **state)
 {
     struct sigaction act = {.sa_handler = fork_if_leading}, before;
     pthread_t self = pthread_self(), other;
-    static struct iok_call *next_news(struct shop * shop)
-    {
-        struct iok_call *call;
+    struct shop shop;
+    int fd;
 
-        while ((call = iok_poll(shop->port)) == NULL) {
-            assert_int_equal(iok_wait(shop->port, WAIT_MS), 0);
-        }
-        return call;
+    (void)state;
+    shop_open(&shop, "http://127.0.0.1:0");
+    fd = dial_tcp(iok_listener_name(shop.listener));
+    exchange(&shop, fd);
+    led = shop.kernel;
+    assert_int_equal(sigaction(SIGUSR1, &act, &before), 0);
+    assert_int_equal(pthread_create(&other, NULL, disturb, &self), 0);
+    for (unsigned i = 0; n_listening < 0;
+         i++) { /* mostly short, as a port that waits long lets the kernel thread lead */
+        (void)iok_wait(shop.port, i % 8 == 0);
     }
+    assert_int_equal(pthread_join(other, NULL), 0);
+    assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
+    assert_int_equal(n_listening, 0);
+    exchange(&shop, fd); /* the parent's goes on */
+    close(fd);
+    fd = dial_tcp(iok_listener_name(shop.listener));
+    exchange(&shop, fd);
+    close(fd);
+    shop_close(&shop);
+}
 
-    /* The kernel deals with parts while the program has the call that they are of back: under TSan, whose memory is whose. */
-    static void test_parts_behind_a_head_that_is_refused(void **state)
-    {
-        struct shop shop;
-        int fd;
+static struct iok_call *next_news(struct shop *shop)
+{
+    struct iok_call *call;
 
-        (void)state;
-        shop_open(&shop, "http://127.0.0.1:0");
-        fd = dial_tcp(iok_listener_name(shop.listener));
-        exchange(&shop, fd);
-        led = shop.kernel;
-        assert_int_equal(sigaction(SIGUSR1, &act, &before), 0);
-        assert_int_equal(pthread_create(&other, NULL, disturb, &self), 0);
-        for (unsigned i = 0; n_listening < 0;
-             i++) { /* mostly short, as a port that waits long lets the kernel thread lead */
-            (void)iok_wait(shop.port, i % 8 == 0);
+    while ((call = iok_poll(shop->port)) == NULL) {
+        assert_int_equal(iok_wait(shop->port, WAIT_MS), 0);
+    }
+    return call;
+}
+
+/* The kernel deals with parts while the program has the call that they are of back: under TSan, whose memory is whose. */
+static void test_parts_behind_a_head_that_is_refused(void **state)
+{
+    struct shop shop;
+    int fd;
+
+    (void)state;
+    shop_open(&shop, "http://127.0.0.1:0");
+    fd = dial_tcp(iok_listener_name(shop.listener));
+    assert_true(fd >= 0);
+    for (int i = 0; i < 50; i++) {
+        struct iok_call *call, *news;
+        unsigned parts = 20;
+        bool refused = false;
+        char answer[512];
+
+        assert_int_equal(write(fd, "GET / HTTP/1.1\r\nHost: h\r\n\r\n", 27), 27);
+        call = next_news(&shop);
+        iok_call_body(call);
+        iok_call_array(call, 4);
+        iok_call_i64(call, 200);
+        iok_call_null(call);
+        iok_call_array(call, 2);
+        iok_call_static(call, "content-length", 14);
+        iok_call_static(call, "five", 4);
+        iok_call_null(call);
+        assert_int_equal(iok_submit(call), 0);
+        for (unsigned k = 0; k < parts; k++) {
+            struct iok_call *part = iok_part_new(call, NULL);
+
+            iok_call_static(part, "x", 1);
+            assert_int_equal(iok_submit(part), 0);
         }
-        assert_int_equal(pthread_join(other, NULL), 0);
-        assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
-        assert_int_equal(n_listening, 0);
-        exchange(&shop, fd); /* the parent's goes on */
-        close(fd);
-        fd = dial_tcp(iok_listener_name(shop.listener));
-        exchange(&shop, fd);
-        assert_true(fd >= 0);
-        for (int i = 0; i < 50; i++) {
-            struct iok_call *call, *news;
-            unsigned parts = 20;
-            bool refused = false;
-            char answer[512];
-
-            assert_int_equal(write(fd, "GET / HTTP/1.1\r\nHost: h\r\n\r\n", 27), 27);
-            call = next_news(&shop);
-            iok_call_body(call);
-            iok_call_array(call, 4);
-            iok_call_i64(call, 200);
-            iok_call_null(call);
-            iok_call_array(call, 2);
-            iok_call_static(call, "content-length", 14);
-            iok_call_static(call, "five", 4);
-            iok_call_null(call);
-            assert_int_equal(iok_submit(call), 0);
-            for (unsigned k = 0; k < parts; k++) {
-                struct iok_call *part = iok_part_new(call, NULL);
-
-                iok_call_static(part, "x", 1);
-                assert_int_equal(iok_submit(part), 0);
+        while (parts > 0 || !refused) {
+            news = next_news(&shop);
+            if (news == call) {
+                assert_int_equal(iok_call_error(call, NULL), IOK_EINVAL);
+                refused = true;
+            } else {
+                assert_int_equal(iok_call_outcome(news), IOK_NEVER_SENT);
+                iok_call_free(news);
+                parts--;
             }
-            while (parts > 0 || !refused) {
-                news = next_news(&shop);
-                if (news == call) {
-                    assert_int_equal(iok_call_error(call, NULL), IOK_EINVAL);
-                    refused = true;
-                } else {
-                    assert_int_equal(iok_call_outcome(news), IOK_NEVER_SENT);
-                    iok_call_free(news);
-                    parts--;
-                }
-            }
-            iok_call_array(call, 4);
-            iok_call_i64(call, 204);
-            iok_call_null(call);
-            iok_call_array(call, 0);
-            iok_call_null(call);
-            assert_int_equal(iok_submit(call), 0);
-            assert_true(read(fd, answer, sizeof(answer)) > 12);
-            assert_memory_equal(answer, "HTTP/1.1 204", 12);
         }
-        close(fd);
-        shop_close(&shop);
+        iok_call_array(call, 4);
+        iok_call_i64(call, 204);
+        iok_call_null(call);
+        iok_call_array(call, 0);
+        iok_call_null(call);
+        assert_int_equal(iok_submit(call), 0);
+        assert_true(read(fd, answer, sizeof(answer)) > 12);
+        assert_memory_equal(answer, "HTTP/1.1 204", 12);
     }
+    close(fd);
+    shop_close(&shop);
+}
 
-    int main(void)
-    {
-        const struct CMUnitTest tests[] = {
-            cmocka_unit_test(test_tcp),
-            cmocka_unit_test(test_chaos),
-            cmocka_unit_test(test_half_close),
-            cmocka_unit_test(test_unix),
-            cmocka_unit_test(test_addresses_that_cannot_be),
-            cmocka_unit_test(test_a_port_in_use),
-            cmocka_unit_test(test_an_inherited_descriptor),
-            cmocka_unit_test(test_no_descriptors_left),
-            cmocka_unit_test(test_children_serve_what_was_bound_before),
-            cmocka_unit_test(test_a_child_of_a_server),
-            cmocka_unit_test(test_a_child_forked_amid_a_turn),
-            cmocka_unit_test(test_parts_behind_a_head_that_is_refused),
-        };
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tcp),
+        cmocka_unit_test(test_chaos),
+        cmocka_unit_test(test_half_close),
+        cmocka_unit_test(test_unix),
+        cmocka_unit_test(test_addresses_that_cannot_be),
+        cmocka_unit_test(test_a_port_in_use),
+        cmocka_unit_test(test_an_inherited_descriptor),
+        cmocka_unit_test(test_no_descriptors_left),
+        cmocka_unit_test(test_children_serve_what_was_bound_before),
+        cmocka_unit_test(test_a_child_of_a_server),
+        cmocka_unit_test(test_a_child_forked_amid_a_turn),
+        cmocka_unit_test(test_parts_behind_a_head_that_is_refused),
+    };
 
-        return cmocka_run_group_tests(tests, NULL, NULL);
-    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

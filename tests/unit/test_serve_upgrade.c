@@ -230,6 +230,39 @@ static void test_a_websocket_that_the_client_closes(void **state)
     house_close(&h);
 }
 
+/* The kernel learns of all of it in one turn, in its order. */
+static void test_a_program_that_is_quicker_than_the_kernel(void **state)
+{
+    struct house h;
+    struct iok_call *call, *part;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    link = open_websocket(&h, call);
+    for (int i = 0; i < 40; i++) {
+        arrive_frame(link, 1, "m");
+    }
+    arrive_frame(link, 8, "\x03\xe8");
+    take_news(&h);
+    for (int i = 0; i < 40; i++) {
+        size_t n;
+
+        assert_non_null(iok_call_message(call, &n));
+        iok_call_next(call);
+    }
+    part = send_text(call, "echo", false);
+    take_close(call, 1000);
+    expect_sent(&h, part, IOK_DONE);
+    assert_memory_equal(link->got,
+                        "\x81\x04"
+                        "echo\x88\x02\x03\xe8",
+                        10);
+    assert_true(link->dead);
+    house_close(&h);
+}
+
 /* A close behind more than is read ahead, and taken slowly. */
 static void test_a_close_behind_many_messages(void **state)
 {
@@ -541,6 +574,7 @@ int main(void)
         cmocka_unit_test(test_a_websocket),
         cmocka_unit_test(test_a_websocket_whose_client_goes),
         cmocka_unit_test(test_a_websocket_that_the_client_closes),
+        cmocka_unit_test(test_a_program_that_is_quicker_than_the_kernel),
         cmocka_unit_test(test_a_close_behind_many_messages),
         cmocka_unit_test(test_openings_that_are_wrong),
         cmocka_unit_test(test_a_subprotocol_and_a_bad_message),
