@@ -339,24 +339,20 @@ static bool next_message(struct iok_call *call)
     return call->message != NULL;
 }
 
-/* What was not taken of a request's messages, and of those before it. true: there were some. */
-static bool drop_messages(struct iok_call *call, uint64_t serial)
+/* What was not taken of a request's messages, and of those before it. */
+static void drop_messages(struct iok_call *call, uint64_t serial)
 {
-    bool some = false;
-
     while (next_message(call) && call->message->serial <= serial) {
-        some = true;
         iok_count_own_add(&call->stream->taken, call->message->memory);
         iok_message_free(call->message);
         call->message = NULL;
     }
-    return some;
 }
 
 void iok_serve_said_all(struct iok_call *call)
 {
     call->app &= ~(uint32_t)(IOK_APP_HAND | IOK_APP_SAID);
-    (void)drop_messages(call, call->serve->have);
+    drop_messages(call, call->serve->have);
 }
 
 /* The rest of an answer whose client is gone will not be made. */
@@ -455,10 +451,11 @@ void iok_serve_picked_up(struct iok_call *call, uint64_t now)
     serve->hears = false;
     call->picked_up = now;
     serve->expects = serve->streams;
-    if (drop_messages(call, serve->have - 1)) {
-        iok_serve_taken(call); /* the kernel may wait for that */
+    drop_messages(call, serve->have - 1);
+    if (serve->streams) {
+        call->app |= IOK_APP_STREAM;
+        iok_serve_taken(call); /* the kernel may wait for room since before those messages were dropped */
     }
-    call->app |= serve->streams ? IOK_APP_STREAM : 0;
     if (now > call->stamps.complete) {
         iok_hist_shared_add(&serve->listener->hist_pickup, call->port, now - call->stamps.complete);
     }
@@ -478,7 +475,7 @@ bool iok_serve_news(struct iok_call *call)
         serve->charged = 0;
         drop_answer(call);
     }
-    (void)drop_messages(call, serve->have);
+    drop_messages(call, serve->have);
     return false;
 }
 

@@ -420,6 +420,47 @@ static void test_a_body_behind_one_that_nobody_reads(void **state)
     free(bytes);
 }
 
+/* The same while the program answers, and the next request is given to the call before it comes by. */
+static void test_a_body_that_comes_behind_its_answer(void **state)
+{
+    char *bytes = pattern(LARGE);
+    struct house h;
+    struct iok_call *call;
+    struct iok_link *first, *second;
+    size_t sent = 0, at = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    call = house_call(&h);
+    first = begin_upload(&h, call, OF_LENGTH);
+    second = sim_client(&h.w->sim);
+    sim_arrive(second, "POST / HTTP/1.1\r\nHost: h\r\n" OF_LENGTH "\r\n");
+    world_run(h.w);
+    iok_call_array(call, 4);
+    iok_call_i64(call, 204);
+    iok_call_null(call);
+    iok_call_array(call, 0);
+    iok_call_null(call);
+    assert_int_equal(iok_submit(call), 0);
+    while (first->reading) { /* and the kernel does not know of the answer yet */
+        sim_arrive_bytes(first, bytes, 1);
+    }
+    assert_ptr_equal(house_poll(&h), call);
+    world_run(h.w);
+    while (sent < LARGE) {
+        assert_true(second->reading);
+        sim_arrive_bytes(second, bytes + sent, 8000);
+        sent += 8000;
+        house_poll(&h);
+        assert_int_equal(take(call, bytes, &at), sent == LARGE);
+        world_run(h.w);
+    }
+    house_answer(&h, call, 200, "ok");
+    assert_memory_equal(second->got, "HTTP/1.1 200 OK", 15);
+    house_close(&h);
+    free(bytes);
+}
+
 /* It is told again when what was taken was not enough. */
 static void test_a_program_that_takes_one_by_one(void **state)
 {
@@ -642,6 +683,7 @@ int main(void)
         cmocka_unit_test(test_an_echo),
         cmocka_unit_test(test_bodies_that_nobody_reads),
         cmocka_unit_test(test_a_body_behind_one_that_nobody_reads),
+        cmocka_unit_test(test_a_body_that_comes_behind_its_answer),
         cmocka_unit_test(test_a_program_that_takes_one_by_one),
         cmocka_unit_test(test_a_client_that_stops_behind_a_hold),
         cmocka_unit_test(test_a_body_that_waits_in_the_queue),
