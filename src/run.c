@@ -368,7 +368,7 @@ static bool lead(struct goal *goal, uint64_t deadline)
     }
     led = NULL;
     kernel->core.leader = NULL;
-    iok_baton_give(&kernel->baton, !done || iok_count_get(&kernel->core.inflight) != 0);
+    iok_baton_give(&kernel->baton, !done || iok_count_get(&kernel->core.inflight) > iok_count_get(&kernel->core.lent));
     goal->port->leading = false;
     iok_port_free_doomed(goal->port);
     return done;
