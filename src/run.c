@@ -510,6 +510,16 @@ static int wait_for(struct goal *goal, int64_t timeout_ms)
     return rc;
 }
 
+void iok_port_unwatch(struct iok_port *port)
+{
+    if (iok_port_check(port, NULL) == 0 && port->link.armed) {
+        port->link.armed = false;
+        if (iok_wake_disarm(&port->link.wake)) {
+            iok_wake_drain(&port->link.wake);
+        }
+    }
+}
+
 int iok_wait(struct iok_port *port, int64_t timeout_ms)
 {
     struct goal goal = {.port = port};
