@@ -1,4 +1,4 @@
-/* crew.c - Crew: the threads of a WSGI pool, who share one port and as many serving calls as they are.
+/* crew.c - Crew: the threads of a WSGI pool, who share one port and its serving calls.
  *
  *     the lookout: waits on the port       runners: have a request each        the others sleep
  *         '─ news ─> ready ─> it takes one and runs it; another becomes the lookout
@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <time.h>
 
+#define CALLS_PER_THREAD 2 /* when a thread is done, the next request is there */
 #define WARY 256           /* requests: half a millisecond's delay for one of them is lost in their time */
 #define TICK_MIN_US 500    /* as long as a wake-up may take on a busy machine */
 #define TICK_MAX_US 2000   /* while nothing is found: a hundredth of a processor at most */
@@ -31,9 +32,9 @@ struct crew {
     PyObject_HEAD
     struct py_port *port; /* references; busy: the lookout waits alone */
     struct py_listener *listener;
-    struct iok_call **ready; /* calls with requests that no thread has taken: a ring of n_seats places */
-    uint32_t first_ready, n_ready;
-    uint32_t n_seats, n_calls; /* calls that have not ended */
+    struct iok_call **ready; /* calls with requests that no thread has taken: a ring of n_places */
+    uint32_t first_ready, n_ready, n_places;
+    uint32_t n_calls;          /* that have not ended */
     struct crew_seat *idle;    /* sleep until there are requests; the one that slept last is first */
     struct crew_seat *waiting; /* sleep until there are news of the request that they have */
     struct crew_seat nobody;   /* whose the requests in ready are */
@@ -162,7 +163,7 @@ static void take_in(struct crew *crew)
             (void)iok_submit(call);
         } else if (state != IOK_SERVE_WAITING) {
             iok_call_set_user(call, &crew->nobody);
-            crew->ready[(crew->first_ready + crew->n_ready++) % crew->n_seats] = call;
+            crew->ready[(crew->first_ready + crew->n_ready++) % crew->n_places] = call;
         }
     }
 }
@@ -171,7 +172,7 @@ static struct iok_call *next_ready(struct crew *crew)
 {
     while (crew->n_ready > 0) {
         struct iok_call *call = crew->ready[crew->first_ready];
-        crew->first_ready = (crew->first_ready + 1) % crew->n_seats;
+        crew->first_ready = (crew->first_ready + 1) % crew->n_places;
         crew->n_ready--;
         iok_call_set_user(call, NULL);
         if (iok_serve_state(call) != IOK_SERVE_GONE) {
@@ -230,43 +231,53 @@ static int look_out(struct crew *crew, uint32_t others)
 }
 
 /* Wakes the thread that slept last; it sleeps again if somebody was quicker. */
-static void wake_idle(struct crew *crew, bool to_watch)
+static bool wake_idle(struct crew *crew, bool to_watch)
 {
     struct crew_seat *seat = crew->idle;
 
-    if (seat != NULL) {
-        crew->idle = seat->next;
-        seat->watches = to_watch;
-        crew->watcher = to_watch ? seat : crew->watcher;
-        seat_ring(seat);
+    if (seat == NULL) {
+        return false;
     }
+    crew->idle = seat->next;
+    seat->watches = to_watch;
+    crew->watcher = to_watch ? seat : crew->watcher;
+    seat_ring(seat);
+    return true;
 }
 
-/* A thread goes to work on a request: who looks out meanwhile? */
+/* A thread that has no request looks for one. false: there is none. */
+static bool wake_one(struct crew *crew)
+{
+    if (crew->watcher != NULL) {
+        crew->watcher->watches = false;
+        seat_ring(crew->watcher);
+        return true;
+    }
+    return wake_idle(crew, false);
+}
+
+/* A thread goes to work on a request: who takes the others that are there, and looks out meanwhile? */
 static void hand_over(struct crew *crew)
 {
+    if (crew->n_ready > 0 && crew->wary > 0 && wake_one(crew)) {
+        return; /* it comes by here, too */
+    }
     if (crew->lookout) {
         return;
     }
     if (crew->waiting != NULL) {
         seat_ring(crew->waiting);
-    } else if (crew->wary == 0) {
-        if (crew->watcher == NULL) {
-            wake_idle(crew, true);
-        }
-    } else if (crew->watcher != NULL) {
-        crew->watcher->watches = false;
-        seat_ring(crew->watcher);
-    } else {
-        wake_idle(crew, false);
+    } else if (crew->wary > 0) {
+        (void)wake_one(crew);
+    } else if (crew->watcher == NULL) {
+        (void)wake_idle(crew, true);
     }
 }
 
 /* Nothing will come any more. */
 static void dismiss(struct crew *crew)
 {
-    while (crew->idle != NULL) {
-        wake_idle(crew, false);
+    while (wake_idle(crew, false)) {
     }
     if (crew->watcher != NULL) {
         seat_ring(crew->watcher);
@@ -410,10 +421,10 @@ static PyObject *crew_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->listener = (struct py_listener *)Py_NewRef(listener);
-    self->n_seats = threads;
-    self->ready = PyMem_Calloc(threads, sizeof(struct iok_call *));
+    self->n_places = threads * CALLS_PER_THREAD;
+    self->ready = PyMem_Calloc(self->n_places, sizeof(struct iok_call *));
     self->port = self->ready == NULL ? (struct py_port *)PyErr_NoMemory() : port_make_roaming();
-    for (unsigned i = 0; i < threads && self->port != NULL; i++) {
+    for (unsigned i = 0; i < self->n_places && self->port != NULL; i++) {
         if (add_call(self) < 0) {
             Py_CLEAR(self->port);
         }
