@@ -207,6 +207,8 @@ IOK_API void iok_port_free(struct iok_port *port);
  * port, and has the same number in a child of fork(), where poll and epoll have to be told of it anew. Drain between
  * iok_drain_begin and iok_drain_end. -1 only in a child that has no descriptor left. */
 IOK_API int iok_port_fd(struct iok_port *port);
+/* Nobody looks at the descriptor until the next iok_port_fd, so nothing is spent on it. */
+IOK_API void iok_port_unwatch(struct iok_port *port);
 /* Tells a sleeping kernel about submitted calls. iok_submit does so by itself, except within a burst. */
 IOK_API void iok_flush(struct iok_port *port);
 /* Begins a burst: until iok_drain_end the kernel is told of the first submission and of every 256th only, so that many

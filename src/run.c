@@ -368,7 +368,7 @@ static bool lead(struct goal *goal, uint64_t deadline)
     }
     led = NULL;
     kernel->core.leader = NULL;
-    iok_baton_give(&kernel->baton, !done || iok_count_get(&kernel->core.inflight) != 0);
+    iok_baton_give(&kernel->baton, !done || iok_count_get(&kernel->core.inflight) > iok_count_get(&kernel->core.lent));
     goal->port->leading = false;
     iok_port_free_doomed(goal->port);
     return done;
@@ -508,6 +508,16 @@ static int wait_for(struct goal *goal, int64_t timeout_ms)
         }
     }
     return rc;
+}
+
+void iok_port_unwatch(struct iok_port *port)
+{
+    if (iok_port_check(port, NULL) == 0 && port->link.armed) {
+        port->link.armed = false;
+        if (iok_wake_disarm(&port->link.wake)) {
+            iok_wake_drain(&port->link.wake);
+        }
+    }
 }
 
 int iok_wait(struct iok_port *port, int64_t timeout_ms)

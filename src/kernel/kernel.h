@@ -100,6 +100,7 @@ struct iok_core {
     struct iok_account replies, arguments, output;
     struct iok_count objects, rounds, wakeups, polls_blocking, leads, port_wakeups, calls, bytes_in, bytes_out;
     struct iok_count inflight; /* calls that the core holds now */
+    struct iok_count lent;     /* of these: requests that programs have, so the core has nothing to do for them */
 };
 
 /* What a URL says beyond the protocol's own business. Durations in ns; the options' page is docs/urls.md. */

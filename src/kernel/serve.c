@@ -51,6 +51,7 @@ static void lend(struct iok_core *core, struct iok_call *call)
     serve->lent = true;
     serve->station->n_lent++;
     iok_count_own_add(&core->inflight, 1);
+    iok_count_own_add(&core->lent, 1);
     iok_count_own_add(&serve->listener->served_now, 1);
     iok_core_tell(core, call->port, iok_entry(call, IOK_CQ_REQUEST));
 }
@@ -62,6 +63,7 @@ static void unlend(struct iok_core *core, struct iok_call *call)
     serve->lent = false;
     serve->station->n_lent--;
     iok_count_own_sub(&core->inflight, 1);
+    iok_count_own_sub(&core->lent, 1);
     iok_count_own_sub(&serve->listener->served_now, 1);
 }
 

@@ -103,10 +103,15 @@ def test_slow_readers_hold_no_thread(path: str) -> None:
 
 
 def test_the_listener_says_how_much() -> None:
-    """With no room a thread is held, and others are refused, as no queue is allowed."""
-    with serving("?max_unread=0&queue=0", threads=1) as served, ask(served, "/parts") as s:
+    """With no room a thread is held, one request more is read, and others are refused."""
+    with (
+        serving("?max_unread=0&queue=0", threads=1) as served,
+        ask(served, "/parts") as s,
+        ask(served, "/") as next_one,
+    ):
         until(lambda: get(served) == b"503")
         assert unchunked(rest(s).partition(b"\r\n\r\n")[2]) == LARGE
+        assert rest(next_one).endswith(b"\r\n\r\n1")
         until(lambda: get(served) == b"1")
 
 

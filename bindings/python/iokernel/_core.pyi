@@ -218,10 +218,13 @@ class Asgi:
     def cancel(self) -> None: ...
 
 @final
+class Crew:
+    def __new__(cls, listener: Listener, threads: int) -> Crew: ...
+
 class Wsgi:
     def __new__(
         cls,
-        listener: Listener,
+        crew: Crew,
         constant: dict[str, Any],
         trust: Callable[..., Any] | None = None,
     ) -> Wsgi: ...

@@ -8,6 +8,8 @@
  *                              channel.c    its receive() and send()
  *                              answer.c     what those send
  *                              websocket.c  the same of WebSocket
+ *     Crew: the threads of a pool, who take requests in turns
+ *                              crew.c
  *     Wsgi: one thread's requests
  *                              wsgi.c
  *
@@ -239,6 +241,34 @@ void websocket_restart(struct exchange *exchange);
 /* The kernel did not take the opening: then this has answered in its place, but not submitted. */
 bool websocket_is_refused(struct exchange *exchange);
 int websocket_init(void);
+
+/* ---- WSGI (crew.c, wsgi.c) ----------------------------------------------------------------------------------- */
+
+struct crew;
+extern PyTypeObject crew_type;
+
+/* A thread of a crew: the user of its request's call, and of parts of the answer. */
+struct crew_seat {
+    struct crew_seat *next;
+    PyThread_type_lock bell; /* locked while it is silent */
+    bool rung;
+    bool held;    /* it sleeps until there are news of its request */
+    bool watches; /* it was woken to watch the others */
+};
+
+bool crew_seat_init(struct crew_seat *seat); /* false: with an exception */
+void crew_seat_deinit(struct crew_seat *seat);
+/* The crew's port is this thread's, until it lets go of the interpreter's lock. Before all use of calls. 0, or -1 with an
+ * exception. */
+int crew_enter(struct crew *crew);
+/* Waits for a request. 1, 0 if there will be none any more, or -1 with an exception. */
+int crew_take(struct crew *crew, struct crew_seat *seat, struct iok_call **call);
+/* What the thread took last is over for it. */
+void crew_done(struct crew *crew);
+/* The thread is gone, and with it the request's call. */
+void crew_drop(struct crew *crew, struct iok_call *call);
+/* Waits for news of the request that the thread has, or of a part; maybe there are none. 0, or -1 with an exception. */
+int crew_wait(struct crew *crew, struct crew_seat *seat);
 
 int serve_init_types(PyObject *module);
 int asgi_init_types(PyObject *module);

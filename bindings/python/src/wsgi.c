@@ -4,21 +4,19 @@
  *                        └─> start(...), write(...) ..., end()   ─┘
  *                        └─> fail()
  *
- * Waiting is done without the interpreter's lock; a thread that waits may run the kernel's loop, as in every wait. The
- * rules of PEP 3333 are in iokernel/serve/wsgi.py; here are the call and its tape. */
+ * Who waits for what is crew.c's affair. The rules of PEP 3333 are in iokernel/serve/wsgi.py; here are the call and its tape. */
 #include "serve.h"
 
 struct wsgi {
     PyObject_HEAD
-    struct py_port *port; /* references */
-    struct py_listener *listener;
-    PyObject *constant;    /* what every environ has */
-    PyObject *trust;       /* of proxies; may be NULL */
-    PyObject *bytes_io;    /* io.BytesIO */
-    struct iok_call *call; /* NULL once the listener has ended */
-    bool waiting;          /* the call is the kernel's: it waits for a request, or sends the last answer */
+    struct crew *crew;  /* a reference */
+    PyObject *constant; /* what every environ has */
+    PyObject *trust;    /* of proxies; may be NULL */
+    PyObject *bytes_io; /* io.BytesIO */
+    struct crew_seat seat;
+    struct iok_call *call; /* of its request; NULL: it has none, or that was answered */
+    bool busy;             /* the crew counts on its being back */
     bool begun;            /* the head of the answer has been sent, and the body has not ended */
-    bool gone;             /* the client has */
 };
 
 static PyTypeObject wsgi_type;
@@ -27,28 +25,21 @@ static PyTypeObject wsgi_type;
 
 static PyObject *wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *names[] = {"listener", "constant", "trust", NULL};
-    PyObject *listener, *constant, *trust = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|O:Wsgi", (char **)names, &listener_type, &listener,
-                                     &PyDict_Type, &constant, &trust)) {
+    static const char *names[] = {"crew", "constant", "trust", NULL};
+    PyObject *crew, *constant, *trust = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|O:Wsgi", (char **)names, &crew_type, &crew, &PyDict_Type,
+                                     &constant, &trust)) {
         return NULL;
     }
-    struct py_port *port = port_of_thread();
-    struct wsgi *self = port == NULL ? NULL : (struct wsgi *)type->tp_alloc(type, 0);
+    struct wsgi *self = (struct wsgi *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
-    struct iok_error err = {0};
-    self->port = (struct py_port *)Py_NewRef((PyObject *)port);
-    self->listener = (struct py_listener *)Py_NewRef(listener);
+    self->crew = (struct crew *)Py_NewRef(crew);
     self->constant = Py_NewRef(constant);
     self->trust = trust == Py_None ? NULL : Py_NewRef(trust);
     self->bytes_io = core_import("io", "BytesIO");
-    self->call = iok_serve_new(port->port, self->listener->listener, &err);
-    if (self->call == NULL) {
-        fail_set(&err, IOK_NEVER_SENT, NULL, "");
-    }
-    if (self->call == NULL || self->bytes_io == NULL) {
+    if (self->bytes_io == NULL || !crew_seat_init(&self->seat)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -59,17 +50,15 @@ static void wsgi_dealloc(PyObject *op)
 {
     struct wsgi *self = (struct wsgi *)op;
     if (self->call != NULL) {
-        port_bury(self->port, NULL, self->call);
+        crew_drop(self->crew, self->call);
     }
+    crew_seat_deinit(&self->seat);
     Py_XDECREF(self->constant);
     Py_XDECREF(self->trust);
     Py_XDECREF(self->bytes_io);
-    Py_XDECREF(self->listener);
-    Py_XDECREF(self->port);
+    Py_XDECREF((PyObject *)self->crew);
     Py_TYPE(op)->tp_free(op);
 }
-
-/* ---- waiting ------------------------------------------------------------------------------------------------- */
 
 static int wsgi_fail_call(struct iok_call *call)
 {
@@ -79,35 +68,18 @@ static int wsgi_fail_call(struct iok_call *call)
     return -1;
 }
 
+/* Before all that is done to a request. */
 static int wsgi_check(const struct wsgi *self)
 {
-    if (!port_usable(self->port)) {
-        port_refuse(self->port);
+    if (crew_enter(self->crew) < 0) {
         return -1;
     }
-    if (self->waiting || self->call == NULL) {
+    if (self->call == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "there is no request to answer");
         return -1;
     }
-    if (self->gone || iok_serve_state(self->call) == IOK_SERVE_GONE) {
+    if (iok_serve_state(self->call) == IOK_SERVE_GONE) {
         PyErr_SetString(client_gone, "the client has gone");
-        return -1;
-    }
-    return 0;
-}
-
-/* Waits for a request, or for a message of its body; looks for signals now and then. 0, or -1 with an exception. */
-static int wsgi_wait(struct iok_call *call, bool message)
-{
-    int rc;
-    Py_BEGIN_ALLOW_THREADS rc = message ? iok_wait_message(call, LOOK_MS_MAX) : iok_wait_call(call, LOOK_MS_MAX);
-    core_park_at_exit();
-    Py_END_ALLOW_THREADS if (PyErr_CheckSignals() < 0)
-    {
-        return -1;
-    }
-    if (rc < 0 && rc != IOK_EINTR && rc != IOK_ETIMEOUT) {
-        fail_code(rc, iok_errno_text(rc), NULL);
         return -1;
     }
     return 0;
@@ -115,7 +87,33 @@ static int wsgi_wait(struct iok_call *call, bool message)
 
 /* ---- parts of an answer --------------------------------------------------------------------------------------- */
 
-/* Sends a part and waits until the system has taken it. */
+/* What became of a part. 0, or -1 with an exception. */
+static int wsgi_part_ended(struct wsgi *self, const struct iok_call *part)
+{
+    struct iok_error err = {0};
+    if (iok_call_error(part, &err) == 0) {
+        return 0;
+    }
+    if (err.code == IOK_EINVAL) { /* of the program's doing */
+        PyErr_SetString(PyExc_ValueError, err.text);
+    } else if (self->call != NULL && iok_call_error(self->call, &err) != 0) { /* so was the head: the request is back */
+        self->begun = false;
+        return wsgi_fail_call(self->call);
+    } else {
+        PyErr_SetString(client_gone, "the client has gone");
+    }
+    return -1;
+}
+
+/* The call takes its next request, which is any thread's. */
+static void wsgi_let_go(struct wsgi *self)
+{
+    iok_call_set_user(self->call, NULL);
+    self->call = NULL;
+    self->begun = false;
+}
+
+/* Sends a part and waits until the system, or the listener, has taken it. last: it ends the body; broken: it breaks it off. */
 static int wsgi_send_part(struct wsgi *self, PyObject *data, bool last, const char *broken)
 {
     struct iok_error err = {0};
@@ -124,6 +122,7 @@ static int wsgi_send_part(struct wsgi *self, PyObject *data, bool last, const ch
         fail_set(&err, IOK_NEVER_SENT, NULL, "");
         return -1;
     }
+    iok_call_set_user(part, &self->seat);
     if (broken != NULL) {
         iok_part_fail(part, broken);
     } else if (data != NULL && build_argument(part, data, true, 1) < 0) {
@@ -138,36 +137,17 @@ static int wsgi_send_part(struct wsgi *self, PyObject *data, bool last, const ch
         PyErr_SetString(client_gone, "the client has gone");
         return -1;
     }
-    while (iok_call_outcome(part) == IOK_PENDING) {
-        int rc;
-        Py_BEGIN_ALLOW_THREADS rc = iok_wait_call(part, LOOK_MS_MAX);
-        core_park_at_exit();
-        Py_END_ALLOW_THREADS if (rc != 0 && PyErr_CheckSignals() < 0)
-        {
-            iok_abandon(part);
-            return -1;
-        }
+    if (last || broken != NULL) {
+        wsgi_let_go(self);
     }
-    struct iok_error why = {0};
-    int code = iok_call_error(part, &why);
+    int done = 0;
+    while (done == 0 && iok_call_outcome(part) == IOK_PENDING) {
+        done = crew_wait(self->crew, &self->seat);
+    }
+    if (done == 0 && broken == NULL) {
+        done = wsgi_part_ended(self, part);
+    }
     iok_call_free(part);
-    if (code == IOK_EINVAL) { /* of the program's doing */
-        PyErr_SetString(PyExc_ValueError, why.text);
-        return -1;
-    }
-    if (code != 0 && broken == NULL) {
-        PyErr_SetString(client_gone, "the client has gone");
-        return -1;
-    }
-    return 0;
-}
-
-/* Ends the body of an answer, or breaks it off. The call takes its next request. */
-static int wsgi_end_body(struct wsgi *self, const char *broken)
-{
-    self->begun = false;
-    int done = wsgi_send_part(self, NULL, broken == NULL, broken);
-    self->waiting = true;
     return done;
 }
 
@@ -178,29 +158,8 @@ static int wsgi_submit(struct wsgi *self)
     if (iok_submit(self->call) < 0) {
         return wsgi_fail_call(self->call);
     }
-    self->waiting = true;
-    self->begun = false;
+    wsgi_let_go(self);
     return 0;
-}
-
-/* Waits until the call has a request. 1, 0 if there will be none any more, or -1 with an exception. */
-static int wsgi_take(struct wsgi *self)
-{
-    for (;;) {
-        if (iok_call_outcome(self->call) != IOK_PENDING) {
-            iok_call_free(self->call);
-            self->call = NULL;
-            return 0;
-        }
-        enum iok_serve_state state = iok_serve_state(self->call);
-        if (state == IOK_SERVE_REQUEST || state == IOK_SERVE_LEFT) {
-            self->waiting = self->gone = false;
-            return 1;
-        }
-        if ((state == IOK_SERVE_GONE && wsgi_submit(self) < 0) || wsgi_wait(self->call, false) < 0) {
-            return -1;
-        }
-    }
 }
 
 static PyObject *wsgi_input(const struct wsgi *self, const struct request *request)
@@ -228,37 +187,38 @@ static int wsgi_turn_away(struct wsgi *self)
     return wsgi_submit(self);
 }
 
-/* The call is the kernel's, once the request of before has come to an end. */
+/* The thread is done with the request: what is left of its answer comes to an end. */
 static int wsgi_settle(struct wsgi *self)
 {
-    enum iok_serve_state state = iok_serve_state(self->call);
-    if (self->waiting) {
+    if (self->call == NULL) {
         return 0;
     }
-    if (state == IOK_SERVE_NEW || state == IOK_SERVE_GONE) {
+    if (crew_enter(self->crew) < 0) {
+        return -1;
+    }
+    if (iok_serve_state(self->call) == IOK_SERVE_GONE) {
         return wsgi_submit(self);
     }
-    return self->begun ? wsgi_end_body(self, "the application ended within the body") : wsgi_turn_away(self);
+    return self->begun ? wsgi_send_part(self, NULL, false, "the application ended within the body")
+                       : wsgi_turn_away(self);
 }
 
 static PyObject *wsgi_next(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
-    if (!port_usable(self->port)) {
-        port_refuse(self->port);
-        return NULL;
+    if (self->busy) {
+        if (wsgi_settle(self) < 0) {
+            return NULL;
+        }
+        crew_done(self->crew);
+        self->busy = false;
     }
-    if (self->call == NULL) {
-        Py_RETURN_NONE;
-    }
-    if (wsgi_settle(self) < 0) {
-        return NULL;
-    }
-    int taken = wsgi_take(self);
+    int taken = crew_take(self->crew, &self->seat, &self->call);
     if (taken < 0) {
         return NULL;
     }
     struct request request;
+    self->busy = taken > 0;
     if (taken == 0 || !request_read(&request, self->call)) {
         Py_RETURN_NONE;
     }
@@ -298,7 +258,7 @@ static PyObject *wsgi_read(PyObject *op, PyObject *Py_UNUSED(unused))
         } else if (iok_serve_state(self->call) == IOK_SERVE_LEFT) {
             PyErr_SetString(client_gone, "the client has gone within its request's body");
             return NULL;
-        } else if (wsgi_wait(self->call, true) < 0) {
+        } else if (crew_wait(self->crew, &self->seat) < 0) {
             return NULL;
         }
     }
@@ -400,7 +360,7 @@ static PyObject *wsgi_write(PyObject *op, PyObject *data)
 static PyObject *wsgi_end(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
-    if (wsgi_check(self) < 0 || wsgi_end_body(self, NULL) < 0) {
+    if (wsgi_check(self) < 0 || wsgi_send_part(self, NULL, true, NULL) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -409,7 +369,7 @@ static PyObject *wsgi_end(PyObject *op, PyObject *Py_UNUSED(unused))
 static PyObject *wsgi_break(PyObject *op, PyObject *Py_UNUSED(unused))
 {
     struct wsgi *self = (struct wsgi *)op;
-    if (self->begun && (wsgi_check(self) < 0 || wsgi_end_body(self, "the application failed") < 0)) {
+    if (self->begun && (wsgi_check(self) < 0 || wsgi_send_part(self, NULL, false, "the application failed") < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -428,7 +388,7 @@ static PyMethodDef wsgi_methods[] = {
 
 static PyTypeObject wsgi_type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Wsgi",
-    .tp_doc = "Wsgi(listener, constant, trust=None)\n--\n\nThe requests of one thread of a server.",
+    .tp_doc = "Wsgi(crew, constant, trust=None)\n--\n\nThe requests of one thread of a server.",
     .tp_basicsize = sizeof(struct wsgi),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = wsgi_new,
@@ -438,5 +398,5 @@ static PyTypeObject wsgi_type = {
 
 int wsgi_init_type(PyObject *module)
 {
-    return PyModule_AddType(module, &wsgi_type);
+    return PyModule_AddType(module, &crew_type) < 0 ? -1 : PyModule_AddType(module, &wsgi_type);
 }

@@ -1,7 +1,7 @@
 """A worker that serves a WSGI application (PEP 3333) on a pool of threads.
 
-Each thread has a port of its own and takes one request at a time; the kernel gives a request to
-whichever waits. iokernel._core.Wsgi makes the environ and takes the answer; what PEP 3333 says of
+The threads of a listener share a port and take its requests in turns: iokernel._core.Crew says
+which is next. iokernel._core.Wsgi makes the environ and takes the answer; what PEP 3333 says of
 start_response, write and iterables is here.
 """
 
@@ -205,6 +205,7 @@ class Pool:
         self.app = app
         self.options = options
         self.listeners = [_core.Listener(_patient(url)) for url in role.urls]
+        self._crews = [_core.Crew(listener, options.threads) for listener in self.listeners]
         self._trust = Trust(options.forwarded_allow_ips)
         self._supervised = role.alive_fd >= 0
         self._lock = threading.Lock()
@@ -212,14 +213,14 @@ class Pool:
         self._running = 0
         self._threads = [
             threading.Thread(
-                target=self._run, args=(listener, server_of(url)), name=f"wsgi-{n}", daemon=True
+                target=self._run, args=(crew, server_of(url)), name=f"wsgi-{n}", daemon=True
             )
-            for listener, url in zip(self.listeners, role.urls, strict=True)
+            for crew, url in zip(self._crews, role.urls, strict=True)
             for n in range(options.threads)
         ]
 
     def start(self) -> None:
-        """Take requests."""
+        """Run them."""
         self._running = len(self._threads)
         for thread in self._threads:
             thread.start()
@@ -244,9 +245,9 @@ class Pool:
             "wsgi.file_wrapper": FileWrapper,
         }
 
-    def _run(self, listener: _core.Listener, server: tuple[str, int | None]) -> None:
+    def _run(self, crew: _core.Crew, server: tuple[str, int | None]) -> None:
         try:
-            taker = _core.Wsgi(listener, self._environ(server), self._trust)
+            taker = _core.Wsgi(crew, self._environ(server), self._trust)
             while True:
                 try:
                     environ = taker.next()
