@@ -69,12 +69,17 @@ class Served:
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-X", "faulthandler", "-m", "iokernel", "serve", app,
+                    sys.executable, "-m", "iokernel", "serve", app,
                     "--bind", bind, "--log-level", "debug", *options,
                 ],
                 cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
-                | dict(env or {}),
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(package),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "PYTHONFAULTHANDLER": "1",
+                    **(env or {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

@@ -1,4 +1,4 @@
-"""How the log of `iokernel serve` is configured by YAML, whether PyYAML is there or not."""
+"""The log of `iokernel serve`: a message is a line, and YAML configures it if PyYAML is there."""
 
 from __future__ import annotations
 
@@ -50,3 +50,17 @@ def test_yaml_needs_its_package(
     with pytest.raises(log.LogConfigError, match=r"a\.yml: ModuleNotFoundError: .*yaml"):
         log.configure("info", False, str(tmp_path / "a.yml"))
     assert seen == []
+
+
+def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("info", True)
+    log.access.info("%s", "/a\n12:00:00 info \x1b[2J\u2028\x7f caf\u00e9\tb")
+    try:
+        raise ValueError("one\ntwo\r\x9b")
+    except ValueError:
+        log.log.exception("it\nfailed")
+    first, second, *trace = capsys.readouterr().err.split("\n")
+    assert first.endswith("/a\\n12:00:00 info \\x1b[2J\\u2028\\x7f caf\u00e9\tb")
+    assert second.endswith("it\\nfailed")
+    assert trace[0] == "Traceback (most recent call last):"
+    assert trace[-3:] == ["ValueError: one", "two\\r\\x9b", ""]

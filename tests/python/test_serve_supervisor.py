@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from iokernel.serve import supervisor
 from iokernel.serve.options import Options
+from iokernel.serve.reload import Watcher
 from iokernel.serve.sockets import BindError, Bound, bind_all
 from iokernel.serve.supervisor import STEADY_S, Slot, Supervisor, Worker
 from iokernel.serve.worker import FAILED_TO_START
@@ -18,7 +19,7 @@ from iokernel.serve.worker import FAILED_TO_START
 
 @pytest.fixture
 def parent() -> Iterator[Supervisor]:
-    bound = bind_all(Options("x:y", ["127.0.0.1:0"]))
+    bound = bind_all(Options("x:y", ["127.0.0.1:0"], timeout=8, start_timeout=60))
     made = Supervisor(bound.options, bound)
     made.began = True
     yield made
@@ -37,6 +38,7 @@ def worker(lived_s: float, *, served_s: float | None = None, told: bool = False)
         alive_fd=-1,
         born=now - lived_s,
         ready_at=None if served_s is None else now - served_s,
+        heard_at=now,
         told_to_end=now if told else None,
     )
 
@@ -171,11 +173,27 @@ def test_slots_have_sockets_of_their_own_only(parent: Supervisor) -> None:
     assert sorted(bound.addresses[0].sockets) == [1]
 
 
-def test_a_worker_that_dies_while_its_successor_starts(parent: Supervisor) -> None:
+def test_a_worker_that_dies_while_its_successor_starts(
+    parent: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
     slot = parent.slots[0]
     slot.workers = [worker(1)]
     death(parent, slot, worker(100, served_s=99))
     assert slot.start_at is None  # one is on its way
+    assert "was ended by SIGKILL while a new one starts in its place" in caplog.text
+    death(parent, slot, worker(2), FAILED_TO_START)
+    assert "ended with status 3 before it was ready: the old one stays" in caplog.text
+
+
+def test_with_reload_a_broken_application_is_not_tried_again_by_itself(parent: Supervisor) -> None:
+    parent.watcher = Watcher([], parent.write_fd)
+    parent.began = False
+    slot = parent.slots[0]
+    death(parent, slot, worker(1), FAILED_TO_START)
+    parent._reap()
+    assert slot.start_at is None
+    parent._renew()
+    assert slot.start_at is not None
 
 
 def test_a_successor_that_dies_is_replaced_if_the_old_one_has_to_end(parent: Supervisor) -> None:
@@ -196,3 +214,44 @@ def test_one_that_has_a_successor_gets_no_second_one(parent: Supervisor) -> None
     slot.workers = [old, worker(1)]
     parent._hear(slot, old, "renew")
     assert slot.start_at is None
+
+
+def test_one_that_stands_gets_an_abort_and_then_is_killed(
+    parent: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    standing, slow = worker(100, served_s=99), worker(59)
+    standing.pid, slow.pid = 1001, 1002
+    parent.slots[0].workers = [standing, slow]
+    parent._insist()
+    assert sent == []  # it was heard of just now
+    standing.heard_at -= 8
+    parent._insist()
+    assert sent == [(1001, signal.SIGABRT)]
+    parent._insist()
+    assert len(sent) == 1
+    standing.aborted = time.monotonic() - supervisor.ABORT_S
+    slow.born -= 1.5
+    parent._insist()
+    assert sent[1:] == [(1001, signal.SIGKILL), (1002, signal.SIGABRT)]
+    parent._insist()
+    assert len(sent) == 3
+    parent.slots[0].workers = []
+
+
+def test_one_that_ends_has_its_grace_and_need_not_move(
+    parent: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    ending = worker(100, served_s=99, told=True)
+    ending.heard_at -= 80
+    parent.slots[0].workers = [ending]
+    parent._insist()
+    assert sent == []
+    assert ending.told_to_end is not None
+    ending.told_to_end -= parent._grace()
+    parent._insist()
+    assert sent == [signal.SIGKILL]
+    parent.slots[0].workers = []
