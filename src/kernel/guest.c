@@ -80,6 +80,24 @@ static uint64_t patience(const struct iok_guest *guest, uint64_t timeout)
     return guest->since + (farewell ? IOK_FAREWELL_NS : timeout);
 }
 
+/* Of a body under way. A second without body_rate bytes is a second less to wait for the next ones; more bytes than that win
+ * back what was lost, and no more. Where arrived_at was moved on, the time before was ours. */
+static uint64_t body_due(const struct iok_guest *guest)
+{
+    uint64_t timeout = guest->listener->config.body_timeout;
+
+    return guest->arrived_at + (guest->lag < timeout ? timeout - guest->lag : 0);
+}
+
+static void note_pace(struct iok_guest *guest, size_t n)
+{
+    uint64_t rate = guest->listener->config.body_rate;
+    uint64_t spent = guest->lag + guest->listener->core->now - guest->arrived_at;
+    uint64_t paid = rate != 0 ? n * IOK_NS_S / rate : UINT64_MAX;
+
+    guest->lag = spent > paid ? spent - paid : 0;
+}
+
 /* When its state is over; 0: never. */
 static uint64_t due(const struct iok_guest *guest)
 {
@@ -92,7 +110,7 @@ static uint64_t due(const struct iok_guest *guest)
     case IOK_GUEST_IDLE:
         return patience(guest, guest->n_requests == 0 ? config->header_timeout : config->idle);
     case IOK_GUEST_READING:
-        return guest->in_body ? guest->arrived_at + config->body_timeout : guest->began_at + config->header_timeout;
+        return guest->in_body ? body_due(guest) : guest->began_at + config->header_timeout;
     case IOK_GUEST_QUEUED:
         return guest->since + config->queue_timeout;
     case IOK_GUEST_ANSWERING:
@@ -113,7 +131,7 @@ static uint64_t due(const struct iok_guest *guest)
                    ? 0
                    : guest->arrived_at + config->ws_ping * (guest->pinged ? 2 : 1);
     }
-    return guest->streams && !guest->held ? guest->arrived_at + config->body_timeout : 0;
+    return guest->streams && !guest->held ? body_due(guest) : 0;
 }
 
 static void arm(struct iok_guest *guest)
@@ -215,6 +233,7 @@ static struct iok_tape *host_begin_push(struct iok_io *io)
 static void host_head(struct iok_io *io)
 {
     guest_of(io)->in_body = true;
+    guest_of(io)->lag = 0;
 }
 
 static struct iok_tape *host_begin_part(struct iok_io *io, uint64_t seq)
@@ -721,6 +740,9 @@ static void on_arrived(void *owner, size_t n)
     struct iok_core *core = listener->core;
 
     iok_core_look_at_clock(core);
+    if (guest->in_body) {
+        note_pace(guest, n);
+    }
     guest->arrived_at = core->now;
     guest->pinged = false;
     iok_count_own_add(&core->bytes_in, n);
