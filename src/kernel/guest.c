@@ -683,8 +683,8 @@ static void begin(struct iok_guest *guest)
     }
 }
 
-/* A proxy says first who its client is. */
-static void read_proxy(struct iok_guest *guest, struct iok_span in)
+/* A proxy says first who its client is. Bytes used; 0: more must come, or the guest is closed. */
+static size_t read_proxy(struct iok_guest *guest, struct iok_span in)
 {
     ptrdiff_t used = iok_proxy_read(in, &guest->peer, &guest->io.encrypted);
 
@@ -693,13 +693,38 @@ static void read_proxy(struct iok_guest *guest, struct iok_span in)
         close_with_io(guest);
     } else if (used == 0) {
         keep_rest(guest, in);
-    } else {
+    }
+    return used > 0 ? (size_t)used : 0;
+}
+
+/* Without TLS, and so with what the client says behind it. */
+static void take_proxy(struct iok_guest *guest, struct iok_span in)
+{
+    size_t used = read_proxy(guest, in);
+
+    if (used > 0) {
         begin(guest);
-        keep_rest(guest, iok_span_skip(in, (size_t)used));
+        keep_rest(guest, iok_span_skip(in, used));
         if (guest->state != IOK_GUEST_CLOSED) {
             iok_guest_go_on(guest);
         }
     }
+}
+
+static size_t on_preface(void *owner, struct iok_span bytes)
+{
+    struct iok_guest *guest = owner;
+    struct iok_core *core = guest->listener->core;
+    size_t n_front = guest->n_rest, used;
+
+    iok_core_look_at_clock(core);
+    if (n_front > 0) {
+        memcpy(core->scratch, guest->rest, n_front);
+    }
+    memcpy(core->scratch + n_front, bytes.p, bytes.n);
+    guest->n_rest = 0;
+    used = read_proxy(guest, iok_span(core->scratch, n_front + bytes.n));
+    return used > 0 ? used - n_front : 0;
 }
 
 static void on_connected(void *owner, const struct iok_address *address, const char *alpn)
@@ -709,10 +734,8 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     (void)address;
     iok_core_look_at_clock(guest->listener->core);
     guest->io.encrypted = alpn != NULL;
-    if (!guest->listener->config.proxy) {
+    if (!guest->listener->config.proxy || guest->io.encrypted) {
         begin(guest);
-    } else if (!iok_proxy_is_believed(&guest->listener->config, &guest->peer)) {
-        close_quietly(guest, "a connection from elsewhere than proxy_from=");
     }
 }
 
@@ -748,7 +771,7 @@ static void on_arrived(void *owner, size_t n)
     iok_count_own_add(&core->bytes_in, n);
     iok_count_own_add(&listener->bytes_in, n);
     if (guest->state == IOK_GUEST_OPENING) {
-        read_proxy(guest, iok_span(core->scratch, guest->n_front + n));
+        take_proxy(guest, iok_span(core->scratch, guest->n_front + n));
     } else if (guest->state != IOK_GUEST_LEAVING) {
         take_in(guest, iok_span(core->scratch, guest->n_front + n));
     }
@@ -804,6 +827,16 @@ static const struct iok_link_events link_events = {
     .closed = on_closed,
 };
 
+static const struct iok_link_events preface_events = {
+    .connected = on_connected,
+    .read_space = on_read_space,
+    .arrived = on_arrived,
+    .writable = on_writable,
+    .ended = on_ended,
+    .preface = on_preface,
+    .closed = on_closed,
+};
+
 /* ---- the beginning and the end ---------------------------------------------------------------------------------- */
 
 static void note_peer(struct iok_peer *peer, const struct iok_address *address)
@@ -852,7 +885,11 @@ void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, cons
     iok_count_own_add(&core->objects, 1);
     iok_count_own_add(&listener->connections, 1);
     iok_count_set(&listener->connections_now, listener->n_guests);
-    core->net->ops->adopt(link, &link_events, guest);
+    core->net->ops->adopt(link, listener->config.proxy && listener->config.tls ? &preface_events : &link_events, guest);
+    if (listener->config.proxy && !iok_proxy_is_believed(&listener->config, &guest->peer)) {
+        close_quietly(guest, "a connection from elsewhere than proxy_from=");
+        return;
+    }
     arm(guest);
 }
 

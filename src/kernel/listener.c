@@ -150,9 +150,6 @@ static int read_proxies(struct iok_listener_config *config, const struct iok_url
     if (rc != 0) {
         return rc;
     }
-    if (config->proxy && config->tls) {
-        return iok_err(err, IOK_EOPTION, "proxy= is for http://: let the proxy do TLS");
-    }
     if (given && !config->proxy) {
         return iok_err(err, IOK_EOPTION, "proxy_from= needs proxy=yes");
     }
