@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
-import shutil
 import socket
 import ssl
 import subprocess
@@ -53,10 +52,11 @@ def certificates() -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def secure(certificates: pathlib.Path, *options: str) -> Iterator[Served]:
+def secure(certificates: pathlib.Path, *options: str, chaos: str = "") -> Iterator[Served]:
     certificate = ("--ssl-certfile", str(certificates / "server.crt"))
     key = ("--ssl-keyfile", str(certificates / "server.key"))
-    with Served(APP, "--proxy-protocol", *certificate, *key, *options) as served:
+    env = {"IOK_CHAOS": chaos}
+    with Served(APP, "--proxy-protocol", *certificate, *key, *options, env=env) as served:
         yield served
 
 
@@ -105,6 +105,15 @@ def test_in_front_of_tls(certificates: pathlib.Path, preface: bytes) -> None:
             assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+def test_in_front_of_tls_that_is_cut_up(certificates: pathlib.Path) -> None:
+    with secure(certificates, chaos="seed=3,pieces=20,partial=0.5") as served:
+        for _ in range(20):
+            with served.connect() as plain:
+                plain.sendall(V2)
+                with over_tls(certificates, plain) as s:
+                    assert told(s) == {"client": ["192.0.2.7", 56324], "scheme": "https"}
+
+
 def test_what_is_no_preface(certificates: pathlib.Path) -> None:
     with secure(certificates) as served:
         for wrong in (
@@ -150,7 +159,6 @@ def test_a_proxy_that_does_not_tell() -> None:
             assert told(s, said) == {"client": ["6.6.6.6", 0], "scheme": "https"}
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
 def test_behind_haproxy(certificates: pathlib.Path) -> None:
     """A balancer of TCP: it adds the preface, and TLS is between the client and us."""
     front = free_port()
