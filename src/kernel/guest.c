@@ -84,6 +84,24 @@ static uint64_t patience(const struct iok_guest *guest, uint64_t timeout)
     return guest->since + (farewell ? IOK_FAREWELL_NS : timeout);
 }
 
+/* Of a body under way. A second without body_rate bytes is a second less to wait for the next ones; more bytes than that win
+ * back what was lost, and no more. Where arrived_at was moved on, the time before was ours. */
+static uint64_t body_due(const struct iok_guest *guest)
+{
+    uint64_t timeout = guest->listener->config.body_timeout;
+
+    return guest->arrived_at + (guest->lag < timeout ? timeout - guest->lag : 0);
+}
+
+static void note_pace(struct iok_guest *guest, size_t n)
+{
+    uint64_t rate = guest->listener->config.body_rate;
+    uint64_t spent = guest->lag + guest->listener->core->now - guest->arrived_at;
+    uint64_t paid = rate != 0 ? n * IOK_NS_S / rate : UINT64_MAX;
+
+    guest->lag = spent > paid ? spent - paid : 0;
+}
+
 /* When its state is over; 0: never. */
 static uint64_t due(const struct iok_guest *guest)
 {
@@ -96,7 +114,7 @@ static uint64_t due(const struct iok_guest *guest)
     case IOK_GUEST_IDLE:
         return patience(guest, guest->n_requests == 0 ? config->header_timeout : config->idle);
     case IOK_GUEST_READING:
-        return guest->in_body ? guest->arrived_at + config->body_timeout : guest->began_at + config->header_timeout;
+        return guest->in_body ? body_due(guest) : guest->began_at + config->header_timeout;
     case IOK_GUEST_QUEUED:
         return guest->since + config->queue_timeout;
     case IOK_GUEST_ANSWERING:
@@ -120,7 +138,7 @@ static uint64_t due(const struct iok_guest *guest)
                    ? 0
                    : guest->arrived_at + config->ws_ping * (guest->pinged ? 2 : 1);
     }
-    return guest->streams && !guest->held ? guest->arrived_at + config->body_timeout : 0;
+    return guest->streams && !guest->held ? body_due(guest) : 0;
 }
 
 static void arm(struct iok_guest *guest)
@@ -624,8 +642,8 @@ static void begin(struct iok_guest *guest)
     }
 }
 
-/* A proxy says first who its client is. */
-static void read_proxy(struct iok_guest *guest, struct iok_span in)
+/* A proxy says first who its client is. Bytes used; 0: more must come, or the guest is closed. */
+static size_t read_proxy(struct iok_guest *guest, struct iok_span in)
 {
     ptrdiff_t used = iok_proxy_read(in, &guest->peer, &guest->io.encrypted);
 
@@ -634,13 +652,38 @@ static void read_proxy(struct iok_guest *guest, struct iok_span in)
         close_with_io(guest);
     } else if (used == 0) {
         keep_rest(guest, in);
-    } else {
+    }
+    return used > 0 ? (size_t)used : 0;
+}
+
+/* Without TLS, and so with what the client says behind it. */
+static void take_proxy(struct iok_guest *guest, struct iok_span in)
+{
+    size_t used = read_proxy(guest, in);
+
+    if (used > 0) {
         begin(guest);
-        keep_rest(guest, iok_span_skip(in, (size_t)used));
+        keep_rest(guest, iok_span_skip(in, used));
         if (guest->state != IOK_GUEST_CLOSED) {
             iok_guest_go_on(guest);
         }
     }
+}
+
+static size_t on_preface(void *owner, struct iok_span bytes)
+{
+    struct iok_guest *guest = owner;
+    struct iok_core *core = guest->listener->core;
+    size_t n_front = guest->n_rest, used;
+
+    iok_core_look_at_clock(core);
+    if (n_front > 0) {
+        memcpy(core->scratch, guest->rest, n_front);
+    }
+    memcpy(core->scratch + n_front, bytes.p, bytes.n);
+    guest->n_rest = 0;
+    used = read_proxy(guest, iok_span(core->scratch, n_front + bytes.n));
+    return used > 0 ? used - n_front : 0;
 }
 
 static void on_connected(void *owner, const struct iok_address *address, const char *alpn)
@@ -650,10 +693,8 @@ static void on_connected(void *owner, const struct iok_address *address, const c
     (void)address;
     iok_core_look_at_clock(guest->listener->core);
     guest->io.encrypted = alpn != NULL;
-    if (!guest->listener->config.proxy) {
+    if (!guest->listener->config.proxy || guest->io.encrypted) {
         begin(guest);
-    } else if (!iok_proxy_is_believed(&guest->listener->config, &guest->peer)) {
-        close_quietly(guest, "a connection from elsewhere than proxy_from=");
     }
 }
 
@@ -681,12 +722,15 @@ static void on_arrived(void *owner, size_t n)
     struct iok_core *core = listener->core;
 
     iok_core_look_at_clock(core);
+    if (guest->in_body) {
+        note_pace(guest, n);
+    }
     guest->arrived_at = core->now;
     guest->pinged = false;
     iok_count_own_add(&core->bytes_in, n);
     iok_count_own_add(&listener->bytes_in, n);
     if (guest->state == IOK_GUEST_OPENING) {
-        read_proxy(guest, iok_span(core->scratch, guest->n_front + n));
+        take_proxy(guest, iok_span(core->scratch, guest->n_front + n));
     } else if (guest->state != IOK_GUEST_LEAVING) {
         take_in(guest, iok_span(core->scratch, guest->n_front + n));
     }
@@ -730,6 +774,16 @@ static const struct iok_link_events link_events = {
     .arrived = on_arrived,
     .writable = on_writable,
     .ended = on_ended,
+    .closed = on_closed,
+};
+
+static const struct iok_link_events preface_events = {
+    .connected = on_connected,
+    .read_space = on_read_space,
+    .arrived = on_arrived,
+    .writable = on_writable,
+    .ended = on_ended,
+    .preface = on_preface,
     .closed = on_closed,
 };
 
@@ -781,7 +835,11 @@ void iok_guest_accept(struct iok_listener *listener, struct iok_link *link, cons
     iok_count_own_add(&core->objects, 1);
     iok_count_own_add(&listener->connections, 1);
     iok_count_set(&listener->connections_now, listener->n_guests);
-    core->net->ops->adopt(link, &link_events, guest);
+    core->net->ops->adopt(link, listener->config.proxy && listener->config.tls ? &preface_events : &link_events, guest);
+    if (listener->config.proxy && !iok_proxy_is_believed(&listener->config, &guest->peer)) {
+        close_quietly(guest, "a connection from elsewhere than proxy_from=");
+        return;
+    }
     arm(guest);
 }
 

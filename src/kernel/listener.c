@@ -52,6 +52,7 @@ static const char *const option_names[] = {"backlog",
                                            "max_unread_total",
                                            "header_timeout",
                                            "body_timeout",
+                                           "body_rate",
                                            "write_timeout",
                                            "handshake_timeout",
                                            "idle",
@@ -126,6 +127,7 @@ static int read_sizes(struct iok_listener_config *config, const struct iok_url *
     } sizes[] = {
         {"max_request", 1024, UINT64_C(1) << 50, &config->max_request},
         {"whole", 1024, UINT64_C(1) << 30, &config->whole},
+        {"body_rate", 0, UINT64_C(1) << 30, &config->body_rate},
         {"max_stream_bytes", 65536, UINT64_C(64) << 30, &config->max_stream_bytes},
         {"max_unread", 0, UINT64_C(1) << 30, &config->max_unread},
         {"max_unread_total", 0, UINT64_C(64) << 30, &config->max_unread_total},
@@ -148,9 +150,6 @@ static int read_proxies(struct iok_listener_config *config, const struct iok_url
     if (rc != 0) {
         return rc;
     }
-    if (config->proxy && config->tls) {
-        return iok_err(err, IOK_EOPTION, "proxy= is for http://: let the proxy do TLS");
-    }
     if (given && !config->proxy) {
         return iok_err(err, IOK_EOPTION, "proxy_from= needs proxy=yes");
     }
@@ -172,6 +171,7 @@ static int read_config(struct iok_listener *listener, struct iok_error *err)
         .queue = 1024,
         .header_timeout = 10 * IOK_NS_S,
         .body_timeout = 30 * IOK_NS_S,
+        .body_rate = 240, /* ten times slower than any modem, and ten times faster than who only wants to stay */
         .write_timeout = 30 * IOK_NS_S,
         .handshake_timeout = 10 * IOK_NS_S,
         .queue_timeout = 30 * IOK_NS_S,

@@ -83,6 +83,7 @@ struct iok_listener_config {
     uint64_t max_connections, max_requests, max_request, whole, max_stream_bytes, queue;
     uint64_t max_unread, max_unread_total; /* of answers */
     uint64_t header_timeout, body_timeout, write_timeout, handshake_timeout, queue_timeout, idle;
+    uint64_t body_rate;               /* bytes a second that a client has to send of a body; 0: any */
     uint64_t ws_ping, ws_max_message; /* ws_ping 0: none */
     uint64_t shed;                    /* pickup delay above which a port gets no more requests; 0: no such limit */
     uint64_t health_pickup;           /* above which health is bad */
@@ -193,6 +194,7 @@ struct iok_guest {
     uint64_t since;                /* when it came to its state, or made progress in it */
     uint64_t parting_at;           /* when that began */
     uint64_t began_at, arrived_at; /* when the request's first byte came, and the last byte of all */
+    uint64_t lag;                  /* of body_timeout, what was used up by sending a body below body_rate */
     struct iok_timer timer;        /* at or before the time at which something is due: looked at when it fires */
     struct iok_call *call;         /* SERVED: which has its request. ANSWERING: whose memory goes out; else NULL */
     struct iok_request *request;   /* being read, or waiting for a call */

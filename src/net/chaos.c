@@ -290,6 +290,14 @@ static void under_ended(void *owner)
     ((struct chaos_link *)owner)->half_ended = true;
 }
 
+static size_t under_preface(void *owner, struct iok_span bytes)
+{
+    struct chaos_link *link = owner;
+
+    link->chaos->told = true;
+    return link->events.preface(link->owner, bytes);
+}
+
 static void under_closed(void *owner, const struct iok_error *err)
 {
     struct chaos_link *link = owner;
@@ -316,6 +324,17 @@ static const struct iok_link_events under_half_events = {
     .arrived = under_arrived,
     .writable = under_writable,
     .ended = under_ended,
+    .closed = under_closed,
+};
+
+/* The driver below waits for a preface where there is this slot. */
+static const struct iok_link_events under_preface_events = {
+    .connected = under_connected,
+    .read_space = under_read_space,
+    .arrived = under_arrived,
+    .writable = under_writable,
+    .ended = under_ended,
+    .preface = under_preface,
     .closed = under_closed,
 };
 
@@ -438,7 +457,11 @@ static void chaos_adopt(struct iok_link *base, const struct iok_link_events *eve
     link->events = *events;
     link->owner = owner;
     if (link->under != NULL) {
-        link->chaos->under->ops->adopt(link->under, events->ended != NULL ? &under_half_events : &under_events, link);
+        link->chaos->under->ops->adopt(link->under,
+                                       events->preface != NULL ? &under_preface_events
+                                       : events->ended != NULL ? &under_half_events
+                                                               : &under_events,
+                                       link);
     }
 }
 

@@ -5,7 +5,7 @@
  *         '---- any failure, any end -----> FAILED: no watching, no sending; an event says so in a later turn
  *     close, from anywhere, and that event ------> CLOSED: on the list of the dead
  *
- * An accepted one begins in HANDSHAKE, or OPEN. When its peer ends its side it may stay OPEN, and is only not read any more.
+ * An accepted one begins in HANDSHAKE, or OPEN; in PREFACE, and then HANDSHAKE, if bytes stand in front of TLS. When its peer ends its side it may stay OPEN, and is only not read any more.
  *
  * Plain: the core's memory and the socket, nothing between. TLS: what was read is fed at once, and delivered as the
  * core gives space; when it gives none, the rest stays inside the stream and becomes work when reading goes on. */
@@ -22,7 +22,8 @@
 
 enum link_state {
     LINK_CONNECTING,
-    LINK_ASKING, /* whether the server speaks TLS */
+    LINK_ASKING,  /* whether the server speaks TLS */
+    LINK_PREFACE, /* the peer says something before TLS begins */
     LINK_HANDSHAKE,
     LINK_OPEN,
     LINK_FAILED,
@@ -168,7 +169,7 @@ static void link_watch(struct iok_link *link)
 {
     int events = 0;
 
-    if (link->state == LINK_ASKING || link->state == LINK_HANDSHAKE ||
+    if (link->state == LINK_ASKING || link->state == LINK_PREFACE || link->state == LINK_HANDSHAKE ||
         (link->state == LINK_OPEN && link->reading && !link->ended)) {
         events |= UV_READABLE;
     }
@@ -391,6 +392,27 @@ static void handshake_on_readable(struct iok_link *link)
     }
 }
 
+/* What the core does not take stands behind the preface, and is TLS. */
+static void preface_on_readable(struct iok_link *link)
+{
+    uint8_t *at = link->net->scratch;
+    size_t got = link_recv(link, at, sizeof(link->net->scratch)), taken;
+
+    if (got == 0) {
+        return;
+    }
+    taken = link->events.preface(link->owner, iok_span(at, got));
+    if (taken == 0 || link->state != LINK_PREFACE) {
+        return;
+    }
+    link->state = LINK_HANDSHAKE;
+    if (!iok_tls_stream_feed(link->tls, at + taken, got - taken)) {
+        link_fail_memory(link);
+        return;
+    }
+    handshake_step(link);
+}
+
 /* ---- whether there is TLS ----------------------------------------------------------------------------------------- */
 
 static void ask_for_tls(struct iok_link *link)
@@ -437,7 +459,8 @@ static void asking_on_readable(struct iok_link *link)
 
 static bool is_up(const struct iok_link *link)
 {
-    return link->state == LINK_ASKING || link->state == LINK_HANDSHAKE || link->state == LINK_OPEN;
+    return link->state == LINK_ASKING || link->state == LINK_PREFACE || link->state == LINK_HANDSHAKE ||
+           link->state == LINK_OPEN;
 }
 
 static void on_ready(void *owner, int events, bool failed)
@@ -447,6 +470,8 @@ static void on_ready(void *owner, int events, bool failed)
     if ((events & UV_READABLE) != 0) {
         if (link->state == LINK_ASKING) {
             asking_on_readable(link);
+        } else if (link->state == LINK_PREFACE) {
+            preface_on_readable(link);
         } else if (link->state == LINK_HANDSHAKE) {
             handshake_on_readable(link);
         } else if (link->reading) {
@@ -559,6 +584,9 @@ void iok_link_adopt(struct iok_link *link, const struct iok_link_events *events,
 {
     link->events = *events;
     link->owner = owner;
+    if (events->preface != NULL && link->state == LINK_HANDSHAKE) {
+        link->state = LINK_PREFACE;
+    }
 }
 
 /* Its first bytes have come in most cases, so they are looked for at once. */
@@ -570,7 +598,7 @@ void iok_link_begin(struct iok_link *link)
     if (link->state == LINK_OPEN) {
         link_up(link);
     }
-    if (link->state == LINK_HANDSHAKE || (link->state == LINK_OPEN && link->reading)) {
+    if (link->state == LINK_PREFACE || link->state == LINK_HANDSHAKE || (link->state == LINK_OPEN && link->reading)) {
         on_ready(link, UV_READABLE, false);
     } else if (is_up(link)) {
         link_watch(link);

@@ -92,6 +92,10 @@ struct iok_link_events {
     void (*writable)(void *owner);
     /* Optional: the peer sends no more, but may still read. Without it that is closed, with 0. */
     void (*ended)(void *owner);
+    /* Optional, of an accepted link with TLS: before that begins the peer says something that is not encrypted. Called with
+     * what came, from where it was not taken; returns how many bytes it took, and TLS begins behind them. 0: it took all, and
+     * more must come; or the core has closed the link. */
+    size_t (*preface)(void *owner, struct iok_span bytes);
     /* The end: err->code is IOK_EREFUSED, IOK_ECONNECT, IOK_ETLS, IOK_EPROTO (bytes that are not encrypted before TLS),
      * IOK_ERESET, or 0 when the peer closed in an orderly way. The link is dead; the core must not use it again, nor call close. */
     void (*closed)(void *owner, const struct iok_error *err);

@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import resource
+import select
 import socket
 import ssl
 import struct
@@ -169,6 +170,27 @@ def test_a_body_has_its_time_from_part_to_part() -> None:
         )  # the others never had their end
 
 
+def test_a_body_that_trickles_does_not_come_for_ever() -> None:
+    with serve("?body_timeout=5s&body_rate=1000") as served, contextlib.ExitStack() as stack:
+        sockets = many(stack, served, 100)
+        for n, s in enumerate(sockets):
+            head = b"Content-Length: 100000" if n % 2 else b"Transfer-Encoding: chunked"
+            s.sendall(b"POST /read HTTP/1.1\r\nHost: h\r\n" + head + b"\r\n\r\nffff\r\n")
+        left = sockets
+        for _ in range(int(PATIENCE_S * 10)):  # no pause is long
+            for s in left:
+                with contextlib.suppress(ConnectionError):
+                    s.sendall(b"x")
+            ready, _, _ = select.select(left, [], [], 0.1)
+            left = [s for s in left if s not in ready]
+            if not left:
+                break
+        assert not left
+        for s in sockets:
+            assert answered(s).startswith(b"HTTP/1.1 408 ")
+        check_others(served, 5)
+
+
 def test_a_handshake_has_its_time() -> None:
     with contextlib.ExitStack() as stack:
         directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -280,6 +302,17 @@ def test_more_connections_than_allowed_wait_for_their_turn() -> None:
                 assert read_answer(s).endswith(b"hello")
             s.close()
         check_others(served, 5)
+
+
+def test_idle_connections_make_room() -> None:
+    with serve("?max_connections=50&idle=1h") as served, contextlib.ExitStack() as stack:
+        sockets = many(stack, served, 50)
+        for s in sockets:
+            s.sendall(GET)
+            assert read_answer(s).endswith(b"hello")
+        check_others(served, 5)
+        assert established(served) <= 50
+        assert answered(sockets[0]) == b""
 
 
 def test_no_descriptors_left() -> None:

@@ -157,7 +157,6 @@ def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
         (["a:b", "--max-requests", "9", "-w", "0"], "--max-requests needs a worker"),
         (["a:b", "--max-requests-jitter", "9"], "needs --max-requests"),
         (["a:b", "--reload", "--workers", "0"], "--reload needs a worker"),
-        (["a:b", "--proxy-protocol", "--ssl-certfile", "x"], "--proxy-protocol goes without TLS"),
         (["a:b", "--bind", "1?x"], "options as key=value"),
         ([], "required: MODULE:APP"),
     ):

@@ -177,7 +177,7 @@ static void test_slow_bodies(void **state)
     struct iok_call *call;
 
     (void)state;
-    house_open(&h, "http://127.0.0.1:8000/?header_timeout=2s&body_timeout=5s");
+    house_open(&h, "http://127.0.0.1:8000/?header_timeout=2s&body_timeout=5s&body_rate=0");
     call = house_call(&h);
     link = sim_client(&h.w->sim);
     sim_arrive(link, HEAD);

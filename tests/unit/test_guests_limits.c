@@ -110,9 +110,140 @@ static void test_too_many_at_the_end(void **state)
     house_close(&h);
 }
 
+/* ---- slow bodies ------------------------------------------------------------------------------------------------- */
+
+/* A body of 100,000 bytes was begun by a client; whole: the program gets it only as a whole. */
+static struct iok_link *begin_body(struct house *h, bool whole)
+{
+    struct iok_link *link;
+
+    house_open(h, whole ? "http://127.0.0.1:8000/?body_timeout=10s&body_rate=100&whole=1m"
+                        : "http://127.0.0.1:8000/?body_timeout=10s&body_rate=100");
+    (void)house_call(h);
+    link = sim_client(&h->w->sim);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    assert_int_equal(house_poll(h) == NULL, whole);
+    return link;
+}
+
+/* So many bytes each second, for so long; the program takes what comes. How many seconds went well. */
+static unsigned trickle(struct house *h, struct iok_link *link, size_t bytes, unsigned seconds)
+{
+    static const char zeros[65536];
+    unsigned i;
+
+    for (i = 0; i < seconds && link->n_got == 0; i++) {
+        struct iok_call *call;
+        size_t n;
+
+        sim_arrive_bytes(link, zeros, bytes);
+        while ((call = house_poll(h)) != NULL) {
+            while (iok_call_message(call, &n) != NULL) {
+                iok_call_next(call);
+            }
+        }
+        world_advance(h->w, SIM_S);
+    }
+    return i;
+}
+
+static void expect_end(struct house *h, struct iok_link *link)
+{
+    assert_memory_equal(link->got, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    sim_end(link);
+    house_close(h);
+}
+
+static void test_the_least_rate(void **state)
+{
+    struct house h;
+    struct iok_link *link;
+
+    (void)state;
+    for (int whole = 0; whole < 2; whole++) {
+        link = begin_body(&h, whole);
+        assert_int_equal(trickle(&h, link, 100, 60), 60);
+        assert_in_range(trickle(&h, link, 50, 60), 18,
+                        21); /* half a second behind with each: the timeout, in the end */
+        expect_end(&h, link);
+    }
+}
+
+/* However fast it was before: only as far as one pause between two pieces may last. */
+static void test_speed_is_not_saved_up(void **state)
+{
+    struct house h;
+    struct iok_link *link;
+
+    (void)state;
+    link = begin_body(&h, false);
+    assert_int_equal(trickle(&h, link, 60000, 1), 1);
+    assert_in_range(trickle(&h, link, 1, 60), 9, 11);
+    expect_end(&h, link);
+}
+
+/* Pauses that the least rate leaves time for, and one that is ours: the program takes nothing for a while. */
+static void test_pauses(void **state)
+{
+    static const char zeros[1000];
+    struct house h;
+    struct iok_link *link;
+    struct iok_call *call;
+    size_t n;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?body_timeout=10s&body_rate=100&max_stream_bytes=64k");
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n");
+    assert_ptr_equal(house_poll(&h), call);
+    for (int i = 0; i < 5; i++) {
+        world_advance(h.w, 9 * SIM_S);
+        sim_arrive_bytes(link, zeros, 900);
+    }
+    for (int i = 0; i < 80 && link->reading; i++) {
+        sim_arrive_bytes(link, zeros, sizeof(zeros));
+    }
+    assert_false(link->reading);
+    world_advance(h.w, 3600 * SIM_S);
+    assert_ptr_equal(house_poll(&h), call);
+    while (iok_call_message(call, &n) != NULL) {
+        iok_call_next(call);
+    }
+    world_run(h.w);
+    assert_true(link->reading);
+    world_advance(h.w, 9 * SIM_S);
+    assert_int_equal(link->n_got, 0);
+    sim_arrive_bytes(link, zeros, 1000);
+    world_advance(h.w, 9 * SIM_S);
+    assert_int_equal(link->n_got, 0);
+    world_advance(h.w, 2 * SIM_S);
+    assert_memory_equal(link->got, "HTTP/1.1 408 Request Timeout\r\n", 30);
+    sim_end(link);
+    house_close(&h);
+}
+
+static void test_without_a_least_rate(void **state)
+{
+    struct house h;
+    struct iok_link *link;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?body_timeout=10s&body_rate=0");
+    (void)house_call(&h);
+    link = sim_client(&h.w->sim);
+    sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    assert_int_equal(trickle(&h, link, 1, 600), 600);
+    house_close(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_least_rate),
+        cmocka_unit_test(test_speed_is_not_saved_up),
+        cmocka_unit_test(test_pauses),
+        cmocka_unit_test(test_without_a_least_rate),
         cmocka_unit_test(test_the_idlest_goes),
         cmocka_unit_test(test_only_idle_ones_go),
         cmocka_unit_test(test_too_many_at_the_end),

@@ -292,8 +292,6 @@ def _check_tls(parser: argparse.ArgumentParser, options: Options) -> None:
                 parser.error(f"--{name.replace('_', '-')} needs --ssl-certfile")
     if options.ssl_keyfile and len(options.ssl_keyfile) != len(options.ssl_certfile):
         parser.error("--ssl-keyfile must be given as often as --ssl-certfile, or never")
-    if options.proxy_protocol and options.ssl_certfile:
-        parser.error("--proxy-protocol goes without TLS: the proxy ends it")
 
 
 def parse(words: list[str] | None) -> Options:
