@@ -384,7 +384,8 @@ IOK_API int iok_wait_message(struct iok_call *call, int64_t timeout_ms);
 IOK_API void iok_call_parts(struct iok_call *call);
 IOK_API void iok_call_body(struct iok_call *call);
 /* A part of a submitted call's body; NULL as iok_call_new, or IOK_EINVAL. It is submitted, waited for, cancelled and freed
- * as a call. At the port's bounds iok_submit gives IOK_EOVERLOAD for it, whatever overload= says. */
+ * as a call. At the port's bounds iok_submit gives IOK_EOVERLOAD for it, whatever overload= says; but where its call waits
+ * for room, so does the part, and one that is cancelled or late then takes the call with it. */
 IOK_API struct iok_call *iok_part_new(struct iok_call *call, struct iok_error *err);
 /* The body is complete behind this part. */
 IOK_API void iok_part_end(struct iok_call *part);

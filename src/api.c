@@ -503,7 +503,7 @@ struct iok_call *iok_call_make(struct iok_port *port, struct iok_error *err)
     call->timeout_ms = 0;
     call->message = NULL;
     call->whole = NULL;
-    call->n_parts = 0;
+    call->n_parts = call->n_parts_parked = 0;
     call->flags = 0;
     call->app = 0;
     iok_tape_init(&call->args, call->arg_tokens, IOK_CALL_ARG_TOKENS, call->arg_bytes, IOK_CALL_ARG_BYTES, SIZE_MAX,
@@ -697,7 +697,7 @@ void iok_cancel(struct iok_call *call)
     }
     if ((call->app & IOK_APP_PARKED) != 0) {
         iok_err(&err, IOK_ECANCELLED, "cancelled");
-        iok_parked_end(call, &err);
+        iok_parked_cut(call, &err);
         iok_port_room(port);
         return;
     }

@@ -5,7 +5,10 @@
  * A port bounds the calls that were handed over and are not freed yet, and the bytes of their arguments; so its rings
  * have a slot for whatever these can send. Parked calls wait in a list of the application's side: the kernel does not
  * know them, and they are as many as the program has made. They keep their order, and nothing overtakes them that
- * would wait as well. Their deadlines stay the kernel's business: it is asked to wake the port at the earliest. */
+ * would wait as well. Their deadlines stay the kernel's business: it is asked to wake the port at the earliest.
+ *
+ * A part of a body waits only behind its call, or behind a part before it. One that is lost then would be a hole, which no
+ * body may have: the call goes with it. */
 #include <assert.h>
 
 #include "run.h"
@@ -43,7 +46,7 @@ static uint64_t deadline_of(const struct iok_call *call)
     struct iok_class class = {0};
     uint64_t at;
 
-    if (proto->classify != NULL && (call->flags & IOK_CALL_READY) == 0) {
+    if (proto->classify != NULL && (call->flags & (IOK_CALL_READY | IOK_CALL_PART)) == 0) {
         proto->classify(call->args.tokens, call->args.n_tokens, &class);
     }
     at = iok_call_deadline_at(call, class.block_ms);
@@ -57,6 +60,9 @@ static void take_out(struct iok_call *call)
     iok_list_remove(&call->node);
     call->port->n_parked--;
     call->app &= ~(uint32_t)IOK_APP_PARKED;
+    if (call->whole != NULL) {
+        call->whole->n_parts_parked--;
+    }
 }
 
 static void park(struct iok_call *call)
@@ -66,29 +72,46 @@ static void park(struct iok_call *call)
     iok_list_push(&port->parked, &call->node);
     port->n_parked++;
     call->app |= IOK_APP_PARKED;
+    if (call->whole != NULL) {
+        call->whole->n_parts_parked++;
+    }
     call->deadline_ns = deadline_of(call);
     ask(port, call->deadline_ns);
+}
+
+static bool is_held_up(const struct iok_call *part)
+{
+    return (part->whole->app & IOK_APP_PARKED) != 0 || part->whole->n_parts_parked != 0;
+}
+
+/* A part that waited will never be sent. */
+static void break_off(const struct iok_call *part, const struct iok_error *err)
+{
+    if ((part->whole->app & IOK_APP_PARKED) != 0) {
+        iok_parked_end(part->whole, err);
+    } else {
+        iok_cancel(part->whole);
+    }
 }
 
 int iok_port_at_bound(struct iok_call *call, struct iok_error *err)
 {
     struct iok_port *port = call->port;
     size_t bytes = call->args.held_bytes;
+    bool part = (call->flags & IOK_CALL_PART) != 0, held_up = part && is_held_up(call);
 
-    /* A part belongs to a call that is under way, so it waits behind none that is not. It never waits itself, since one
-     * that were then cancelled would be a hole. */
-    if ((call->flags & IOK_CALL_PART) != 0 && (call->whole->app & IOK_APP_PARKED) == 0 && has_room(port, call)) {
+    if (part && !held_up && has_room(port, call)) { /* of a call that is under way: it waits behind none that is not */
         return 0;
     }
     if (bytes > port->bytes_max) {
         return iok_err(err, IOK_ELIMIT, "arguments of %zu bytes are more than port_bytes_max=%llu", bytes,
                        (unsigned long long)port->bytes_max);
     }
-    if (call->service != NULL && call->service->config.overload_waits && (call->flags & IOK_CALL_PART) == 0) {
+    if (call->service != NULL && call->service->config.overload_waits && (!part || held_up)) {
         park(call);
         return 1;
     }
-    if (has_room(port, call) && (call->flags & IOK_CALL_PART) == 0) { /* but for those that are parked */
+    if (has_room(port, call)) { /* but for those that are parked */
         return 0;
     }
     if (call->service != NULL) { /* else it is a part of an answer */
@@ -118,6 +141,9 @@ void iok_port_room(struct iok_port *port)
             iok_list_push_front(&port->parked, &call->node);
             port->n_parked++;
             call->app |= IOK_APP_PARKED;
+            if (call->whole != NULL) {
+                call->whole->n_parts_parked++;
+            }
             return;
         }
     }
@@ -125,7 +151,23 @@ void iok_port_room(struct iok_port *port)
 
 void iok_unpark(struct iok_call *call)
 {
+    struct iok_error err;
+
     take_out(call);
+    call->state = IOK_CALL_ENDED; /* for parts of its body */
+    call->app |= IOK_APP_ENDED;
+    if (call->whole != NULL) {
+        iok_err(&err, IOK_ECANCELLED, "a part of its body was given up while it waited for room");
+        break_off(call, &err);
+    }
+}
+
+void iok_parked_cut(struct iok_call *call, const struct iok_error *err)
+{
+    iok_parked_end(call, err);
+    if (call->whole != NULL) {
+        break_off(call, err);
+    }
 }
 
 void iok_parked_end(struct iok_call *call, const struct iok_error *err)
@@ -159,7 +201,7 @@ void iok_parked_due(struct iok_port *port)
             iok_err(&err, IOK_ETIMEOUT, "no room on its port within %.3g s (port_calls_max=%u, port_bytes_max=%llu)",
                     (double)(call->deadline_ns - call->submitted) / 1e9, port->calls_max,
                     (unsigned long long)port->bytes_max);
-            iok_parked_end(call, &err);
+            iok_parked_cut(call, &err);
         } else if (call->deadline_ns < next) {
             next = call->deadline_ns;
         }

@@ -114,6 +114,8 @@ void iok_port_room(struct iok_port *port);
 void iok_unpark(struct iok_call *call);
 /* Ends a parked call as NEVER_SENT; it goes to iok_poll. Then iok_port_room is due. */
 void iok_parked_end(struct iok_call *call, const struct iok_error *err);
+/* The same for one alone, whose loss has to be told: a part takes its call along. */
+void iok_parked_cut(struct iok_call *call, const struct iok_error *err);
 /* The time has come that was asked for: ends those whose deadline has passed. */
 void iok_parked_due(struct iok_port *port);
 /* In the child after fork, at once: ends all, which the parent may send. */

@@ -129,6 +129,7 @@ struct iok_call {
     struct iok_node all;     /* in the port's list of calls, live or free */
     struct iok_node pending; /* in the port's list of news */
     struct iok_message *message;
+    uint32_t n_parts_parked; /* of its parts, those that wait for room on the port */
     /* Bytes are filled in from their end, so that the first of them and the first tokens are in one line. */
     alignas(IOK_CACHE_LINE) uint8_t arg_bytes[IOK_CALL_ARG_BYTES];
     struct iok_token arg_tokens[IOK_CALL_ARG_TOKENS];

@@ -494,6 +494,76 @@ static void test_raw_needs_a_lease(void **state)
     next_goes_well_on(w, link);
 }
 
+/* Parked calls have the clock of the program, and not that of the network. */
+static void announce_for_ever(struct iok_call *call)
+{
+    iok_call_body(call);
+    iok_call_timeout(call, -1);
+}
+
+/* A call that waits for room on its port has its parts behind it; of one that is lost then, nothing is sent. */
+static void test_parked(void **state)
+{
+    for (int how = 0; how < 5; how++) {
+        struct world *w = world_new(URL "&overload=wait");
+        struct iok_link *link = world_connect(w);
+        struct iok_call *first, *call, *one, *other;
+
+        (void)state;
+        w->port->calls_max = 2;
+        first = request(w, "GET", NULL, NULL);
+        other = request(w, "GET", NULL, NULL);
+        call = request(w, "POST", NULL, announce_for_ever);
+        one = part(w, call, "abc", false);
+        assert_int_equal(w->port->n_parked, 2);
+        if (how == 1) {
+            iok_cancel(one);
+        } else if (how == 2) { /* where the call has left it behind */
+            iok_abandon(other);
+            world_run(w);
+            world_take(w);
+            world_run(w);
+            assert_int_equal(w->port->n_parked, 1);
+            assert_int_equal(w->port->n_counted, 2);
+            iok_cancel(one);
+            world_run(w);
+            other = NULL;
+        } else if (how == 3) {
+            iok_abandon(one);
+            one = NULL;
+        } else if (how == 4) {
+            iok_abandon(call);
+            call = NULL;
+        }
+        arrive(w, link, OK);
+        world_expect(w, first, IOK_DONE, 0, NULL);
+        world_run(w);
+        if (other != NULL) {
+            arrive(w, link, OK);
+            world_expect(w, other, IOK_DONE, 0, NULL);
+            world_run(w);
+        }
+        if (how == 0) {
+            world_expect(w, one, IOK_DONE, 0, NULL);
+            one = part(w, call, "de", true);
+            world_expect(w, one, IOK_DONE, 0, NULL);
+            assert_non_null(strstr(link->got, "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"));
+            arrive(w, link, OK);
+            world_expect(w, call, IOK_DONE, 0, NULL);
+        } else {
+            assert_null(strstr(link->got, "abc"));
+            if (one != NULL) {
+                world_expect(w, one, IOK_NEVER_SENT, how == 4 ? IOK_ESTATE : IOK_ECANCELLED, NULL);
+            }
+            if (call != NULL) {
+                world_expect(w, call, how == 2 ? iok_call_outcome(call) : IOK_NEVER_SENT, IOK_ECANCELLED, NULL);
+            }
+        }
+        assert_int_equal(w->port->n_parked, 0);
+        world_free(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -503,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_slow_reader),      cmocka_unit_test(test_late_credit),
         cmocka_unit_test(test_raw_we_end_first), cmocka_unit_test(test_raw_peer_ends_first),
         cmocka_unit_test(test_raw_other_ends),   cmocka_unit_test(test_raw_needs_a_lease),
+        cmocka_unit_test(test_parked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from typing import Any
+
+from iokernel.errors import Error
 
 READ_BYTES = 65536
 """What is asked of a file at a time."""
@@ -38,15 +41,25 @@ def length(source: Any) -> int | None:
         return memoryview(source).nbytes
     if isinstance(source, Body):
         return source.length()
-    if isinstance(source, io.TextIOBase):
+    if isinstance(source, io.TextIOBase) or hasattr(source, "encoding"):
         return None
     try:
-        here = source.tell()
+        here = _settled(source.tell())
+        if not isinstance(here, int):
+            return None
         end = source.seek(0, io.SEEK_END)
+        end = source.tell() if end is None else end  # of mmap
         source.seek(here)
     except (AttributeError, OSError, ValueError):
         return None
     return int(end - here)
+
+
+def _settled(value: Any) -> Any:
+    """Give what a file's method gave; None of an asynchronous one, which is not waited for."""
+    if inspect.iscoroutine(value):
+        value.close()
+    return None if inspect.isawaitable(value) else value
 
 
 def position(source: Any) -> Any:
@@ -56,9 +69,16 @@ def position(source: Any) -> Any:
     if isinstance(source, Body):
         return source.position()
     try:
-        return source.tell() if source.seekable() else None
+        return _settled(source.tell()) if _settled(source.seekable()) else None
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def is_over(error: Error) -> bool:
+    """Whether a part was not taken as its call has ended, whose reply or error tells more; else it
+    was refused alone.
+    """
+    return error.outcome != "never-sent" or error.code in ("IOK_ESTATE", "IOK_ECLOSED")
 
 
 def rewind(source: Any, where: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
-from iokernel.bodies import READ_BYTES
+from iokernel.bodies import READ_BYTES, is_over
 from iokernel.errors import Error
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def pieces(source: Any) -> AsyncIterator[Any]:
-    """Give what a source has: text or bytes, a file, or an iterator of them."""
+    """Give what a source has: text or bytes, a file, or an iterator of them, which ends with us."""
     if isinstance(source, (str, bytes, bytearray, memoryview)):
         yield source
     elif hasattr(source, "read"):
@@ -29,53 +29,95 @@ async def pieces(source: Any) -> AsyncIterator[Any]:
                 return
             yield piece
     elif hasattr(source, "__aiter__"):
-        async for piece in source:
-            yield piece
+        iterator = aiter(source)
+        try:
+            async for piece in iterator:
+                yield piece
+        finally:
+            if inspect.isasyncgen(iterator):
+                await iterator.aclose()
     else:
-        for piece in source:
-            yield piece
+        iterator = iter(source)
+        try:
+            for piece in iterator:
+                yield piece
+        finally:
+            if inspect.isgenerator(iterator):
+                iterator.close()
+
+
+def lasting(piece: Any) -> Any:
+    """Give a piece that stays as it is when its source goes on, before it is sent."""
+    try:
+        return piece if isinstance(piece, (str, bytes)) else memoryview(piece).tobytes()
+    except TypeError:
+        return piece  # none at all, as send() says
 
 
 class Exchange:
     """A request whose body goes in parts, or whose reply is taken so; both go on side by side."""
 
-    __slots__ = ("_failure", "_sender", "_stream")
+    __slots__ = ("_closed", "_failure", "_sender", "_stream")
 
     def __init__(
         self, client: Client, args: list[Any], body: Any, *, parts: bool, timeout: float | None
     ) -> None:
         has_body = body is not None
         self._stream = _core.Stream(client, *args, parts=parts, body=has_body, timeout=timeout)
-        self._failure: Exception | None = None
+        self._closed = False
+        self._failure: BaseException | None = None
         self._sender = asyncio.ensure_future(self._send(body)) if has_body else None
 
     async def _send(self, source: Any) -> None:
-        """Send the body as its pieces come.
+        """Send the body as its pieces come; if that fails, next() says so.
 
         If the call ends before its body does, that is all: its reply, or why it has none, tells
         more.
         """
-        stream = self._stream
+        try:
+            async with contextlib.aclosing(pieces(source)) as given:
+                await self._send_pieces(given)
+        except BaseException as failure:
+            if self._closed:
+                return
+            self._failure = failure
+            self._stream.close()
+            if not isinstance(failure, (Exception, asyncio.CancelledError)):
+                raise
+
+    async def _send_pieces(self, given: AsyncIterator[Any]) -> None:
         pending = None
         try:
-            async for piece in pieces(source):
-                try:
-                    if pending is not None:
-                        await pending
-                    pending = stream.send(piece)
-                except Error:
+            async for piece in given:
+                if pending is not None and not await self._is_sent(pending):
                     return
-            with contextlib.suppress(Error):
-                if pending is not None:
-                    await pending
-                await stream.send(b"", end=True)
-        except Exception as failure:
-            self._failure = failure
-            with contextlib.suppress(Error):
-                await stream.fail(f"the program's source failed: {type(failure).__name__}")
+                pending = self._begin(lasting(piece))
+                if pending is None:
+                    return
+            if pending is None or await self._is_sent(pending):
+                await self._is_sent(self._begin(b"", end=True))
         finally:
             if pending is not None and not pending.cancel() and not pending.cancelled():
                 pending.exception()  # of a part that nobody waits for any more
+
+    def _begin(self, piece: Any, *, end: bool = False) -> Any:
+        """Give what is to be waited for; None if the call has ended."""
+        try:
+            return self._stream.send(piece, end=end)
+        except Error as error:
+            if is_over(error):
+                return None
+            raise
+
+    async def _is_sent(self, part: Any) -> bool:
+        try:
+            if part is not None:
+                await part
+        except Error as error:
+            if is_over(error):
+                return False
+            raise
+        return True
 
     async def next(self) -> Any:
         """Give the next part of the reply; None at its end, from when on there is its result."""
@@ -93,6 +135,7 @@ class Exchange:
 
     def close(self) -> None:
         """End it, wherever it is; again is harmless."""
+        self._closed = True
         if self._sender is not None:
             self._sender.cancel()
         self._stream.close()

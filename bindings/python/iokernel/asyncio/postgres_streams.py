@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
-from iokernel.asyncio.bodies import pieces
+from iokernel.asyncio.bodies import lasting, pieces
 from iokernel.errors import Closed, Error
 from iokernel.postgres import Record
 from iokernel.postgres import records as records_of
@@ -139,7 +139,7 @@ async def _send(stream: _core.Stream, source: Any) -> None:
             data, gathered = bytes(gathered) + bytes(data), bytearray()
         if pending is not None:
             await pending
-        pending = stream.send(data)
+        pending = stream.send(lasting(data))
     if pending is not None:
         await pending
     await stream.send(bytes(gathered), end=True)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
-from iokernel.bodies import READ_BYTES
+from iokernel.bodies import READ_BYTES, is_over
 from iokernel.errors import Error
 
 if TYPE_CHECKING:
     from iokernel.sync.client import Client
 
 
-def pieces(source: Any) -> Iterator[Any]:
-    """Give what a source has: text or bytes, a file, or an iterator of them."""
+def pieces(source: Any) -> Generator[Any, None, None]:
+    """Give what a source has: text or bytes, a file, or an iterator of them, which ends with us."""
     if isinstance(source, (str, bytes, bytearray, memoryview)):
         yield source
     elif hasattr(source, "read"):
@@ -30,18 +30,21 @@ def send_body(stream: _core.Stream, source: Any) -> None:
 
     If the call ends before its body does, that is all: its reply, or why it has none, tells more.
     """
-    try:
-        for piece in pieces(source):
-            try:
-                stream.send(piece)
-            except Error:
+    with contextlib.closing(pieces(source)) as given:
+        for piece in given:
+            if not _sent(stream, piece):
                 return
-        with contextlib.suppress(Error):
-            stream.send(b"", end=True)
-    except Exception as error:
-        with contextlib.suppress(Error):
-            stream.fail(f"the program's source failed: {type(error).__name__}")
+    _sent(stream, b"", end=True)
+
+
+def _sent(stream: _core.Stream, piece: Any, *, end: bool = False) -> bool:
+    try:
+        stream.send(piece, end=end)
+    except Error as error:
+        if is_over(error):
+            return False
         raise
+    return True
 
 
 class Exchange:

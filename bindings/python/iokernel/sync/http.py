@@ -29,7 +29,7 @@ class StreamResponse(Head):
     its end, the connection is closed.
     """
 
-    __slots__ = ("_client", "_decoding", "_exchange", "_request")
+    __slots__ = ("_client", "_decoding", "_exchange", "_request", "_rest")
 
     def __init__(self, client: Http, request: Request) -> None:
         super().__init__([])
@@ -37,6 +37,7 @@ class StreamResponse(Head):
         self._request = request
         self._exchange: Exchange | None = None
         self._decoding: Decoding | None = None
+        self._rest = b""  # of a part that read(size) took a piece of
 
     def __enter__(self) -> StreamResponse:
         if self._exchange is not None:
@@ -68,6 +69,9 @@ class StreamResponse(Head):
     def __next__(self) -> bytes:
         if self._exchange is None:
             raise RuntimeError("it is used in a block: with web.stream(...) as response")
+        if self._rest:
+            part, self._rest = self._rest, b""
+            return part
         while True:
             part: bytes | None = self._exchange.next()
             if part is None:
@@ -79,9 +83,13 @@ class StreamResponse(Head):
             if part:
                 return part
 
-    def read(self) -> bytes:
-        """Give all of the body that is left."""
-        return b"".join(self)
+    def read(self, size: int = -1) -> bytes:
+        """Give all of the body that is left; or at most size bytes of it, and none at its end."""
+        if size < 0:
+            return b"".join(self)
+        part = self._rest or next(self, b"")
+        self._rest = part[size:]
+        return part[:size]
 
     @property
     def trailers(self) -> Headers:
