@@ -38,11 +38,6 @@ static bool signed_in(enum iok_conn_state state)
     return usable(state) || state == IOK_CONN_RESETTING;
 }
 
-static bool is_single(const struct iok_conn *conn)
-{
-    return (conn->service->proto->flags & IOK_PROTO_SINGLE) != 0;
-}
-
 void iok_conn_look(struct iok_conn *conn)
 {
     conn->serves = !conn->for_leases && !conn->retires && conn->endpoint->state == IOK_ENDPOINT_UP;
@@ -95,47 +90,6 @@ void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state)
     iok_conn_arm(conn);
 }
 
-/* Timers of many idle connections fire together, so that an idle process seldom wakes. */
-static uint64_t on_grid(uint64_t at, uint64_t grid)
-{
-    return grid == 0 ? at : (at + grid - 1) / grid * grid;
-}
-
-void iok_conn_arm(struct iok_conn *conn)
-{
-    const struct iok_service_config *config = &conn->service->config;
-    struct iok_core *core = conn->service->core;
-    uint64_t at = 0;
-
-    switch (conn->state) {
-    case IOK_CONN_CONNECTING:
-    case IOK_CONN_SIGNING_IN:
-        at = core->now + config->connect_timeout;
-        break;
-    case IOK_CONN_RESETTING: /* before that it is the cancel's timer that counts */
-        at = conn->cancel.state == IOK_CANCEL_NONE ? core->now + config->connect_timeout : 0;
-        break;
-    case IOK_CONN_READY:
-    case IOK_CONN_LEASED:
-        if (conn->pinged) {
-            at = core->now + config->ping_timeout;
-        } else if (conn->state == IOK_CONN_READY && (conn->for_leases || is_single(conn))) {
-            at = on_grid(core->now + config->lease_idle, IOK_NS_S);
-        } else if (config->ping != 0) {
-            at = on_grid(core->now + config->ping, config->ping / 4);
-        }
-        break;
-    case IOK_CONN_CLOSED:
-        break;
-    }
-    conn->timer.kind = IOK_TIMER_CONN;
-    if (at == 0) {
-        iok_timer_stop(&core->wheel, &conn->timer);
-    } else {
-        iok_timer_set(&core->wheel, &conn->timer, at);
-    }
-}
-
 void iok_conn_dirty(struct iok_conn *conn)
 {
     if (!iok_node_linked(&conn->dirty_node) && conn->state != IOK_CONN_CLOSED) {
@@ -148,102 +102,6 @@ static void close_with_io(struct iok_conn *conn)
     struct iok_error err = conn->io.err;
 
     iok_conn_close(conn, &err);
-}
-
-static void send_ping(struct iok_conn *conn)
-{
-    struct iok_flight *flight = iok_flight_push(conn);
-
-    if (flight == NULL) {
-        return; /* next time */
-    }
-    flight->host = IOK_FLIGHT_PING;
-    conn->pinged = true;
-    iok_count_own_add(&conn->service->pings, 1);
-    if (conn->service->proto->ping(conn->codec, &conn->io, flight) != 0) {
-        close_with_io(conn);
-        return;
-    }
-    flight->end = conn->out.appended;
-    iok_conn_dirty(conn);
-}
-
-/* A lease may be inside a transaction, which a ping would become part of, or block on purpose, which a ping would wait
- * behind: TCP keepalive watches it, and the deadlines of its calls. While it streams without end, a ping is
- * safe and needed, but not amid a call, as that may have a body. */
-static bool may_ping(const struct iok_conn *conn)
-{
-    const struct iok_proto *proto = conn->service->proto;
-    bool behind = (proto->flags & IOK_PROTO_LONG) != 0 && conn->n_live != 0;
-
-    return proto->ping != NULL && !behind && conn->cancel.state == IOK_CANCEL_NONE &&
-           (conn->lease == NULL || (conn->stream != NULL && conn->n_live == 0));
-}
-
-/* Nothing was received for a while. */
-static void quiet(struct iok_conn *conn)
-{
-    const struct iok_service_config *config = &conn->service->config;
-    struct iok_core *core = conn->service->core;
-    uint64_t silence = core->now - conn->arrived_at;
-    struct iok_error err;
-
-    if (conn->read_paused) { /* the silence is our own; TCP probes a peer whose window is closed */
-        iok_conn_arm(conn);
-        return;
-    }
-    if (conn->pinged && silence >= config->ping_timeout) {
-        iok_err(&err, IOK_ERESET, "no answer to a ping for %.3g s", (double)config->ping_timeout / 1e9);
-        iok_conn_close(conn, &err);
-        return;
-    }
-    if (!conn->pinged && silence >= config->ping - config->ping / 4 && may_ping(conn)) {
-        send_ping(conn);
-    }
-    if (conn->state != IOK_CONN_CLOSED) {
-        iok_conn_arm(conn);
-    }
-}
-
-/* Made by need, and not needed for a while. */
-static bool is_idle(const struct iok_conn *conn)
-{
-    const struct iok_service *service = conn->service;
-
-    if (conn->state != IOK_CONN_READY || conn->pinged) {
-        return false;
-    }
-    return conn->for_leases || (is_single(conn) && conn->n_live == 0 &&
-                                service->core->now - conn->arrived_at >= service->config.lease_idle);
-}
-
-void iok_conn_timer(struct iok_conn *conn)
-{
-    struct iok_error err;
-    double seconds = (double)conn->service->config.connect_timeout / 1e9;
-
-    switch (conn->state) {
-    case IOK_CONN_CONNECTING:
-        iok_err(&err, IOK_ECONNECT, "not connected within connect_timeout=%.3g s", seconds);
-        iok_conn_close(conn, &err);
-        break;
-    case IOK_CONN_SIGNING_IN:
-    case IOK_CONN_RESETTING:
-        iok_err(&err, IOK_ECONNECT, "connected, but no answer to the sign-in within connect_timeout=%.3g s", seconds);
-        iok_conn_close(conn, &err);
-        break;
-    case IOK_CONN_READY:
-    case IOK_CONN_LEASED:
-        if (is_idle(conn)) {
-            iok_err(&err, 0, "idle");
-            iok_conn_close(conn, &err);
-        } else {
-            quiet(conn);
-        }
-        break;
-    case IOK_CONN_CLOSED:
-        break;
-    }
 }
 
 /* ---- events of the link ---- */
@@ -357,6 +215,9 @@ static void on_arrived(void *owner, size_t n)
     conn->arrived_at = core->now;
     iok_count_own_add(&core->bytes_in, n);
     iok_count_own_add(&service->bytes_in, n);
+    if (conn->raw && conn->pinged) { /* whatever comes: the peer lives */
+        iok_conn_answered(conn);
+    }
     used = service->proto->feed(conn->codec, &conn->io, in);
     if (used < 0 || keep_rest(conn, iok_span_skip(in, (size_t)used)) != 0) {
         close_with_io(conn);
@@ -404,7 +265,7 @@ static void on_closed(void *owner, const struct iok_error *err)
                                                    : "the server closed the connection");
         err = &orderly;
     }
-    iok_conn_close(conn, err);
+    iok_conn_lose(conn, err);
 }
 
 static const struct iok_link_events link_events = {
@@ -549,7 +410,7 @@ static bool try_other_way(struct iok_conn *conn, enum iok_conn_state was, const 
 
 bool iok_conn_has_room(const struct iok_conn *conn)
 {
-    uint64_t max = is_single(conn) ? 1 : conn->service->config.max_inflight;
+    uint64_t max = iok_conn_is_single(conn) ? 1 : conn->service->config.max_inflight;
 
     return conn->cancel.state == IOK_CANCEL_NONE && conn->n_live < max &&
            iok_out_pending(&conn->out) < IOK_OUT_HIGH_BYTES;
@@ -780,6 +641,20 @@ void iok_conn_close(struct iok_conn *conn, const struct iok_error *why)
     iok_service_want_pump(service);
 }
 
+void iok_conn_lose(struct iok_conn *conn, const struct iok_error *why)
+{
+    const struct iok_proto *proto = conn->service->proto;
+
+    if (conn->raw && usable(conn->state) && proto->lost != NULL) {
+        conn->arrived_at = conn->service->core->now;
+        if (proto->lost(conn->codec, &conn->io, iok_span_of(why->text)) < 0) {
+            close_with_io(conn);
+            return;
+        }
+    }
+    iok_conn_close(conn, why);
+}
+
 void iok_conn_free(struct iok_conn *conn)
 {
     struct iok_service *service = conn->service;
@@ -822,7 +697,7 @@ void iok_conn_forget(struct iok_conn *conn, struct iok_call *call)
     conn->n_left++;
     conn->service->n_inflight--;
     iok_service_want_pump(conn->service);
-    if (is_single(conn)) {
+    if (iok_conn_is_single(conn)) {
         close_given_up(conn, call);
         return;
     }

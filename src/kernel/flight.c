@@ -320,8 +320,7 @@ static int host_end(struct iok_io *io, uint32_t flags)
         conn->sent_seq = conn->head_seq;
     }
     if ((flight->host & IOK_FLIGHT_PING) != 0) {
-        conn->pinged = false;
-        iok_conn_arm(conn); /* for the next ping; it was set to the answer's deadline */
+        iok_conn_answered(conn);
     }
     iok_service_want_pump(service); /* a tombstone took room, too */
     if (call == NULL) {

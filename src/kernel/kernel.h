@@ -391,7 +391,8 @@ void iok_conn_send(struct iok_conn *conn, struct iok_call *call);
 void iok_conn_flush(struct iok_conn *conn);
 /* Ends the connection: flights end or are queued again, truthfully. */
 void iok_conn_close(struct iok_conn *conn, const struct iok_error *err);
-void iok_conn_timer(struct iok_conn *conn);
+/* The same where the peer was lost, for which a raw connection's protocol may have a word of its own. */
+void iok_conn_lose(struct iok_conn *conn, const struct iok_error *err);
 void iok_conn_free(struct iok_conn *conn);
 /* The caller of this flight went away: its reply will be swallowed. */
 void iok_conn_forget(struct iok_conn *conn, struct iok_call *call);
@@ -404,9 +405,21 @@ void iok_conn_clean(struct iok_conn *conn);
 /* Makes it clean for the next lease, or closes it; behind: the answer would be long in coming. */
 void iok_conn_reset(struct iok_conn *conn, bool behind);
 void iok_conn_set_state(struct iok_conn *conn, enum iok_conn_state state);
-void iok_conn_arm(struct iok_conn *conn);
 /* It has bytes to flush in this turn. */
 void iok_conn_dirty(struct iok_conn *conn);
+
+/* One request at a time. */
+static inline bool iok_conn_is_single(const struct iok_conn *conn)
+{
+    return (conn->service->proto->flags & IOK_PROTO_SINGLE) != 0;
+}
+
+/* ---- pulse.c ---- */
+/* Its state has changed, or something was done that counts its time anew. */
+void iok_conn_arm(struct iok_conn *conn);
+void iok_conn_timer(struct iok_conn *conn);
+/* The ping was. */
+void iok_conn_answered(struct iok_conn *conn);
 
 /* ---- cancel.c ---- */
 /* Requests of the connection were abandoned or answered: begins, or ends, what that calls for. Not within feed. */

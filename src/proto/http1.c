@@ -54,6 +54,8 @@ static int client_encode(void *state, struct iok_io *io, const struct iok_token 
     c->reader.websocket = frame.websocket ? http1_websocket_new(&frame.opening) : NULL;
     if (frame.websocket && c->reader.websocket == NULL)
         return iok_io_fail(io, IOK_ENOMEM, "out of memory for a WebSocket");
+    if (frame.websocket)
+        flight->host |= IOK_FLIGHT_SMALL; /* messages may come in the same read as the 101 */
     if (body && (frame.tag & HTTP1_REQUEST_UPGRADE) == 0)
         flight->host |= frame.expects ? IOK_FLIGHT_SOON : IOK_FLIGHT_GO;
     return 0;
@@ -165,6 +167,25 @@ static int client_eof(void *state, struct iok_io *io)
     if (io->host->flight(io, IOK_SEQ_HEAD) != NULL)
         return iok_io_fail(io, IOK_ERESET, "the server closed the connection without a reply");
     return 0;
+}
+
+static struct http1_websocket *websocket_of(const struct http1_client *c)
+{
+    return c->reader.stage == HTTP1_RAW ? c->reader.websocket : NULL;
+}
+
+static int client_lost(void *state, struct iok_io *io, struct iok_span why)
+{
+    struct http1_websocket *w = websocket_of(state);
+    return w != NULL ? http1_websocket_lost(w, io, why) : 0;
+}
+
+/* Only what a WebSocket has become has one. */
+static int client_ping(void *state, struct iok_io *io, struct iok_flight *flight)
+{
+    struct http1_websocket *w = websocket_of(state);
+    (void)flight;
+    return w != NULL ? http1_websocket_beat(w, io) : 1;
 }
 
 /* A URL that would mean something else than its user thinks is an error. */
@@ -494,6 +515,8 @@ const struct iok_proto iok_proto_http1 = {
     .body = client_body,
     .feed = client_feed,
     .eof = client_eof,
+    .lost = client_lost,
+    .ping = client_ping,
     .close = client_close,
     .classify = client_classify,
     .describe = client_describe,

@@ -211,6 +211,8 @@ int http1_websocket_check(struct http1_websocket *w, struct iok_io *io);
 int http1_websocket_begin(struct http1_websocket *w, struct iok_io *io);
 ptrdiff_t http1_websocket_feed(struct http1_websocket *w, struct iok_io *io, struct iok_span in);
 int http1_websocket_eof(struct http1_websocket *w, struct iok_io *io);
+int http1_websocket_lost(struct http1_websocket *w, struct iok_io *io, struct iok_span why);
+int http1_websocket_beat(struct http1_websocket *w, struct iok_io *io);
 /* A frame to send, or none; end: and a close. */
 int http1_websocket_body(struct http1_websocket *w, struct iok_io *io, struct iok_span bytes, bool end);
 

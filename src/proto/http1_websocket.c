@@ -84,7 +84,6 @@ int http1_websocket_begin(struct http1_websocket *w, struct iok_io *io)
         .deflate_bytes_max = IOK_WS_DEFLATE_BYTES_MAX,
         .begin = begin,
     };
-    io->host->flight(io, IOK_SEQ_HEAD)->host |= IOK_FLIGHT_SMALL;
     w->ws = iok_ws_new(&options, io);
     return w->ws != NULL ? 0 : IOK_ENOMEM;
 }
@@ -97,6 +96,16 @@ ptrdiff_t http1_websocket_feed(struct http1_websocket *w, struct iok_io *io, str
 int http1_websocket_eof(struct http1_websocket *w, struct iok_io *io)
 {
     return iok_ws_eof(w->ws, io);
+}
+
+int http1_websocket_lost(struct http1_websocket *w, struct iok_io *io, struct iok_span why)
+{
+    return iok_ws_lost(w->ws, io, why);
+}
+
+int http1_websocket_beat(struct http1_websocket *w, struct iok_io *io)
+{
+    return iok_ws_beat(w->ws, io);
 }
 
 static int send(struct http1_websocket *w, struct iok_io *io, uint8_t first, struct iok_span payload)

@@ -265,7 +265,11 @@ struct iok_proto {
     int (*eof)(void *state, struct iok_io *io);
     /* Frees what open allocated. The connection is gone. Called also when open was not, with the state as zeroed. */
     void (*close)(void *state);
-    /* Optional: appends the cheapest request that shows life; the host keeps a flight for it, and drops the answer. */
+    /* Optional: a raw connection (host->raw) was lost, and why: the codec may end the answer by a word of its own. 0: done,
+     * or there is none. */
+    int (*lost)(void *state, struct iok_io *io, struct iok_span why);
+    /* Optional: appends the cheapest request that shows life; the host keeps a flight for it, and drops the answer. flight
+     * NULL: the connection is raw, and whatever arrives is the answer. 1: then there is no such request. */
     int (*ping)(void *state, struct iok_io *io, struct iok_flight *flight);
     /* Optional: what kind of request this is. Without it all requests are shareable and none repeatable. Any thread. */
     void (*classify)(const struct iok_token *args, size_t n, struct iok_class *out);

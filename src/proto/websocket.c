@@ -143,6 +143,10 @@ static int take_control(struct iok_websocket *ws, struct iok_io *io, uint8_t opc
     case WS_PING:
         return ws->state == WS_OPEN ? ws_put_pong(ws, io, payload) : 0;
     default:
+        if (ws->beats && iok_span_eq(payload, iok_span_of(WS_BEAT))) {
+            ws->beats = false;
+            return 0;
+        }
         ws->told_pong.is_there = true;
         ws->told_pong.n = (uint8_t)payload.n;
         if (payload.n > 0)
@@ -427,5 +431,10 @@ ptrdiff_t iok_ws_feed(struct iok_websocket *ws, struct iok_io *io, struct iok_sp
 
 int iok_ws_eof(struct iok_websocket *ws, struct iok_io *io)
 {
-    return ws->state >= WS_PARTING ? 0 : tell_close(ws, io, WS_OVER, IOK_WS_ABNORMAL, iok_span(NULL, 0), false);
+    return iok_ws_lost(ws, io, iok_span(NULL, 0));
+}
+
+int iok_ws_lost(struct iok_websocket *ws, struct iok_io *io, struct iok_span why)
+{
+    return ws->state >= WS_PARTING ? 0 : tell_close(ws, io, WS_OVER, IOK_WS_ABNORMAL, why, false);
 }

@@ -139,6 +139,8 @@ void iok_ws_free(struct iok_websocket *ws); /* or NULL */
 ptrdiff_t iok_ws_feed(struct iok_websocket *ws, struct iok_io *io, struct iok_span in);
 /* The peer closed its side: the program is told, unless it was already. 0, or an error. */
 int iok_ws_eof(struct iok_websocket *ws, struct iok_io *io);
+/* The same of a connection that was lost; why: the reason that the program is told. */
+int iok_ws_lost(struct iok_websocket *ws, struct iok_io *io, struct iok_span why);
 /* The closing handshake is done, or the connection is given up. */
 bool iok_ws_is_over(const struct iok_websocket *ws);
 /* A close was sent, and the peer's has not come yet. */
@@ -161,6 +163,8 @@ int iok_ws_send(struct iok_websocket *ws, struct iok_io *io, bool text, struct i
 /* Another part, of the kind that the first had. */
 int iok_ws_send_part(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload, uint32_t parts);
 int iok_ws_ping(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload);
+/* A ping whose answer is not told: for whoever keeps the connection alive. 1: it is closed, or about to be. */
+int iok_ws_beat(struct iok_websocket *ws, struct iok_io *io);
 int iok_ws_pong(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload);
 /* Begins the closing handshake. What still arrives of messages is dropped. IOK_WS_NO_CODE: without code and reason. */
 int iok_ws_close(struct iok_websocket *ws, struct iok_io *io, int64_t code, struct iok_span reason);

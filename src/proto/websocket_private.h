@@ -22,6 +22,7 @@ enum ws_opcode {
 #define WS_MASKED 0x80u
 #define WS_HEAD_BYTES_MAX 14u        /* 2, a length of 8, a mask */
 #define WS_SCRATCH_BYTES 4096u       /* masks are taken off in pieces of that size, which stay in the first cache */
+#define WS_BEAT "iokernel"           /* in pings that the program did not ask for */
 #define WS_PONG_BYTES_MAX (1u << 16) /* pongs that the peer has not taken; more, and only its latest ping is answered */
 
 /* ---- websocket_bytes.c ------------------------------------------------------------------------------------------ */
@@ -87,6 +88,7 @@ struct ws_note {
 struct iok_websocket {
     struct iok_ws_options options;
     uint8_t state; /* enum ws_state */
+    bool beats;    /* a WS_BEAT is to be answered */
     uint16_t code; /* of the peer's close, while that is not answered */
 
     /* The frame that is being read, once its head was. */

@@ -224,6 +224,14 @@ int iok_ws_ping(struct iok_websocket *ws, struct iok_io *io, struct iok_span pay
     return send_control(ws, io, WS_PING, payload);
 }
 
+int iok_ws_beat(struct iok_websocket *ws, struct iok_io *io)
+{
+    if (ws->state != WS_OPEN)
+        return 1;
+    ws->beats = true;
+    return ws_put_control(ws, io, WS_PING, iok_span_of(WS_BEAT));
+}
+
 int iok_ws_pong(struct iok_websocket *ws, struct iok_io *io, struct iok_span payload)
 {
     return send_control(ws, io, WS_PONG, payload);

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import select
 import socket
+import struct
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -14,6 +17,7 @@ import websockets
 from iokernel import sync
 from iokernel.asyncio import Http, UpgradeError, WebSocketClosed, connect
 from iokernel.errors import Error, Timeout
+from kit.help import auntil, until
 from websockets.asyncio.server import ServerConnection, serve
 from wsecho.wire import Wire
 
@@ -274,6 +278,127 @@ def test_gone() -> None:
         with pytest.raises(WebSocketClosed) as closed:
             next(ws)
         assert (closed.value.close_code, closed.value.clean) == (1006, False)
+
+
+HOLDER = """
+import ctypes, sys
+from iokernel import sync
+
+with sync.connect(sys.argv[1] + "?ping=200ms&ping_timeout=10s", kind=sync.Http) as web:
+    with web.websocket("/") as ws:
+        ws.send("held")
+        left = 3
+        while left > 0:  # as if it were part of the interpreter: no thread runs Python meanwhile
+            left = ctypes.PyDLL(None).sleep(left)
+        ws.send("free")
+        print(ws.recv(), ws.last_pong)
+"""
+
+
+def test_heartbeat() -> None:
+    """The kernel thread pings a server that is silent, also while Python computes."""
+
+    def play(wire: Wire) -> None:
+        wire.open_as_server()
+        wire.pump(1)
+        wire.pump(2)
+        assert [message for _, message in wire.messages] == [b"held", b"free"]
+        assert wire.n_frames - 2 >= 3  # pings
+        wire.queue(wire.frame(0x81, b"hello"))
+        wire.pump(3)
+
+    with script(play) as url:
+        ran = subprocess.run(
+            [sys.executable, "-c", HOLDER, url], capture_output=True, text=True, timeout=60
+        )
+    assert (ran.stderr, ran.stdout) == ("", "hello None\n")
+
+
+def test_silent_server() -> None:
+    """One that answers no ping is gone."""
+    over = threading.Event()
+
+    def play(wire: Wire) -> None:
+        wire.open_as_server()
+        over.wait(60)
+
+    url_options = "?ping=100ms&ping_timeout=100ms"
+    with script(play) as url, sync.connect(url + url_options, kind=sync.Http) as web:
+        ws = web.websocket("/")
+        with pytest.raises(WebSocketClosed, match="no answer to a ping") as closed:
+            ws.recv()
+        assert (closed.value.close_code, closed.value.clean) == (1006, False)
+        over.set()
+        ws.close()
+
+
+def reset(sock: socket.socket) -> None:
+    """End it as a broken network does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_reset() -> None:
+    """Whatever the program does when it finds out, the end is the same."""
+
+    def play(wire: Wire) -> None:
+        wire.open_as_server()
+        wire.sock.sendall(wire.frame(0x81, b"first"))
+        wire.pump(1)
+        reset(wire.sock)
+
+    async def main(url: str) -> None:
+        async with connect(url, kind=Http) as web:
+            async with await web.websocket("/") as ws:
+                assert await ws.recv() == "first"
+                await ws.send("go")
+                with pytest.raises(WebSocketClosed) as closed:
+                    await ws.recv()
+                assert (closed.value.close_code, closed.value.clean) == (1006, False)
+
+    with script(play) as url, sync.connect(url, kind=sync.Http) as web, web.websocket("/") as ws:
+        assert ws.recv() == "first"
+        ws.send("go")
+        with pytest.raises(WebSocketClosed) as closed:
+            ws.recv()
+        assert (closed.value.close_code, closed.value.clean) == (1006, False)
+    with script(play) as url:
+        asyncio.run(main(url))
+
+
+def test_send_after_the_close() -> None:
+    """It says that all is over, and messages that came before are there all the same."""
+
+    def play(wire: Wire) -> None:
+        wire.open_as_server()
+        wire.sock.sendall(wire.frame(0x81, b"first") + wire.frame(0x88, b"\x0b\xb9why"))
+        wire.wait_end()
+
+    async def main(url: str) -> None:
+        async with connect(url, kind=Http) as web:
+            ws = await web.websocket("/")
+            await auntil(lambda: web.stats()["ended"]["done"] == 1)
+            for failed in await asyncio.gather(ws.send("a"), ws.ping(), return_exceptions=True):
+                assert isinstance(failed, WebSocketClosed)
+                assert (failed.close_code, failed.reason, failed.clean) == (3001, "why", True)
+            assert await ws.recv() == "first"
+            with pytest.raises(WebSocketClosed):
+                await ws.recv()
+            await ws.close()
+
+    with script(play) as url, sync.connect(url, kind=sync.Http) as web:
+        ws = web.websocket("/")
+        until(lambda: web.stats()["ended"]["done"] == 1)
+        with pytest.raises(WebSocketClosed) as closed:
+            ws.send("late")
+        assert (closed.value.close_code, closed.value.reason) == (3001, "why")
+        assert ws.close_code == 3001
+        assert ws.recv() == "first"
+        with pytest.raises(WebSocketClosed):
+            ws.recv()
+        ws.close()
+    with script(play) as url:
+        asyncio.run(main(url))
 
 
 def test_sync() -> None:

@@ -488,9 +488,11 @@ void kit_host_ping(struct kit_host *host)
 {
     if (host->failed != 0 || !host->is_ready)
         return;
-    struct kit_flight *flight = push_flight(host);
-    flight->ping = true;
-    int rc = host->proto->ping(host->state, &host->io, &flight->flight);
+    bool raw = (host->proto->flags & IOK_PROTO_SINGLE) != 0; /* others are not pinged */
+    struct kit_flight *flight = raw ? NULL : push_flight(host);
+    if (flight != NULL)
+        flight->ping = true;
+    int rc = host->proto->ping(host->state, &host->io, raw ? NULL : &flight->flight);
     if (rc < 0)
         close_by(host, rc);
     take_output(host);

@@ -6,6 +6,7 @@ frame's first byte and its payload; what comes is str, bytes, or a list: ``["pon
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -86,7 +87,7 @@ def close_part(code: int, reason: str) -> bytes:
 class WebSocketState:
     """What is known of a connection."""
 
-    __slots__ = ("_end", "headers", "last_pong", "protocol")
+    __slots__ = ("_early", "_end", "headers", "last_pong", "protocol")
 
     def __init__(self, headers: Headers, protocol: str | None) -> None:
         self.headers = headers
@@ -96,10 +97,12 @@ class WebSocketState:
         self.last_pong: bytes | None = None
         """The payload of the latest pong that recv() came across."""
         self._end: list[Any] | None = None
+        self._early: deque[Any] = deque()
+        """What had come before an end that send() found, and recv() has not given yet."""
 
     @property
     def close_code(self) -> int | None:
-        """How it was closed, once recv() or close() has seen it: see WebSocketClosed."""
+        """How it was closed, once recv(), send() or close() has seen it: see WebSocketClosed."""
         return None if self._end is None else self._end[1]
 
     @property
@@ -110,13 +113,26 @@ class WebSocketState:
     def _take(self, part: Any, result: Any) -> Data | None:
         """Give the message, or None if it was none; raises at the end."""
         if part is None:
-            self._end = result or ["close", ABNORMAL, "", False]
+            self._note_end(result)
             raise self._closed()
         if isinstance(part, list):
             self.last_pong = part[1]
             return None
         message: Data = part
         return message
+
+    def _note_end(self, result: Any) -> None:
+        self._end = result or ["close", ABNORMAL, "", False]
+
+    def _take_early(self) -> Data | None:
+        """Give what came before the end was seen; raises behind that, None if it was not."""
+        while self._early:
+            message = self._take(self._early.popleft(), None)
+            if message is not None:
+                return message
+        if self._end is not None:
+            raise self._closed()
+        return None
 
     def _closed(self) -> WebSocketClosed:
         assert self._end is not None

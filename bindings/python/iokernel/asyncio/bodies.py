@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from iokernel import _core
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from iokernel.asyncio.client import Client
 
 
-async def pieces(source: Any) -> AsyncIterator[Any]:
+async def pieces(source: Any) -> AsyncGenerator[Any, None]:
     """Give what a source has: text or bytes, a file, or an iterator of them, which ends with us."""
     if isinstance(source, (str, bytes, bytearray, memoryview)):
         yield source

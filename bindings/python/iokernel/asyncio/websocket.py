@@ -8,6 +8,8 @@ from typing import Any
 
 from iokernel import _core
 from iokernel.asyncio.client import Lease
+from iokernel.bodies import is_over
+from iokernel.errors import Error
 from iokernel.http import Headers
 from iokernel.websocket import (
     CLOSE_TIMEOUT_S,
@@ -27,7 +29,7 @@ class WebSocket(WebSocketState):
     bounded number of them, and then at the server. Left before its end, it closes.
     """
 
-    __slots__ = ("_lease", "_receiving", "_stream")
+    __slots__ = ("_finding", "_lease", "_receiving", "_stream")
 
     def __init__(
         self, lease: Lease, stream: _core.Stream, headers: Headers, protocol: str | None
@@ -36,11 +38,15 @@ class WebSocket(WebSocketState):
         self._lease = lease
         self._stream = stream
         self._receiving: asyncio.Future[None] | None = None
+        self._finding: asyncio.Future[None] | None = None
 
     async def recv(self) -> str | bytes:
         """Give the next message, str or bytes; WebSocketClosed when there are no more."""
-        if self._end is not None:
-            raise self._closed()
+        while self._finding is not None:
+            await asyncio.wait([self._finding])
+        early: Any = self._take_early()
+        if early is not None:
+            return early  # type: ignore[no-any-return]
         if self._receiving is not None:
             raise RuntimeError("another task receives already")
         self._receiving = asyncio.get_running_loop().create_future()
@@ -76,7 +82,29 @@ class WebSocket(WebSocketState):
     async def _send(self, part: bytes) -> None:
         if self._end is not None:
             raise self._closed()
-        await self._stream.send(part)
+        try:
+            await self._stream.send(part)
+        except Error as error:
+            if is_over(error):
+                await self._find_end()
+            raise
+
+    async def _find_end(self) -> None:
+        """Raise WebSocketClosed for a send that came too late, or what else has ended it."""
+        while (other := self._receiving or self._finding) is not None:  # which sees it first
+            await asyncio.wait([other])
+        self._finding = asyncio.get_running_loop().create_future()
+        try:
+            while self._end is None:
+                part = await self._stream.next()
+                if part is None:
+                    self._note_end(self._stream.result)
+                else:
+                    self._early.append(part)
+        finally:
+            self._finding.set_result(None)
+            self._finding = None
+        raise self._closed() from None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it, and wait for the other side, at most ten seconds; again is harmless.
@@ -94,7 +122,7 @@ class WebSocket(WebSocketState):
             self._lease.close()
 
     async def _finish(self, part: bytes) -> None:
-        await self._stream.send(part)
+        await self._send(part)
         while self._end is None:
             if self._receiving is not None:
                 await asyncio.wait([self._receiving])

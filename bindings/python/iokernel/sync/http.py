@@ -70,8 +70,8 @@ class StreamResponse(Head):
         if self._exchange is None:
             raise RuntimeError("it is used in a block: with web.stream(...) as response")
         if self._rest:
-            part, self._rest = self._rest, b""
-            return part
+            rest, self._rest = self._rest, b""
+            return rest
         while True:
             part: bytes | None = self._exchange.next()
             if part is None:

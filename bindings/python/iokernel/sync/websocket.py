@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from iokernel import _core
+from iokernel.bodies import is_over
+from iokernel.errors import Error
 from iokernel.http import Headers
 from iokernel.sync.client import Lease
 from iokernel.websocket import (
@@ -39,8 +41,9 @@ class WebSocket(WebSocketState):
 
     def recv(self, timeout: float | None = None) -> str | bytes:
         """Give the next message, str or bytes; WebSocketClosed when there are no more."""
-        if self._end is not None:
-            raise self._closed()
+        early: Any = self._take_early()
+        if early is not None:
+            return early  # type: ignore[no-any-return]
         while True:
             part = self._stream.next(timeout=timeout)
             message: Any = self._take(part, self._stream.result)
@@ -69,7 +72,19 @@ class WebSocket(WebSocketState):
     def _send(self, part: bytes) -> None:
         if self._end is not None:
             raise self._closed()
-        self._stream.send(part)
+        try:
+            self._stream.send(part)
+        except Error as error:
+            if is_over(error):
+                self._find_end()
+            raise
+
+    def _find_end(self) -> None:
+        """Raise WebSocketClosed for a send that came too late, or what else has ended it."""
+        while (part := self._stream.next()) is not None:
+            self._early.append(part)
+        self._note_end(self._stream.result)
+        raise self._closed() from None
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close it, and wait for the other side, at most ten seconds; again is harmless.
@@ -87,7 +102,7 @@ class WebSocket(WebSocketState):
             self._lease.close()
 
     def _finish(self, part: bytes) -> None:
-        self._stream.send(part)
+        self._send(part)
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         while True:
             self.recv(timeout=max(deadline - time.monotonic(), 0.001))
