@@ -29,8 +29,23 @@ ZSTD_SLICE_BYTES = 64
 """
 
 
+MEMBERS_MAX = 65536
+"""Of gzip, or frames of zstd, in one body. Each costs some microseconds, however little is in it; a
+file that was compressed in blocks of 64 KiB has 16,000 of them to the gigabyte.
+"""
+GZIP_SLICE_BYTES = 16384
+"""What zlib is given at a time: behind a member it copies what is left, and members have 20 octets.
+"""
+
+
 class CodingError(Error, ValueError):
     """The body is not what its Content-Encoding says, or is too large without it."""
+
+
+def _too_many(most: int) -> CodingError:
+    return CodingError(
+        f"the body is compressed in more than {most} pieces", code="IOK_ELIMIT", outcome="done"
+    )
 
 
 class Decoder(Protocol):
@@ -50,6 +65,7 @@ class _Zlib:
         self._gzip = gzip
         self._inner = zlib.decompressobj(31) if gzip else None
         self._first = b""
+        self._members = 0
 
     def feed(self, data: bytes, room: int) -> bytes:
         if self._inner is None:
@@ -61,12 +77,25 @@ class _Zlib:
             self._inner = zlib.decompressobj(
                 15 if first & 0x0F00 == 0x0800 and first % 31 == 0 else -15
             )
-        out = self._inner.decompress(data, room + 1)
-        while self._gzip and self._inner.unused_data and len(out) <= room:  # RFC 1952, 2.2: members
-            data = self._inner.unused_data
-            self._inner = zlib.decompressobj(31)
-            out += self._inner.decompress(data, room + 1 - len(out))
-        return out
+        parts, size, at, view = [], 0, 0, memoryview(data)
+        while at < len(view) and size <= room:
+            if self._inner.eof:
+                if not self._gzip:
+                    break
+                self._begin_member()
+            piece = view[at : at + GZIP_SLICE_BYTES]
+            part = self._inner.decompress(piece, room + 1 - size)
+            at += len(piece) - len(self._inner.unused_data)  # what is not consumed is too much
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+    def _begin_member(self) -> None:
+        """RFC 1952, 2.2: members may follow one another."""
+        self._members += 1
+        if self._members > MEMBERS_MAX:
+            raise _too_many(MEMBERS_MAX)
+        self._inner = zlib.decompressobj(31)
 
     def ended(self) -> bool:
         return self._inner is not None and self._inner.eof
@@ -92,14 +121,19 @@ class _Zstd:
     def __init__(self) -> None:
         self._decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
         self._inner = self._decoder.decompressobj()
+        self._frames = 0
 
     def feed(self, data: bytes, room: int) -> bytes:
-        parts, size = [], 0
-        while data and size <= room:
+        parts, size, at, view = [], 0, 0, memoryview(data)
+        while at < len(view) and size <= room:
             if self._inner.eof:  # frames may follow one another
+                self._frames += 1
+                if self._frames > MEMBERS_MAX:
+                    raise _too_many(MEMBERS_MAX)
                 self._inner = self._decoder.decompressobj()
-            part = self._inner.decompress(data[:ZSTD_SLICE_BYTES])
-            data = self._inner.unused_data + data[ZSTD_SLICE_BYTES:]
+            piece = view[at : at + ZSTD_SLICE_BYTES]
+            part = self._inner.decompress(piece)
+            at += len(piece) - len(self._inner.unused_data)
             parts.append(part)
             size += len(part)
         return b"".join(parts)
