@@ -121,7 +121,7 @@ void iok_call_set_deadline(struct iok_core *core, struct iok_call *call, int64_t
 
 void iok_call_progress(struct iok_core *core, struct iok_call *call)
 {
-    if (call->deadline_ns != 0) {
+    if (call->deadline_ns != 0 && call->body != IOK_BODY_OPEN) { /* else it is the program's turn, whatever came */
         call->deadline_ns = core->now + (iok_call_deadline_at(call, 0) - call->submitted);
         iok_timer_set(&core->wheel, &call->deadline, call->deadline_ns);
     }
@@ -247,6 +247,13 @@ void iok_call_again(struct iok_call *call)
     call->stamps.sent = call->stamps.first_byte = 0;
     call->state = IOK_CALL_QUEUED;
     call->conn = NULL;
+    if (call->body == IOK_BODY_HELD) { /* the timer may have been for the peer's wish: iok_body_begin */
+        if (call->deadline_ns != 0) {
+            iok_timer_set(&call->service->core->wheel, &call->deadline, call->deadline_ns);
+        } else {
+            iok_timer_stop(&call->service->core->wheel, &call->deadline);
+        }
+    }
     iok_service_enqueue(call->service, call, true);
 }
 

@@ -240,6 +240,12 @@ static void on_writable(void *owner)
     iok_service_want_pump(conn->service);
 }
 
+/* One request at a time, and there is none: whatever way the server ends it, nothing is lost. Some send no close_notify. */
+static bool is_unused(const struct iok_conn *conn)
+{
+    return iok_conn_is_single(conn) && usable(conn->state) && conn->n_live == 0 && !conn->raw;
+}
+
 static void on_closed(void *owner, const struct iok_error *err)
 {
     struct iok_conn *conn = owner;
@@ -248,6 +254,11 @@ static void on_closed(void *owner, const struct iok_error *err)
 
     iok_core_look_at_clock(conn->service->core);
     conn->link = NULL;
+    if (err->code == IOK_ERESET && is_unused(conn)) {
+        iok_err(&orderly, 0, "%s", err->text);
+        iok_conn_close(conn, &orderly);
+        return;
+    }
     if (err->code == 0 && usable(conn->state) && conn->service->proto->eof != NULL) {
         conn->arrived_at = conn->service->core->now;
         rc = conn->service->proto->eof(conn->codec, &conn->io);
@@ -549,6 +560,12 @@ static bool has_begun(const struct iok_call *call)
     return call->body > IOK_BODY_HELD || (call->stream != NULL && iok_count_get(&call->stream->put) != 0);
 }
 
+/* What came last was its answer. */
+static bool has_answer(const struct iok_conn *conn, const struct iok_call *call)
+{
+    return call->seq == conn->head_seq && (iok_conn_is_single(conn) || call->stamps.first_byte != 0);
+}
+
 /* A flight's call after its connection is gone: again, where that is safe, else ended truthfully. */
 static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struct iok_error *err)
 {
@@ -565,9 +582,10 @@ static void orphan(struct iok_conn *conn, struct iok_flight *flight, const struc
     if (conn->stream == call) {
         conn->stream = NULL;
     }
-    if (again && sent) { /* a reply that was too large would be so again */
-        again = err->code != IOK_ELIMIT && (call->class_flags & IOK_CLASS_REPEATABLE) != 0 &&
-                call->attempts <= service->config.retries && iok_budget_spend(&service->retry_budget);
+    if (again && sent) { /* a reply that was too large would be so again, or could not be read */
+        again = err->code != IOK_ELIMIT && !(err->code == IOK_EPROTO && has_answer(conn, call)) &&
+                (call->class_flags & IOK_CLASS_REPEATABLE) != 0 && call->attempts <= service->config.retries &&
+                iok_budget_spend(&service->retry_budget);
     }
     if (!again) {
         iok_call_end(service->core, call, sent ? IOK_MAYBE_EXECUTED : IOK_NEVER_SENT, err);

@@ -44,6 +44,10 @@ static int client_encode(void *state, struct iok_io *io, const struct iok_token 
 {
     struct http1_client *c = state;
     bool body = (flight->host & IOK_FLIGHT_BODY) != 0;
+    if (c->reader.stage == HTTP1_DEAF) /* of a lease: no other call comes to such a connection */
+        return iok_io_fail(io, IOK_ECLOSED, "the server takes no more requests on this connection");
+    if (c->reader.stage == HTTP1_RAW)
+        return iok_io_fail(io, IOK_EUNSAFE, "the connection has become another protocol's");
     struct http1_request_frame frame = {.body = body, .raw = body && (flight->host & IOK_FLIGHT_PARTS) != 0};
     int rc = http1_write_request(io, args, n, &frame);
     if (rc != 0)

@@ -494,6 +494,102 @@ static void test_raw_needs_a_lease(void **state)
     next_goes_well_on(w, link);
 }
 
+static void announce_both(struct iok_call *call)
+{
+    iok_call_body(call);
+    iok_call_parts(call);
+}
+
+/* The head of an answer may come while the body is still being sent: the time until its end is the program's. */
+static void test_answer_beside_the_body(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = request(w, "POST", NULL, announce_both), *one;
+
+    (void)state;
+    one = part(w, call, "abc", false);
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    arrive(w, link, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no");
+    world_advance(w, 2 * TIMEOUT_S * SIM_S);
+    world_pending(w, call);
+    one = part(w, call, "de", true);
+    world_expect(w, one, IOK_DONE, 0, NULL);
+    world_advance(w, (TIMEOUT_S - 2) * SIM_S);
+    world_pending(w, call);
+    world_advance(w, TIMEOUT_S * SIM_S); /* from then on it is the server's */
+    world_take(w);
+    while (iok_call_message(call, &(size_t){0}) != NULL) {
+        iok_call_next(call);
+    }
+    world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ETIMEOUT, NULL);
+    next_goes_well(w);
+}
+
+/* The second in which the server may say that it wants the body is no deadline of the call once its connection is lost. */
+static void test_expect_and_lost(void **state)
+{
+    struct world *w = world_new(URL);
+    struct iok_link *link = world_connect(w);
+    struct iok_call *call = request(w, "PUT", "100-continue", iok_call_body);
+
+    (void)state;
+    sim_fail(link, IOK_ERESET);
+    world_advance(w, 4 * SIM_S);
+    world_pending(w, call);
+    world_advance(w, 2 * SIM_S);
+    world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_ERESET, NULL); /* it names what kept it from going on */
+    call = iok_call_new(w->port, w->service, NULL);              /* without a deadline there is none at all */
+    iok_call_text(call, "PUT", 3);
+    iok_call_text(call, "/", 1);
+    iok_call_null(call);
+    iok_call_text(call, "expect", 6);
+    iok_call_text(call, "100-continue", 12);
+    iok_call_body(call);
+    iok_call_timeout(call, -1);
+    world_hand_in(w, call);
+    world_run(w);
+    link = world_connect(w);
+    sim_fail(link, IOK_ERESET);
+    world_advance(w, 10 * SIM_S);
+    world_pending(w, call);
+    iok_abandon(call);
+    world_run(w);
+    world_take(w);
+    next_goes_well(w);
+}
+
+/* A server that says so takes no more requests, from a lease either. */
+static void test_lease_and_close(void **state)
+{
+    struct world *w = world_new(URL "&leases=1");
+    struct iok_lease *lease = iok_lease_new(w->port, w->service, NULL);
+    struct iok_link *link;
+
+    (void)state;
+    world_connect(w);
+    for (int i = 0; i < 2; i++) {
+        struct iok_call *call = iok_call_new(w->port, w->service, NULL);
+
+        iok_call_text(call, "GET", 3);
+        iok_call_text(call, "/", 1);
+        iok_call_lease(call, lease);
+        world_hand_in(w, call);
+        world_run(w);
+        if (i == 0) {
+            link = world_connect(w);
+            arrive(w, link, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+            world_expect(w, call, IOK_DONE, 0, NULL);
+            sim_clear(link);
+        } else {
+            world_expect(w, call, IOK_NEVER_SENT, IOK_ECLOSED, NULL);
+            assert_int_equal(link->n_got, 0);
+        }
+    }
+    iok_lease_free(lease);
+    next_goes_well_on(w, &w->sim.links[0]);
+}
+
 /* Parked calls have the clock of the program, and not that of the network. */
 static void announce_for_ever(struct iok_call *call)
 {
@@ -573,7 +669,8 @@ int main(void)
         cmocka_unit_test(test_slow_reader),      cmocka_unit_test(test_late_credit),
         cmocka_unit_test(test_raw_we_end_first), cmocka_unit_test(test_raw_peer_ends_first),
         cmocka_unit_test(test_raw_other_ends),   cmocka_unit_test(test_raw_needs_a_lease),
-        cmocka_unit_test(test_parked),
+        cmocka_unit_test(test_parked),           cmocka_unit_test(test_answer_beside_the_body),
+        cmocka_unit_test(test_expect_and_lost),  cmocka_unit_test(test_lease_and_close),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

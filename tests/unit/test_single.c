@@ -67,21 +67,44 @@ static void test_by_need(void **state)
 
 static void test_idle_end_is_no_failure(void **state)
 {
-    struct world *w = world_new(URL);
-    struct iok_link *link = world_connect(w);
-    struct iok_call *call = get(w, 0);
+    for (int how = 0; how < 2; how++) { /* in order, or as TLS without close_notify does */
+        struct world *w = world_new(URL);
+        struct iok_link *link = world_connect(w);
+        struct iok_call *call = get(w, 0);
+
+        (void)state;
+        sim_arrive(link, OK);
+        done(w, call);
+        sim_fail(link, how == 0 ? 0 : IOK_ERESET);
+        world_run(w);
+        assert_int_equal(sim_live_links(&w->sim), 0); /* the next is made when it is needed, and at once */
+        assert_int_equal(iok_count_get(&w->service->disconnects), 0);
+        call = get(w, 0);
+        link = world_connect(w);
+        sim_arrive(link, OK);
+        done(w, call);
+        world_free(w);
+    }
+}
+
+/* An answer came: another request would get the same. */
+static void test_unreadable_reply(void **state)
+{
+    static const char *const replies[] = {"HTTP/7.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nx\r\n\r\n",
+                                          "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n!\r\n"};
 
     (void)state;
-    sim_arrive(link, OK);
-    done(w, call);
-    sim_fail(link, 0);
-    world_run(w);
-    assert_int_equal(sim_live_links(&w->sim), 0); /* the next is made when it is needed, and at once */
-    call = get(w, 0);
-    link = world_connect(w);
-    sim_arrive(link, OK);
-    done(w, call);
-    world_free(w);
+    for (size_t i = 0; i < sizeof(replies) / sizeof(*replies); i++) {
+        struct world *w = world_new(URL);
+        struct iok_link *link = world_connect(w);
+        struct iok_call *call = get(w, 0);
+
+        sim_arrive(link, replies[i]);
+        world_run(w);
+        world_expect(w, call, IOK_MAYBE_EXECUTED, IOK_EPROTO, NULL);
+        assert_int_equal(iok_count_get(&w->service->retries), 0);
+        world_free(w);
+    }
 }
 
 static void test_given_up(void **state)
@@ -122,9 +145,8 @@ static void test_last_reply(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_by_need),
-        cmocka_unit_test(test_idle_end_is_no_failure),
-        cmocka_unit_test(test_given_up),
+        cmocka_unit_test(test_by_need),          cmocka_unit_test(test_idle_end_is_no_failure),
+        cmocka_unit_test(test_unreadable_reply), cmocka_unit_test(test_given_up),
         cmocka_unit_test(test_last_reply),
     };
 
