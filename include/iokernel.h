@@ -247,6 +247,8 @@ IOK_API void iok_service_ref(struct iok_service *service);
 IOK_API const char *iok_service_name(const struct iok_service *service);
 /* The protocol's name, such as "redis". Static. */
 IOK_API const char *iok_service_protocol(const struct iok_service *service);
+/* Its timeout=: what a binding does with several calls may keep to it, too. */
+IOK_API uint64_t iok_service_timeout_ms(const struct iok_service *service);
 /* Its max_reply=, in bytes: what a binding makes of replies may keep to it, too. */
 IOK_API uint64_t iok_service_max_reply(const struct iok_service *service);
 

@@ -77,6 +77,11 @@ const char *iok_service_protocol(const struct iok_service *service)
     return service->proto->name;
 }
 
+uint64_t iok_service_timeout_ms(const struct iok_service *service)
+{
+    return service->config.timeout / IOK_NS_MS;
+}
+
 uint64_t iok_service_max_reply(const struct iok_service *service)
 {
     return service->config.max_reply;

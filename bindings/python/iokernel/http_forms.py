@@ -19,6 +19,24 @@ def pairs(given: Pairs) -> Iterable[tuple[str, Any]]:
     return given.items() if isinstance(given, Mapping) else given
 
 
+def _bytes(value: Any) -> Any:
+    return bytes(value) if isinstance(value, (bytearray, memoryview)) else value
+
+
+def _value(one: Any) -> str | bytes:
+    one = _bytes(one)
+    return one if isinstance(one, (str, bytes)) else str(one)
+
+
+def encode(given: Pairs) -> str:
+    """Give pairs as a query has them; a value may be a list of several."""
+    values: list[tuple[str, Any]] = []
+    for name, value in pairs(given):
+        several = isinstance(value, (list, tuple))
+        values.append((name, [_value(one) for one in value] if several else _bytes(value)))
+    return urlencode(values, doseq=True)
+
+
 def _quoted(text: str) -> str:
     """As browsers have it: HTML, 4.10.21.8."""
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
@@ -33,7 +51,7 @@ class Multipart(Body):
         self._parts: list[Any] = []
         for name, value in pairs(data or ()):
             for one in value if isinstance(value, (list, tuple)) else [value]:
-                text = one if isinstance(one, (str, bytes)) else str(one)
+                text = _value(one)
                 self._add(boundary, f'form-data; name="{_quoted(name)}"', None, text)
         for name, value in pairs(files):
             self._add_file(boundary, name, value)
@@ -96,7 +114,7 @@ class Multipart(Body):
 def form(data: Pairs | None, files: Pairs | None) -> tuple[Any, str]:
     """Give a form's body, and its type."""
     if files is None:
-        return urlencode(list(pairs(data or ())), doseq=True), "application/x-www-form-urlencoded"
+        return encode(data or ()), "application/x-www-form-urlencoded"
     multipart = Multipart(data, files)
     whole = multipart.whole()
     return (multipart if whole is None else whole), multipart.content_type

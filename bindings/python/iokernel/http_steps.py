@@ -8,31 +8,26 @@ asyncio an awaitable.
 from __future__ import annotations
 
 import json as json_module
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Generator, Mapping
-from email.message import Message
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
-from urllib.parse import quote, urlencode, urljoin, urlsplit
-from urllib.request import Request as JarRequest
+from urllib.parse import urlsplit
 
 from iokernel import _core
 from iokernel.bodies import is_whole, length, position, rewind
-from iokernel.http import Head, RedirectError, Response, UpgradeError
+from iokernel.errors import Timeout, URLError
+from iokernel.http import Head, Response, UpgradeError
 from iokernel.http_coding import ACCEPTED
-from iokernel.http_forms import Pairs, form, pairs
+from iokernel.http_cookies import cookies_for, keep_cookies
+from iokernel.http_forms import Pairs, encode, form, pairs
+from iokernel.http_places import Origin, Others, base_of, location, origin_of, place_of, refuse
 
 T = TypeVar("T", bound=Head)
 Steps: TypeAlias = Generator[Any, Any, T]
 
 USER_AGENT = f"iokernel/{_core.version}"
 USUAL = (None, "user-agent", USER_AGENT, "accept-encoding", ACCEPTED)
-OTHERS_MAX = 16
-"""Services that redirects led to, and that a client keeps connections to."""
-PORTS = {"http": 80, "https": 443}
-
-# RFC 9110, 15.4. What follows a 303, and by long custom a POST's 301 and 302, is a GET.
-REDIRECTS = (301, 302, 303, 307, 308)
 OF_BODIES = ("content-", "expect", "transfer-encoding")
 SECRETS = ("authorization", "cookie", "proxy-authorization", "host")
 OF_HOSTS = "tls_"
@@ -51,6 +46,7 @@ class RequestOptions(TypedDict, total=False):
     expect: bool
     cookies: CookieJar | Mapping[str, str] | None
     redirects: int | None
+    downgrades: bool | None
     compression: bool | None
     timeout: float | None
     repeatable: bool | None
@@ -62,6 +58,8 @@ class Request:
     __slots__ = (
         "body",
         "compression",
+        "deadline",
+        "downgrades",
         "expect",
         "fields",
         "jar",
@@ -88,6 +86,7 @@ class Request:
         expect: bool = False,
         cookies: CookieJar | Mapping[str, str] | None = None,
         redirects: int | None = None,
+        downgrades: bool | None = None,
         compression: bool | None = None,
         timeout: float | None = None,
         repeatable: bool | None = None,
@@ -98,11 +97,13 @@ class Request:
         self.timeout = timeout
         self.repeatable = repeatable
         self.redirects = client.redirects if redirects is None else redirects
+        self.downgrades = client.downgrades if downgrades is None else downgrades
+        self.deadline: float | None = None
         self.compression = client.compression if compression is None else compression
         self.jar = client.cookies if cookies is None else None
         self.fields: list[tuple[str, Any]] = list(pairs(headers or ()))
         if params is not None:
-            query = urlencode(list(pairs(params)), doseq=True)
+            query = encode(params)
             self.target += ("&" if "?" in target else "?") + query if query else ""
         if cookies is not None:
             self._take_cookies(cookies)
@@ -157,6 +158,27 @@ class Request:
             fields += ("expect", "100-continue")
         return [self.method, self.target, None, *fields], self.body
 
+    def cookie(self, url: str) -> str:
+        """Give the cookies for it, at this place."""
+        return "" if self.jar is None or "cookie" in self._names() else cookies_for(self.jar, url)
+
+    def begin(self, usual: float) -> None:
+        """Note that it is sent now, for the first time; usual: the timeout where it has none."""
+        seconds = usual if self.timeout is None else self.timeout
+        if seconds > 0:  # else the call says what is wrong
+            self.deadline = time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Give what is left of its timeout, for another answer; None: it has only begun."""
+        if self.deadline is None:
+            return self.timeout
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise Timeout(
+                "no answer in time, after redirects", code="IOK_ETIMEOUT", outcome="maybe-executed"
+            )
+        return left
+
     def drop(self, *beginnings: str) -> None:
         """Drop the fields whose names begin so."""
         self.fields = [f for f in self.fields if not f[0].lower().startswith(beginnings)]
@@ -165,6 +187,7 @@ class Request:
         """Become what follows after this answer; moves: at another host."""
         parts = urlsplit(url)
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        # RFC 9110, 15.4: a GET follows a 303, and by long custom a POST's 301 and 302.
         by_custom = head.status in (301, 302) and self.method == "POST"
         if (head.status == 303 and self.method != "HEAD") or by_custom:
             self.method, self.body, self.expect, self.repeatable = "GET", None, False, None
@@ -177,75 +200,6 @@ class Request:
             self.drop(*SECRETS)
 
 
-def refuse(head: Head, why: str) -> RedirectError:
-    """Make the error for a redirect that is not followed."""
-    error = RedirectError(f"{why} (the answer is {head.status})", outcome="done")
-    error.response = head
-    return error
-
-
-# ---- cookies ------------------------------------------------------------------------------------
-
-
-class _Cookies:
-    """What http.cookiejar asks of a response."""
-
-    def __init__(self, head: Head) -> None:
-        self._message = Message()
-        for value in head.headers.get_all("set-cookie"):
-            self._message["Set-Cookie"] = value
-
-    def info(self) -> Message:
-        return self._message
-
-
-def cookies_for(jar: CookieJar, request: Request, url: str) -> str:
-    """Give the cookies that belong into a request."""
-    if "cookie" in request._names():
-        return ""
-    asked = JarRequest(url)
-    jar.add_cookie_header(asked)
-    return asked.get_header("Cookie") or ""
-
-
-def keep_cookies(jar: CookieJar, head: Head, url: str) -> None:
-    """Put the cookies of an answer into the jar."""
-    if "set-cookie" in head.headers:
-        jar.extract_cookies(_Cookies(head), JarRequest(url))  # type: ignore[arg-type]
-
-
-# ---- where answers lead -------------------------------------------------------------------------
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    scheme, _, via = parts.scheme.partition("+")
-    host = "localhost" if via else parts.hostname or ""
-    return scheme, host, (None if via else parts.port) or PORTS.get(scheme, 0)
-
-
-def _base(origin: tuple[str, str, int]) -> str:
-    scheme, host, port = origin
-    place = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{place}" + ("" if port == PORTS[scheme] else f":{port}")
-
-
-def location(head: Head, url: str) -> str:
-    """Give the URL that an answer leads to; none if it does not."""
-    to = head.headers.get("location") if head.status in REDIRECTS else None
-    if to is None:
-        return ""
-    to = quote(to.strip().encode("latin-1"), safe="%/:=&?~#+!$,;'@()*[]")
-    try:
-        whole = urljoin(url, to).partition("#")[0]
-        scheme, host, port = _origin(whole)
-    except ValueError:
-        scheme, host, port = "", "", 0
-    if scheme not in PORTS or not host or not port:
-        raise refuse(head, "its Location is no http or https URL")
-    return whole
-
-
 class HttpSteps:
     """What clients of both kinds have: options for all their requests, and redirects."""
 
@@ -254,10 +208,12 @@ class HttpSteps:
     if TYPE_CHECKING:
         cookies: CookieJar | None
         redirects: int
+        downgrades: bool
         compression: bool
         url: str
+        timeout: float
         max_reply: int
-        _others: OrderedDict[tuple[str, str, int], Any]
+        _others: Others
 
     def _usual(self) -> tuple[Any, ...] | None:
         """Give what follows a target without a body or options; None if it is not that simple."""
@@ -265,40 +221,35 @@ class HttpSteps:
             return None
         return USUAL if self.compression else USUAL[:3]
 
-    def _close_others(self) -> None:
-        while self._others:
-            self._others.popitem()[1].close()
-
-    def _at(self, origin: tuple[str, str, int]) -> Any:
-        """Give the client for another place; it has this one's options, and the same kernel."""
-        if origin == _origin(self.url):
+    def _at(self, origin: Origin) -> Any:
+        """Give the client for another place, with this one's options and kernel. It is to be given
+        back to _others.
+        """
+        if origin == origin_of(self.url):
             return self
-        other = self._others.pop(origin, None)
-        if other is None:
+
+        def make() -> Any:
             options = urlsplit(self.url).query.split("&")
             lasting = [option for option in options if option and not option.startswith(OF_HOSTS)]
-            url = _base(origin) + ("?" + "&".join(lasting) if lasting else "")
-            other = self._make(url)
-        self._others[origin] = other
-        while len(self._others) > OTHERS_MAX:
-            self._others.popitem(last=False)[1].close()
-        return other
+            return self._make(base_of(origin) + ("?" + "&".join(lasting) if lasting else ""))
+
+        return self._others.take(origin, make)
 
     def _make(self, url: str) -> Any:
         raise NotImplementedError
 
     def _upgrade(self, request: Request, protocol: str) -> list[Any]:
         """Give the arguments of ``call()`` for a request that asks for another protocol."""
-        jar = request.jar
-        url = urljoin(_base(_origin(self.url)), request.target)
         request.fields.append(("upgrade", protocol))
-        args, _ = request.arguments(cookies_for(jar, request, url) if jar is not None else "")
+        args, _ = request.arguments(request.cookie(place_of(origin_of(self.url), request.target)))
         return args
 
-    def _upgraded(self, stream: _core.Stream, protocol: str) -> Steps[Any]:
+    def _upgraded(self, stream: _core.Stream, request: Request, protocol: str) -> Steps[Any]:
         """Give the head of the answer that says yes, or raise another one."""
         parts: list[Any] = yield stream.next()
         head = Head(parts)
+        if request.jar is not None:
+            keep_cookies(request.jar, head, place_of(origin_of(self.url), request.target))
         if head.status == 101 and head.headers.get("upgrade", "").lower() == protocol.lower():
             return head
         body: list[bytes] = []
@@ -316,22 +267,29 @@ class HttpSteps:
     def _follow(self, request: Request, send: Callable[[Any, list[Any], Any], Any]) -> Steps[Any]:
         """Send a request by ``send(client, arguments, body)``, and follow where answers lead."""
         client: Any = self
-        origin = _origin(self.url)
-        url = urljoin(_base(origin), request.target)
+        origin = origin_of(self.url)
+        url = place_of(origin, request.target)
         history: tuple[Head, ...] = ()
+        request.begin(self.timeout)
         while True:
-            jar = request.jar
-            cookie = cookies_for(jar, request, url) if jar is not None else ""
-            head: Head = yield send(client, *request.arguments(cookie))
+            try:
+                head: Head = yield send(client, *request.arguments(request.cookie(url)))
+            finally:
+                self._others.give_back(client)
             head.url, head.history = url, history
-            if jar is not None:
-                keep_cookies(jar, head, url)
+            if request.jar is not None:
+                keep_cookies(request.jar, head, url)
             to = location(head, url) if request.redirects else ""
             if not to:
                 return head
             if len(history) >= request.redirects:
                 raise refuse(head, f"more than redirects={request.redirects} redirects")
-            there = _origin(to)
+            there = origin_of(to)
+            if (origin[0], there[0]) == ("https", "http") and not request.downgrades:
+                raise refuse(head, "it leads from https to http, and downgrades=True is not set")
             request.redirect(head, to, there != origin)
             history += (head,)
-            client, origin, url = self._at(there), there, to
+            try:
+                client, origin, url = self._at(there), there, to
+            except URLError as error:
+                raise refuse(head, f"its Location cannot be used: {error}") from None

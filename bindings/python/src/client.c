@@ -351,6 +351,13 @@ static PyObject *caller_protocol(PyObject *op, void *Py_UNUSED(closure))
     return PyUnicode_FromString(caller->service == NULL ? "" : iok_service_protocol(caller->service));
 }
 
+static PyObject *caller_timeout(PyObject *op, void *Py_UNUSED(closure))
+{
+    struct py_caller *caller = (struct py_caller *)op;
+    uint64_t ms = caller->service == NULL ? 0 : iok_service_timeout_ms(caller->service);
+    return PyFloat_FromDouble((double)ms / 1000);
+}
+
 static PyObject *caller_max_reply(PyObject *op, void *Py_UNUSED(closure))
 {
     const struct py_caller *caller = (const struct py_caller *)op;
@@ -386,6 +393,7 @@ static PyMemberDef caller_members[] = {
 static PyGetSetDef caller_getset[] = {
     {"url", caller_url, NULL, "The service's URL without password.", NULL},
     {"protocol", caller_protocol, NULL, "The protocol's name, such as 'redis'.", NULL},
+    {"timeout", caller_timeout, NULL, "The service's timeout=, in seconds.", NULL},
     {"max_reply", caller_max_reply, NULL, "The service's max_reply=, in bytes.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

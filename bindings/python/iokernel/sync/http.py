@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from iokernel import _core
 from iokernel.http import Head, Headers, Response
 from iokernel.http_coding import Decoding, decoding_of
 from iokernel.http_forms import Pairs
+from iokernel.http_places import Others
 from iokernel.http_steps import HttpSteps, Request, RequestOptions
 from iokernel.sync.bodies import Exchange
 from iokernel.sync.client import Client, Lease, finish
@@ -29,13 +29,14 @@ class StreamResponse(Head):
     its end, the connection is closed.
     """
 
-    __slots__ = ("_client", "_decoding", "_exchange", "_request", "_rest")
+    __slots__ = ("_at", "_client", "_decoding", "_exchange", "_request", "_rest")
 
     def __init__(self, client: Http, request: Request) -> None:
         super().__init__([])
         self._client = client
         self._request = request
         self._exchange: Exchange | None = None
+        self._at: Http | None = None  # whose connection it has
         self._decoding: Decoding | None = None
         self._rest = b""  # of a part that read(size) took a piece of
 
@@ -60,7 +61,8 @@ class StreamResponse(Head):
     def _open(self, client: Http, args: list[Any], body: Any) -> Head:
         self.close()
         exchange = Exchange(client, args, body, parts=True, timeout=self._request.timeout)
-        self._exchange = exchange
+        self._exchange, self._at = exchange, client
+        self._client._others.hold(client)
         return Head(exchange.next())
 
     def __iter__(self) -> Iterator[bytes]:
@@ -100,6 +102,9 @@ class StreamResponse(Head):
         """End it, wherever it is; again is harmless."""
         if self._exchange is not None:
             self._exchange.close()
+        if self._at is not None:
+            self._client._others.give_back(self._at)
+            self._at = None
 
 
 class Upgraded:
@@ -157,18 +162,19 @@ class Http(HttpSteps, Client):
     TRACE) are sent again when their connection was lost; ``repeatable=`` says otherwise.
 
     Attributes, and options of each request: ``redirects`` says how many redirects are followed
-    (0), ``cookies`` is a CookieJar of http.cookiejar or None, and ``compression`` says whether
-    answers may be compressed (True).
+    (0), ``downgrades`` whether one may lead from https to http (False), ``cookies`` is a CookieJar
+    of http.cookiejar or None, and ``compression`` says whether answers may be compressed (True).
     """
 
-    __slots__ = ("_others", "compression", "cookies", "redirects")
+    __slots__ = ("_others", "compression", "cookies", "downgrades", "redirects")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Take what the client is made of; the options of requests are set afterwards."""
         self.cookies: CookieJar | None = None
         self.redirects = 0
+        self.downgrades = False
         self.compression = True
-        self._others = OrderedDict()
+        self._others = Others()
 
     def request(self, method: str, target: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a request and give its whole answer, whatever its status.
@@ -176,8 +182,8 @@ class Http(HttpSteps, Client):
         ``target`` is the path with its query, escaped. Options: ``params`` are added to the query;
         ``headers``; and one of ``body`` (bytes or text; or a file or an iterator of them, which go
         out part by part), ``json``, and ``data`` with ``files`` (a form). With ``expect`` the
-        server is asked first whether it wants the body. ``redirects``, ``cookies`` and
-        ``compression`` in place of the client's; ``timeout`` and ``repeatable`` as of call().
+        server is asked first whether it wants the body. ``redirects``, ``downgrades``, ``cookies``
+        and ``compression`` in place of the client's; ``timeout`` and ``repeatable`` as of call().
         """
         request = Request(self, method, target, **options)
 
@@ -192,7 +198,7 @@ class Http(HttpSteps, Client):
     def _send(self, request: Request, args: list[Any], body: Any) -> Response:
         limit = self.max_reply if request.compression else 0
         if body is None:
-            reply = self.call(*args, timeout=request.timeout, repeatable=request.repeatable)
+            reply = self.call(*args, timeout=request.left(), repeatable=request.repeatable)
             return Response(reply, limit)
         exchange = Exchange(self, args, body, parts=False, timeout=request.timeout)
         try:
@@ -223,12 +229,13 @@ class Http(HttpSteps, Client):
         ``timeout`` is for the answer, and later for each write.
         """
         options: RequestOptions = {"params": params, "headers": headers, "compression": False}
-        args = self._upgrade(Request(self, method, target, **options), protocol)
+        request = Request(self, method, target, **options)
+        args = self._upgrade(request, protocol)
         lease = self.lease()
         try:
             stream = _core.Stream(lease, *args, parts=True, body=True, timeout=timeout)
             try:
-                head = finish(self._upgraded(stream, protocol))
+                head = finish(self._upgraded(stream, request, protocol))
             except BaseException:
                 stream.close()
                 raise
@@ -266,7 +273,7 @@ class Http(HttpSteps, Client):
 
     def close(self) -> None:
         """End its calls, close its connections. Any thread; again is harmless."""
-        self._close_others()
+        self._others.close()
         super().close()
 
     def get(self, target: str, **options: Unpack[RequestOptions]) -> Response:
