@@ -32,6 +32,7 @@ static struct iok_tape *host_begin_push(struct iok_io *io)
 static void host_head(struct iok_io *io)
 {
     guest_of(io)->in_body = true;
+    guest_of(io)->lag = 0;
 }
 
 static struct iok_tape *host_begin_part(struct iok_io *io, uint64_t seq)
