@@ -80,7 +80,7 @@ static int tell_close(struct iok_websocket *ws, struct iok_io *io, enum ws_state
     int rc = ws_drop_message(ws, io);
     if (rc != 0)
         return rc;
-    ws->state = state;
+    ws->state = (uint8_t)state;
     struct iok_tape *tape = ws->options.begin(io, true);
     iok_tape_head(tape, IOK_PUSH, 4);
     iok_tape_static(tape, IOK_TEXT, iok_span_of("close"));
