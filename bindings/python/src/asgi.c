@@ -175,9 +175,33 @@ static PyObject *asgi_constant_scope(PyObject *server)
                          "query_string", Py_None, "headers", Py_None, "extensions");
 }
 
+/* Keys and values as applications have them in their code, where they are interned: comparing these is comparing pointers. */
+static PyObject *interned(PyObject *dict)
+{
+    PyObject *copy = dict == NULL ? NULL : PyDict_New();
+    PyObject *key, *value;
+    for (Py_ssize_t i = 0; copy != NULL && PyDict_Next(dict, &i, &key, &value);) {
+        Py_INCREF(key);
+        Py_INCREF(value);
+        PyUnicode_InternInPlace(&key);
+        if (PyDict_CheckExact(value)) {
+            value = interned(value); /* which takes the reference over */
+        } else if (PyUnicode_CheckExact(value)) {
+            PyUnicode_InternInPlace(&value);
+        }
+        if (value == NULL || PyDict_SetItem(copy, key, value) < 0) {
+            Py_CLEAR(copy);
+        }
+        Py_DECREF(key);
+        Py_XDECREF(value);
+    }
+    Py_XDECREF(dict);
+    return copy;
+}
+
 static int asgi_set_base(struct asgi *self, PyObject *server, PyObject *root_path, PyObject *state, PyObject *trust)
 {
-    self->base.constant = asgi_constant_scope(server);
+    self->base.constant = interned(asgi_constant_scope(server));
     if (self->base.constant == NULL) {
         return -1;
     }
