@@ -169,10 +169,10 @@ int asgi_news(struct asgi *self, struct iok_call *call, struct py_port *drain)
 
 static PyObject *asgi_constant_scope(PyObject *server)
 {
-    return Py_BuildValue("{s:s,s:{s:s,s:s},s:s,s:O,s:O,s:s,s:s,s:s,s:O,s:s,s:O,s:O,s:{}}", "type", "http", "asgi",
+    return Py_BuildValue("{s:s,s:{s:s,s:s},s:s,s:O,s:O,s:s,s:s,s:s,s:O,s:s,s:O,s:O,s:{s:{}}}", "type", "http", "asgi",
                          "version", "3.0", "spec_version", "2.4", "http_version", "1.1", "server", server, "client",
                          Py_None, "scheme", "http", "method", "", "root_path", "", "path", Py_None, "raw_path", "",
-                         "query_string", Py_None, "headers", Py_None, "extensions");
+                         "query_string", Py_None, "headers", Py_None, "extensions", "http.response.pathsend");
 }
 
 /* Keys and values as applications have them in their code, where they are interned: comparing these is comparing pointers. */

@@ -7,9 +7,9 @@
 /* The fields that stand behind those of asyncio.Task. */
 struct task {
     PyObject *coro, *context, *loop;
-    PyObject *waiter;         /* what it awaits: a Reply or any future; NULL when a step is scheduled or running */
-    PyObject *step;           /* its bound method _step, made when first needed; NULL after the end, as it refers back */
-    PyObject *name;           /* NULL: made from number when asked for */
+    PyObject *waiter; /* what it awaits: a Reply or any future; NULL when a step is scheduled or running */
+    PyObject *step;   /* its bound method _step, made when first needed; NULL after the end, as it refers back */
+    PyObject *name;   /* NULL: made from number when asked for */
     PyObject *cancel_message; /* of the last cancel() */
     PyObject *cancelled;      /* the CancelledError that ended the coroutine, until it is raised to somebody */
     unsigned long number;
