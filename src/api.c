@@ -777,6 +777,7 @@ const char *iok_call_endpoint(const struct iok_call *call)
     struct iok_address address = {.any.sa_family = call->peer.family};
     char *text = ((struct iok_call *)(uintptr_t)call)->peer_text; /* a cache: made when first asked for */
     char whole[IOK_ADDRESS_TEXT_MAX];
+    size_t n;
 
     switch (call->peer.family) {
     case AF_UNIX:
@@ -795,7 +796,9 @@ const char *iok_call_endpoint(const struct iok_call *call)
     default:
         return (call->app & IOK_APP_HAND) != 0 ? "unknown" : "";
     }
-    (void)snprintf(text, sizeof(call->peer_text), "%.63s", iok_address_text(&address, whole));
+    n = strnlen(iok_address_text(&address, whole), sizeof(call->peer_text) - 1);
+    memcpy(text, whole, n);
+    text[n] = '\0';
     return text;
 }
 

@@ -22,6 +22,34 @@ static void local_text(const struct iok_address *address, char at[IOK_ADDRESS_TE
     }
 }
 
+static char *put_number(char *at, unsigned value)
+{
+    char digits[10];
+    size_t n = 0;
+
+    do {
+        digits[n++] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    while (n != 0) {
+        *at++ = digits[--n];
+    }
+    return at;
+}
+
+/* By hand: a server says it of each request. */
+static void v4_text(const struct sockaddr_in *v4, char *at)
+{
+    uint8_t ip[4];
+
+    memcpy(ip, &v4->sin_addr, sizeof(ip));
+    for (size_t i = 0; i < sizeof(ip); i++) {
+        at = put_number(at, ip[i]);
+        *at++ = i + 1 < sizeof(ip) ? '.' : ':';
+    }
+    *put_number(at, ntohs(v4->sin_port)) = '\0';
+}
+
 static void v6_text(const struct sockaddr_in6 *v6, char at[IOK_ADDRESS_TEXT_MAX])
 {
     char host[INET6_ADDRSTRLEN];
@@ -39,12 +67,9 @@ static void v6_text(const struct sockaddr_in6 *v6, char at[IOK_ADDRESS_TEXT_MAX]
 
 const char *iok_address_text(const struct iok_address *address, char at[IOK_ADDRESS_TEXT_MAX])
 {
-    char host[INET_ADDRSTRLEN];
-
     switch (address->any.sa_family) {
     case AF_INET:
-        inet_ntop(AF_INET, &address->v4.sin_addr, host, sizeof(host));
-        snprintf(at, IOK_ADDRESS_TEXT_MAX, "%s:%u", host, ntohs(address->v4.sin_port));
+        v4_text(&address->v4, at);
         break;
     case AF_INET6:
         v6_text(&address->v6, at);

@@ -302,7 +302,7 @@ def test_scope(served: Served) -> None:
             ["user-agent", "probe"],
             ["x_odd", "o"],
         ],
-        "extensions": {},
+        "extensions": {"http.response.pathsend": {}},
         "state": {},
     }
 

@@ -169,15 +169,39 @@ int asgi_news(struct asgi *self, struct iok_call *call, struct py_port *drain)
 
 static PyObject *asgi_constant_scope(PyObject *server)
 {
-    return Py_BuildValue("{s:s,s:{s:s,s:s},s:s,s:O,s:O,s:s,s:s,s:s,s:O,s:s,s:O,s:O,s:{}}", "type", "http", "asgi",
+    return Py_BuildValue("{s:s,s:{s:s,s:s},s:s,s:O,s:O,s:s,s:s,s:s,s:O,s:s,s:O,s:O,s:{s:{}}}", "type", "http", "asgi",
                          "version", "3.0", "spec_version", "2.4", "http_version", "1.1", "server", server, "client",
                          Py_None, "scheme", "http", "method", "", "root_path", "", "path", Py_None, "raw_path", "",
-                         "query_string", Py_None, "headers", Py_None, "extensions");
+                         "query_string", Py_None, "headers", Py_None, "extensions", "http.response.pathsend");
+}
+
+/* Keys and values as applications have them in their code, where they are interned: comparing these is comparing pointers. */
+static PyObject *interned(PyObject *dict)
+{
+    PyObject *copy = dict == NULL ? NULL : PyDict_New();
+    PyObject *key, *value;
+    for (Py_ssize_t i = 0; copy != NULL && PyDict_Next(dict, &i, &key, &value);) {
+        Py_INCREF(key);
+        Py_INCREF(value);
+        PyUnicode_InternInPlace(&key);
+        if (PyDict_CheckExact(value)) {
+            value = interned(value); /* which takes the reference over */
+        } else if (PyUnicode_CheckExact(value)) {
+            PyUnicode_InternInPlace(&value);
+        }
+        if (value == NULL || PyDict_SetItem(copy, key, value) < 0) {
+            Py_CLEAR(copy);
+        }
+        Py_DECREF(key);
+        Py_XDECREF(value);
+    }
+    Py_XDECREF(dict);
+    return copy;
 }
 
 static int asgi_set_base(struct asgi *self, PyObject *server, PyObject *root_path, PyObject *state, PyObject *trust)
 {
-    self->base.constant = asgi_constant_scope(server);
+    self->base.constant = interned(asgi_constant_scope(server));
     if (self->base.constant == NULL) {
         return -1;
     }

@@ -12,7 +12,7 @@
 #define HELD_MAX 64 /* messages of one answer: who awaits send() never has more than one */
 
 static struct {
-    PyObject *type, *status, *headers, *body, *more_body;
+    PyObject *type, *status, *headers, *body, *more_body, *path;
     PyObject *http_request, *http_disconnect;
 } word;
 
@@ -393,6 +393,10 @@ static int on_message(struct exchange *exchange, PyObject *message)
     if (UNLIKELY(exchange->gone)) {
         return client_is_gone();
     }
+    if (UNLIKELY(exchange->file >= 0)) {
+        PyErr_Format(PyExc_RuntimeError, "%R came before http.response.pathsend was through", type);
+        return -1;
+    }
     if (UNLIKELY(exchange->socket != SOCKET_NONE)) {
         return websocket_send(exchange, type, message);
     }
@@ -401,6 +405,10 @@ static int on_message(struct exchange *exchange, PyObject *message)
     }
     if (LIKELY(TEXT_IS(type, "http.response.start"))) {
         return channel_on_start(exchange, message);
+    }
+    if (TEXT_IS(type, "http.response.pathsend")) {
+        PyObject *path = PyDict_GetItemWithError(message, word.path);
+        return path == NULL && PyErr_Occurred() ? -1 : pathsend_start(exchange, path);
     }
     PyErr_Format(PyExc_RuntimeError, "%R is no message of http that an application can send here", type);
     return -1;
@@ -501,7 +509,11 @@ static PyObject *send_look(struct exchange *exchange)
         (void)client_is_gone();
         return NULL;
     }
-    return answer_has_room(exchange) || exchange->answer == ANSWER_DONE ? Py_NewRef(Py_None) : NULL;
+    if (UNLIKELY(exchange->file >= 0) && pathsend_go_on(exchange) < 0 && (!take_overloaded() || starve(exchange) < 0)) {
+        return NULL;
+    }
+    bool ready = exchange->answer == ANSWER_DONE || (answer_has_room(exchange) && exchange->file < 0);
+    return ready ? Py_NewRef(Py_None) : NULL;
 }
 
 /* ---- the callables ------------------------------------------------------------------------------------------- */
@@ -592,7 +604,7 @@ static PyObject *call_send(PyObject *op, PyObject *const *args, size_t nargs, Py
     if (UNLIKELY(send_message(exchange, args[0]) < 0)) {
         return NULL;
     }
-    if (LIKELY(exchange->answer == ANSWER_DONE || answer_has_room(exchange))) {
+    if (LIKELY(exchange->answer == ANSWER_DONE || (answer_has_room(exchange) && exchange->file < 0))) {
         return Py_NewRef(ready);
     }
     return waiting_new(exchange, &exchange->sent, send_look);
@@ -676,6 +688,7 @@ int channel_init_types(PyObject *module)
         {&word.headers, "headers"},
         {&word.body, "body"},
         {&word.more_body, "more_body"},
+        {&word.path, "path"},
         {&word.http_request, "http.request"},
         {&word.http_disconnect, "http.disconnect"},
     };

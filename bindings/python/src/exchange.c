@@ -52,6 +52,7 @@ struct exchange *exchange_new(struct asgi *asgi, struct iok_call *call, PyObject
     self->lent_bytes = 0;
     self->lent_parts = 0;
     self->held = self->held_error = NULL;
+    self->file = -1;
     self->status = 0;
     self->answer = ANSWER_NONE;
     self->socket = SOCKET_NONE;
@@ -106,6 +107,7 @@ static int exchange_clear(PyObject *op)
     Py_CLEAR(self->scope);
     Py_CLEAR(self->coro);
     Py_CLEAR(self->headers);
+    pathsend_end(self);
     Py_CLEAR(self->close_reason);
     Py_CLEAR(self->held);
     Py_CLEAR(self->held_error);
@@ -221,6 +223,7 @@ static PySendResult exchange_after(struct exchange *self, PySendResult how, PyOb
     }
     Py_CLEAR(self->coro);
     Py_CLEAR(self->held);
+    pathsend_end(self);
     if (UNLIKELY(error != NULL || self->answer != ANSWER_DONE || self->began_ns != 0)) {
         exchange_complete(self, error, told);
     }

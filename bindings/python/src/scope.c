@@ -109,7 +109,7 @@ static struct {
 #define KEY(name) PyObject *name;
     KEYS(KEY)
 #undef KEY
-    PyObject *wsgi_input, *wsgi_url_scheme, *http_1_0, *http_1_1, *version_1_0, *empty;
+    PyObject *wsgi_input, *wsgi_url_scheme, *http_1_0, *http_1_1, *version_1_0, *empty, *pathsend;
 } key;
 
 /* ---- small things -------------------------------------------------------------------------------------------- */
@@ -460,6 +460,15 @@ static bool put_paths(PyObject *scope, const struct scope_base *base, const stru
     return put(scope, key.raw_path, raw) && done;
 }
 
+static PyObject *extensions_of(const struct scope_base *base)
+{
+    PyObject *copy = PyDict_Copy(base->extensions);
+    if (copy != NULL && !put(copy, key.pathsend, PyDict_New())) {
+        Py_CLEAR(copy);
+    }
+    return copy;
+}
+
 PyObject *scope_of_request(const struct scope_base *base, const struct request *request, struct iok_call *call)
 {
     PyObject *scope = PyDict_Copy(base->constant);
@@ -475,7 +484,7 @@ PyObject *scope_of_request(const struct scope_base *base, const struct request *
         (UNLIKELY(request->minor == 0) && PyDict_SetItem(scope, key.http_version, key.version_1_0) < 0) ||
         (UNLIKELY(scheme != key.http) && PyDict_SetItem(scope, key.scheme, scheme) < 0) ||
         (base->state != NULL && !put(scope, key.state, PyDict_Copy(base->state))) ||
-        !put(scope, key.asgi, PyDict_Copy(base->asgi)) || !put(scope, key.extensions, PyDict_Copy(base->extensions))) {
+        !put(scope, key.asgi, PyDict_Copy(base->asgi)) || !put(scope, key.extensions, extensions_of(base))) {
         Py_CLEAR(scope);
     }
     Py_XDECREF(query);
@@ -628,6 +637,7 @@ int scope_init(void)
         {&key.http_1_1, "HTTP/1.1"},
         {&key.version_1_0, "1.0"},
         {&key.empty, ""},
+        {&key.pathsend, "http.response.pathsend"},
     };
     static bool done;
     if (done) {

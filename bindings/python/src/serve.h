@@ -7,6 +7,7 @@
  *                              exchange.c   one request, as the coroutine of its task
  *                              channel.c    its receive() and send()
  *                              answer.c     what those send
+ *                              pathsend.c   a file as the body
  *                              websocket.c  the same of WebSocket
  *     Crew: the threads of a pool, who take requests in turns
  *                              crew.c
@@ -106,6 +107,8 @@ struct exchange {
     size_t lent_bytes;          /* in parts that the system has not taken yet */
     uint32_t lent_parts;        /* these parts */
     PyObject *held;             /* a list of messages of send(), in turn, for which the port has no room; NULL: none */
+    uint64_t file_left;         /* of a file that is sent: bytes */
+    int file;                   /* its descriptor, or -1 */
     PyObject *held_error;       /* why one of these could not be sent after all */
     PyObject *close_reason;     /* of a WebSocket, with its code; NULL: "" */
     int status, close_code;
@@ -224,6 +227,15 @@ void answer_done(struct exchange *exchange);
 void answer_break(struct exchange *exchange, const char *why);
 /* The same without saying why; it cannot fail. */
 void answer_cut(struct exchange *exchange);
+
+/* ---- files (pathsend.c) -------------------------------------------------------------------------------------- */
+
+/* 0, or -1 with an exception. path may be NULL. */
+int pathsend_start(struct exchange *exchange, PyObject *path);
+/* Sends as much as there is room for. 0, or -1 with an exception, which may be that the port has no room. */
+int pathsend_go_on(struct exchange *exchange);
+/* Closes the file. */
+void pathsend_end(struct exchange *exchange);
 
 /* ---- WebSocket (websocket.c) --------------------------------------------------------------------------------- */
 

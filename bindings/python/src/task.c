@@ -20,9 +20,23 @@ Py_ssize_t task_offset;
 
 /* ---- scheduling --------------------------------------------------------------------------------------------- */
 
-int task_soon(const struct task *self, PyObject *argument)
+/* Borrowed; NULL with an exception. Most tasks of requests end within their first step, and need none. */
+static PyObject *task_step_method(struct task *self)
 {
-    PyObject *args[] = {self->loop, self->step, argument, NULL};
+    static PyMethodDef step_def = {"task_step", (PyCFunction)(void (*)(void))task_step, METH_FASTCALL, NULL};
+    if (self->step == NULL) {
+        self->step = PyCFunction_New(&step_def, (PyObject *)((char *)self - task_offset));
+    }
+    return self->step;
+}
+
+int task_soon(struct task *self, PyObject *argument)
+{
+    PyObject *step = task_step_method(self);
+    if (UNLIKELY(step == NULL)) {
+        return -1;
+    }
+    PyObject *args[] = {self->loop, step, argument, NULL};
     args[argument == NULL ? 2 : 3] = self->context;
     PyObject *handle =
         PyObject_VectorcallMethod(core.str_call_soon, args, argument == NULL ? 2 : 3, core.names_context);
@@ -31,7 +45,7 @@ int task_soon(const struct task *self, PyObject *argument)
 }
 
 /* Has the error thrown into the coroutine by the next step. */
-static int task_error_soon(const struct task *self, PyObject *type, const char *format, ...)
+static int task_error_soon(struct task *self, PyObject *type, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -193,7 +207,7 @@ static int task_await_reply(PyObject *op, struct task *self, struct py_reply *re
     reply->blocking = 0;
     if (LIKELY(reply->state == REPLY_PENDING && reply->task == NULL)) {
         reply->task = Py_NewRef(op);
-    } else if (reply_add(reply, self->step, Py_NewRef(self->context)) < 0) {
+    } else if (task_step_method(self) == NULL || reply_add(reply, self->step, Py_NewRef(self->context)) < 0) {
         return -1;
     }
     Py_XSETREF(self->waiter, Py_NewRef((PyObject *)reply));
@@ -230,6 +244,9 @@ static int task_await_future(PyObject *op, struct task *self, PyObject *future, 
                                future);
     }
     if (PyObject_SetAttr(future, from.str_blocking, Py_False) < 0) {
+        return -1;
+    }
+    if (task_step_method(self) == NULL) {
         return -1;
     }
     PyObject *args[] = {future, self->step, self->context};

@@ -7,9 +7,9 @@
 /* The fields that stand behind those of asyncio.Task. */
 struct task {
     PyObject *coro, *context, *loop;
-    PyObject *waiter;         /* what it awaits: a Reply or any future; NULL when a step is scheduled or running */
-    PyObject *step;           /* its bound method _step, made once; NULL after the end, as it refers back */
-    PyObject *name;           /* NULL: made from number when asked for */
+    PyObject *waiter; /* what it awaits: a Reply or any future; NULL when a step is scheduled or running */
+    PyObject *step;   /* its bound method _step, made when first needed; NULL after the end, as it refers back */
+    PyObject *name;   /* NULL: made from number when asked for */
     PyObject *cancel_message; /* of the last cancel() */
     PyObject *cancelled;      /* the CancelledError that ended the coroutine, until it is raised to somebody */
     unsigned long number;
@@ -34,7 +34,7 @@ static inline struct task *task_of(PyObject *op)
 }
 
 /* Has the loop call _step(argument), or _step(). 0 or -1. */
-int task_soon(const struct task *self, PyObject *argument);
+int task_soon(struct task *self, PyObject *argument);
 /* Runs the coroutine, in its context, to where it waits or ends. error is thrown in; NULL: none; taken over. 0, or -1
  * with an exception for the loop. drain: as of task_wake. */
 int task_run(PyObject *op, PyObject *error, struct py_port *drain);

@@ -46,16 +46,9 @@ static int task_register(PyObject *op)
     return registered == NULL ? -1 : 0;
 }
 
-static int task_make_step(PyObject *op, struct task *self)
-{
-    static PyMethodDef step_def = {"task_step", (PyCFunction)(void (*)(void))task_step, METH_FASTCALL, NULL};
-    self->step = PyCFunction_New(&step_def, op);
-    return self->step == NULL ? -1 : 0;
-}
-
 static int task_begin(PyObject *op, struct task *self, PyObject *eager)
 {
-    if (task_register(op) < 0 || task_make_step(op, self) < 0) {
+    if (task_register(op) < 0) {
         return -1;
     }
     int now = PyObject_IsTrue(eager);
@@ -147,7 +140,7 @@ PyObject *task_make(PyObject *coro, PyObject *loop, PyObject *options)
     self->context = PyContext_CopyCurrent();
     self->log_destroy = true;
     self->number = ++task_numbers;
-    if (self->context == NULL || task_make_step(op, self) < 0) {
+    if (self->context == NULL) {
         self->log_destroy = false;
         Py_DECREF(op);
         return NULL;
