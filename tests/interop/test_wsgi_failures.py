@@ -82,6 +82,17 @@ def on_line_break(environ, start_response):
     return [b"x"]
 
 
+def on_stream_line_break(environ, start_response):
+    start_response("200 OK", TEXT + [("X-Token", SECRET + "\\r\\nX-More: 1")])
+    yield b"one"
+    yield b"two"
+
+
+def on_stream_two_lengths(environ, start_response):
+    start_response("200 OK", TEXT + [("Content-Length", "5"), ("Content-Length", "6")])
+    return []
+
+
 def on_environ(environ, start_response):
     start_response("200 OK", TEXT)
     return [json.dumps({k: v for k, v in environ.items() if isinstance(v, (str, bool))}).encode()]
@@ -150,7 +161,16 @@ def test_a_failure_ends_its_request_only(
     assert " critical " not in served.log
 
 
-@pytest.mark.parametrize("path", ["/wide", "/line-break"])
+@pytest.mark.parametrize("path", ["/stream-line-break", "/stream-two-lengths"])
+def test_the_head_of_a_stream_that_cannot_be_sent_becomes_a_500(served: Served, path: str) -> None:
+    before = served.log.count(path)
+    for _ in range(3):
+        assert raw(served, path).startswith(b"HTTP/1.1 500 ")
+    until(lambda: served.log.count("an answer was refused") + served.log.count(path) >= before + 3)
+    assert " critical " not in served.log
+
+
+@pytest.mark.parametrize("path", ["/wide", "/line-break", "/stream-line-break"])
 def test_values_of_headers_are_not_logged(served: Served, path: str) -> None:
     assert served.get(path).status == 500
     until(lambda: "x-token" in served.log.lower())
