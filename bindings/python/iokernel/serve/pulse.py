@@ -26,6 +26,7 @@ class Pulse:
         self._role = role
         self._listeners = listeners
         self._timeout_s = options.timeout
+        self._threads = options.threads
         self._requests_max = options.max_requests
         if self._requests_max:
             self._requests_max += random.randint(0, options.max_requests_jitter)
@@ -52,7 +53,8 @@ class Pulse:
         now = time.monotonic()
         for n, s in enumerate(stats):
             ended = s["answered"] + s["gone"]
-            if ended != self._ended[n] or s["queued"] == 0:
+            waits = s["queued"] > 0 or s["inflight"] > self._threads  # some lie ready for a thread
+            if ended != self._ended[n] or not waits:
                 self._ended[n] = ended
                 self._moved_at[n] = now
         return any(now - at >= self._timeout_s for at in self._moved_at)
