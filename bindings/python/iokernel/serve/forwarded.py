@@ -43,7 +43,7 @@ class Trust:
     def __call__(
         self, peer: str | None, forwarded_for: str, proto: str, forwarded: str
     ) -> tuple[Client | None, str | None]:
-        """Give what is to be believed; peer is None for a unix socket, "unknown" if nobody tells."""
+        """Give what is to be believed; peer is None for a unix socket, "unknown" if nobody says."""
         if not (self._all or (self._unix if peer is None else self.trusts(peer))):
             return None, None
         if not (forwarded_for or proto):
