@@ -15,7 +15,9 @@ class Listener:
     """Counts as the I/O thread would."""
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys(("requests", "native", "answered", "gone", "queued"), 0)
+        self.counts = dict.fromkeys(
+            ("requests", "native", "answered", "gone", "queued", "inflight"), 0
+        )
 
     def stats(self) -> dict[str, int]:
         return dict(self.counts)
@@ -94,13 +96,17 @@ def test_a_loop_that_looks_moves(clock: list[float]) -> None:
         assert parent.hears(beating) == ["beat"]
 
 
-def test_threads_stand_when_requests_wait_and_none_ends(clock: list[float]) -> None:
+@pytest.mark.parametrize("waiting", [{"queued": 1}, {"inflight": 5}])
+def test_threads_stand_when_requests_wait_and_none_ends(
+    clock: list[float], waiting: dict[str, int]
+) -> None:
     parent, idle, busy = Parent(), Listener(), Listener()
-    beating = made(parent, [idle, busy], timeout=8)
+    beating = made(parent, [idle, busy], timeout=8, threads=4)
+    busy.counts.update(inflight=4)
     for _ in range(9):  # nobody waits: they may take as long as they like
         clock[0] += 2
         assert parent.hears(beating, threads=True) == ["beat"]
-    busy.counts.update(queued=1)
+    busy.counts.update(waiting)
     for _ in range(3):
         clock[0] += 2
         assert parent.hears(beating, threads=True) == ["beat"]
