@@ -584,8 +584,10 @@ ptrdiff_t http1_read(struct http1_reader *r, struct iok_io *io, struct iok_span 
     *event = HTTP1_MORE;
     while (used < in.n && *event == HTTP1_MORE) {
         ptrdiff_t n = step(r, io, iok_span_skip(in, used), event);
-        if (n < 0)
-            return n;
+        if (n < 0) { /* what came before the error is handed on, however it was cut */
+            int kept = r->part_bytes > 0 ? end_part(r, io) : 0;
+            return kept != 0 ? kept : n;
+        }
         if (n == 0)
             break;
         used += (size_t)n;
