@@ -300,7 +300,7 @@ def test_who_sends_at_the_end_sees_an_oserror(path: str) -> None:
                     ws.recv(timeout=PATIENCE_S)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
-        served.end()
+        assert served.wait() == 0
         assert "the application failed" not in served.log
 
 
@@ -318,6 +318,6 @@ def test_a_websocket_accepted_at_the_end_is_closed_at_once() -> None:
             got = rest(s)
         assert got.startswith(b"HTTP/1.1 101")
         assert got.endswith(b"\x88\x02\x03\xf4")  # 1012
-        served.end()
+        assert served.wait() == 0
         assert noted(served) == "asked\nwebsocket.disconnect 1012\n"
         assert "cut off" not in served.log
