@@ -473,6 +473,9 @@ enum iok_serve_state {
     IOK_SERVE_GONE, /* the client is gone: iok_submit, with or without an answer, makes it wait for the next request */
     IOK_SERVE_CLOSED, /* it has ended: iok_call_error says why */
 };
+/* How many other calls of its port waited for a request when this one was given its own: those whose answer a slow client
+ * has not read do not. *begun: how many of the port were submitted ever until then; later ones come on top. */
+IOK_API uint32_t iok_serve_others(const struct iok_call *call, uint64_t *begun);
 /* As of now; LEFT and GONE may show before iok_poll brings the news. */
 IOK_API enum iok_serve_state iok_serve_state(const struct iok_call *call);
 /* A request whose body is of unknown length, or larger than whole=, has null for its body, and that follows as the messages

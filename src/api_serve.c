@@ -530,6 +530,12 @@ bool iok_serve_expects_body(const struct iok_call *call)
 
 /* ---- what is known of a request ---- */
 
+uint32_t iok_serve_others(const struct iok_call *call, uint64_t *begun)
+{
+    *begun = call->serve->begun;
+    return call->serve->others;
+}
+
 enum iok_serve_state iok_serve_state(const struct iok_call *call)
 {
     const struct iok_serve *serve = call->serve;

@@ -91,6 +91,14 @@ void iok_serve_heard(struct iok_call *call)
     }
 }
 
+static void stop_waiting(struct iok_call *call)
+{
+    if (iok_node_linked(&call->node)) {
+        iok_list_remove(&call->node);
+        call->serve->station->n_waiting--;
+    }
+}
+
 void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
 {
     struct iok_listener *listener = guest->listener;
@@ -101,7 +109,9 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
         iok_guest_refuse(guest, IOK_ENOMEM);
         return;
     }
-    iok_list_remove(&call->node);
+    stop_waiting(call);
+    serve->others = serve->station->n_waiting;
+    serve->begun = serve->station->n_begun;
     call->state = IOK_CALL_SENT;
     call->peer = guest->peer;
     call->stamps =
@@ -137,9 +147,7 @@ void iok_serve_give(struct iok_guest *guest, struct iok_call *call)
 static void end_quietly(struct iok_core *core, struct iok_call *call, const struct iok_error *err)
 {
     assert(call->state != IOK_CALL_ENDED && !call->serve->lent);
-    if (iok_node_linked(&call->node)) {
-        iok_list_remove(&call->node);
-    }
+    stop_waiting(call);
     call->state = IOK_CALL_ENDED;
     call->outcome = IOK_NEVER_SENT;
     call->stamps.complete = core->now;
@@ -192,6 +200,7 @@ static void rest(struct iok_core *core, struct iok_call *call)
         iok_serve_post_news(call);
     }
     iok_list_push_front(&serve->station->waiting, &call->node); /* the one whose memory is warm comes first */
+    serve->station->n_waiting++;
     iok_listener_serve(serve->listener, call);
 }
 
@@ -230,6 +239,7 @@ static bool begin(struct iok_core *core, struct iok_call *call)
             iok_serve_end(core, call, &err);
             return false;
         }
+        call->serve->station->n_begun++;
     }
     return true;
 }
@@ -355,9 +365,7 @@ void iok_serve_cut(struct iok_core *core, struct iok_call *call, const struct io
         unlend(core, call);
     }
     serve->guest = NULL;
-    if (iok_node_linked(&call->node)) { /* no more requests for it */
-        iok_list_remove(&call->node);
-    }
+    stop_waiting(call); /* no more requests for it */
     if (guest != NULL) {
         take_from(call, guest);
     }

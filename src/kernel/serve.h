@@ -47,6 +47,8 @@ struct iok_serve {
     bool says; /* the head of its answer was taken: parts of the body follow */
     /* written before it is given to the program */
     uint64_t serial; /* of the request */
+    uint64_t begun;  /* the station's n_begun */
+    uint32_t others; /* its n_waiting */
     struct iok_request *request;
     bool encrypted, streams; /* streams: its body follows in messages */
     struct iok_error error;  /* why its answer was refused; code 0: it was not */
@@ -63,7 +65,9 @@ struct iok_station {
     struct iok_node node;
     struct iok_port *port; /* NULL: it is gone */
     struct iok_list waiting;
-    uint32_t n_lent; /* requests that the program has */
+    uint32_t n_waiting;
+    uint32_t n_lent;  /* requests that the program has */
+    uint64_t n_begun; /* calls that were ever submitted */
 };
 
 /* After its last answer a connection is not closed for so long but by its client, whose next request may be on its way. */

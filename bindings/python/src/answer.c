@@ -241,7 +241,6 @@ int answer_error(struct exchange *exchange, int status, const char *text)
 void answer_end(struct exchange *exchange)
 {
     iok_call_set_user(exchange->call, exchange->asgi);
-    exchange->asgi->waiting++;
     answer_done(exchange);
 }
 

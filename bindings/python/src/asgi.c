@@ -36,7 +36,7 @@ static int asgi_add_call(struct asgi *self)
         return -1;
     }
     self->calls[self->n_calls++] = call;
-    self->waiting++;
+    self->n_begun++;
     return 0;
 }
 
@@ -59,7 +59,6 @@ int asgi_give_back(struct asgi *self, struct iok_call *call)
         return -1;
     }
     iok_call_set_user(call, self);
-    self->waiting++;
     return 0;
 }
 
@@ -105,12 +104,20 @@ static int asgi_report_refused(struct asgi *self, PyObject *scope, const struct 
     return done == NULL ? -1 : 0;
 }
 
+/* Calls that wait for a request, by what came with this one. Those that were submitted since wait as well, and of those
+ * whose answers are read slowly nobody knows when. */
+static uint64_t asgi_waiting(const struct asgi *self, const struct iok_call *call)
+{
+    uint64_t begun;
+    uint64_t others = iok_serve_others(call, &begun);
+    return self->n_begun > begun ? others + (self->n_begun - begun) : others;
+}
+
 static int asgi_take(struct asgi *self, struct iok_call *call, struct py_port *drain)
 {
     struct request request;
     struct iok_error err = {0};
-    self->waiting--;
-    if (UNLIKELY(self->waiting < CALLS_LOW && self->n_calls < self->calls_max) && asgi_add_calls(self) < 0) {
+    if (UNLIKELY(asgi_waiting(self, call) < CALLS_LOW && self->n_calls < self->calls_max) && asgi_add_calls(self) < 0) {
         PyErr_Clear(); /* then with fewer */
     }
     PyObject *scope = NULL;
@@ -149,7 +156,6 @@ static int asgi_take(struct asgi *self, struct iok_call *call, struct py_port *d
 int asgi_news(struct asgi *self, struct iok_call *call, struct py_port *drain)
 {
     if (UNLIKELY(iok_call_outcome(call) != IOK_PENDING)) {
-        self->waiting--;
         asgi_lose(self, call);
         return 0;
     }
@@ -158,7 +164,6 @@ int asgi_news(struct asgi *self, struct iok_call *call, struct py_port *drain)
     case IOK_SERVE_LEFT:
         return asgi_take(self, call, drain);
     case IOK_SERVE_GONE: /* while its answer was on the way */
-        self->waiting--;
         return asgi_give_back(self, call);
     default:
         return 0;

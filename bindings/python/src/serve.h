@@ -129,7 +129,8 @@ struct asgi {
     struct exchange *exchanges; /* references */
     uint32_t busy;              /* of these */
     struct iok_call **calls;    /* all serving calls */
-    uint32_t n_calls, waiting;  /* of these; how many wait for a request */
+    uint32_t n_calls;           /* of these */
+    uint64_t n_begun;           /* that were ever submitted */
     uint32_t calls_max;
     uint32_t lent_parts_many; /* of the port: beyond that each exchange may lend one only */
     bool closing;
