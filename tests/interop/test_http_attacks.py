@@ -43,6 +43,8 @@ async def app(scope, receive, send):
         await answer(send, str(calls).encode())
     elif path == "/large":
         await answer(send, LARGE)
+    elif path == "/quarter":
+        await answer(send, LARGE[: len(LARGE) // 4])
     elif path == "/deaf":  # it never asks for the body
         while not os.path.exists("go-on"):
             await asyncio.sleep(0.05)
@@ -229,6 +231,14 @@ def test_slow_readers_share_what_they_do_not_read() -> None:
         grown = resident(served) - before
         print(f"100 slow readers of 20 MB: {grown / 1e6:.1f} MB")
         assert grown < 100e6
+
+
+def test_slow_readers_do_not_take_all_serving_calls() -> None:
+    with serve("?write_timeout=1h") as served, contextlib.ExitStack() as stack:
+        for s in many(stack, served, 150):  # of 5 MB each, which the port has room for
+            s.sendall(b"GET /quarter HTTP/1.1\r\nHost: h\r\n\r\n")
+        until(lambda: int(served.get("/calls").body) > 150)
+        check_others(served)
 
 
 def test_a_reader_that_does_not_go_on_is_given_up() -> None:

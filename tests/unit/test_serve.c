@@ -527,6 +527,46 @@ static void test_a_large_answer_to_a_slow_client(void **state)
     free(body);
 }
 
+/* The program can see that calls are held by answers which nobody reads, and make more. */
+static void test_how_many_calls_wait(void **state)
+{
+    struct house h;
+    size_t n = 300000;
+    char *body = calloc(1, n);
+    struct iok_call *taken;
+    struct iok_link *slow;
+    uint64_t begun;
+    int count = 0;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000");
+    for (int i = 0; i < 3; i++) {
+        house_call(&h);
+    }
+    slow = sim_client(&h.w->sim);
+    house_get(slow, "/");
+    taken = house_poll(&h);
+    assert_int_equal(iok_serve_others(taken, &begun), 2);
+    assert_int_equal(begun, 3);
+    sim_accept(slow, 1000);
+    large_answer(taken, body, n, &count);
+    assert_int_equal(iok_submit(taken), 0);
+    world_run(h.w);
+    assert_int_equal(iok_serve_state(taken), IOK_SERVE_WAITING); /* but it has no place in the queue yet */
+    house_get(sim_client(&h.w->sim), "/");
+    taken = house_poll(&h);
+    assert_int_equal(iok_serve_others(taken, &begun), 1);
+    house_answer(&h, taken, 200, "read"); /* it is back */
+    house_call(&h);
+    house_get(sim_client(&h.w->sim), "/");
+    taken = house_poll(&h);
+    assert_int_equal(iok_serve_others(taken, &begun), 2);
+    assert_int_equal(begun, 4);
+    house_close(&h);
+    assert_int_equal(count, 1);
+    free(body);
+}
+
 static void test_a_client_that_does_not_read(void **state)
 {
     size_t n = 300000;
@@ -744,6 +784,7 @@ int main(void)
         cmocka_unit_test(test_a_drain_has_an_end),
         cmocka_unit_test(test_an_answer_over_the_ports_bound),
         cmocka_unit_test(test_a_large_answer_to_a_slow_client),
+        cmocka_unit_test(test_how_many_calls_wait),
         cmocka_unit_test(test_a_client_that_does_not_read),
         cmocka_unit_test(test_old_news_do_not_free_an_answer),
         cmocka_unit_test(test_answers_of_the_kernel_thread),
