@@ -140,8 +140,8 @@ static void test_texts(void **state)
         }
         if (any(4) > 0)
             text[any(n)] = (uint8_t)any(256);
-        if (any(3) == 0)
-            n -= any(3) < n ? any(3) : 0;
+        size_t less = any(3) == 0 ? any(3) : 0;
+        n -= less < n ? less : 0;
         check_text(text, n);
     }
 }
