@@ -196,6 +196,10 @@ int answer_whole(struct exchange *exchange, PyObject *body)
     if (asgi_give_back(exchange->asgi, call) < 0) {
         return -1;
     }
+    if (body != NULL && PyObject_Length(body) >= REFER_BYTES_MIN) {
+        exchange->asgi->waiting--;
+        asgi_count_slow(exchange->asgi, call);
+    }
     answer_done(exchange);
     return 0;
 }
@@ -240,8 +244,7 @@ int answer_error(struct exchange *exchange, int status, const char *text)
 
 void answer_end(struct exchange *exchange)
 {
-    iok_call_set_user(exchange->call, exchange->asgi);
-    exchange->asgi->waiting++;
+    asgi_count_slow(exchange->asgi, exchange->call);
     answer_done(exchange);
 }
 

@@ -63,6 +63,28 @@ int asgi_give_back(struct asgi *self, struct iok_call *call)
     return 0;
 }
 
+PyTypeObject asgi_slow_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "iokernel._core.Slow",
+    .tp_basicsize = sizeof(struct asgi_slow),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = (destructor)PyObject_Free,
+};
+
+void asgi_count_slow(struct asgi *self, struct iok_call *call)
+{
+    iok_call_set_user(call, self->slow);
+    if (self->waiting < CALLS_LOW && self->n_calls < self->calls_max && !self->closing && asgi_add_calls(self) < 0) {
+        PyErr_Clear(); /* then with fewer */
+    }
+}
+
+int asgi_slow_news(struct asgi_slow *slow, struct iok_call *call, struct py_port *drain)
+{
+    iok_call_set_user(call, slow->asgi);
+    slow->asgi->waiting++;
+    return asgi_news(slow->asgi, call, drain);
+}
+
 void asgi_lose(struct asgi *self, struct iok_call *call)
 {
     for (uint32_t i = 0; i < self->n_calls; i++) {
@@ -249,6 +271,12 @@ static PyObject *asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     uint32_t port_calls = core.options.port_calls_max == 0 ? PORT_CALLS_MAX : core.options.port_calls_max;
     self->calls_max = calls_max != 0 ? calls_max : port_calls > 1 ? port_calls / 2 : 1;
     self->lent_parts_many = port_calls / 4;
+    self->slow = PyObject_New(struct asgi_slow, &asgi_slow_type);
+    if (self->slow == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->slow->asgi = self;
     self->task_options = Py_BuildValue("{s:O}", "loop", port->loop);
     self->calls = PyMem_Calloc(self->calls_max, sizeof(struct iok_call *));
     if (self->calls == NULL) {
@@ -314,6 +342,7 @@ static void asgi_dealloc(PyObject *op)
     PyObject_GC_UnTrack(op);
     asgi_clear(op);
     PyMem_Free(self->calls);
+    Py_XDECREF(self->slow);
     Py_CLEAR(self->listener);
     Py_CLEAR(self->port);
     Py_TYPE(op)->tp_free(op);

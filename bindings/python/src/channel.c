@@ -671,6 +671,9 @@ int serve_news(PyObject *user, struct iok_call *call, struct py_port *drain)
     if (LIKELY(Py_IS_TYPE(user, &asgi_type))) {
         return asgi_news((struct asgi *)user, call, drain);
     }
+    if (Py_IS_TYPE(user, &asgi_slow_type)) {
+        return asgi_slow_news((struct asgi_slow *)user, call, drain);
+    }
     if (Py_IS_TYPE(user, &part_type)) {
         return part_news((struct part *)user, call, drain);
     }
@@ -697,8 +700,8 @@ int channel_init_types(PyObject *module)
             return -1;
         }
     }
-    if (websocket_init() < 0 || PyType_Ready(&waiting_type) < 0 || PyType_Ready(&part_type) < 0 ||
-        PyType_Ready(&ready_type) < 0) {
+    if (websocket_init() < 0 || PyType_Ready(&waiting_type) < 0 || PyType_Ready(&asgi_slow_type) < 0 ||
+        PyType_Ready(&part_type) < 0 || PyType_Ready(&ready_type) < 0) {
         return -1;
     }
     if (ready == NULL && (ready = (PyObject *)PyObject_New(struct ready, &ready_type)) == NULL) {

@@ -132,10 +132,18 @@ struct asgi {
     uint32_t n_calls, waiting;  /* of these; how many wait for a request */
     uint32_t calls_max;
     uint32_t lent_parts_many; /* of the port: beyond that each exchange may lend one only */
+    struct asgi_slow *slow;
     bool closing;
 };
 
-extern PyTypeObject asgi_type, exchange_type;
+/* The user of calls whose answer may take its time, as it is large or was sent in parts: until they come with the next
+ * request they do not count as waiting. */
+struct asgi_slow {
+    PyObject_HEAD
+    struct asgi *asgi; /* borrowed: it owns this */
+};
+
+extern PyTypeObject asgi_type, asgi_slow_type, exchange_type;
 
 /* News of a call whose user is an Asgi, an exchange, or a part of an answer. 0 or -1 as reply_end. */
 int serve_news(PyObject *user, struct iok_call *call, struct py_port *drain);
@@ -144,6 +152,9 @@ int exchange_news(struct exchange *exchange, struct iok_call *call, struct py_po
 /* An exchange needs its call no more: submits it, with the answer if that is in it, for the next request. 0, or -1 with
  * an exception; then the call is still the exchange's. */
 int asgi_give_back(struct asgi *asgi, struct iok_call *call);
+/* The same for a call that was submitted, with an answer that may take its time. */
+void asgi_count_slow(struct asgi *asgi, struct iok_call *call);
+int asgi_slow_news(struct asgi_slow *slow, struct iok_call *call, struct py_port *drain);
 /* The call has ended, as the listener was closed: frees it. */
 void asgi_lose(struct asgi *asgi, struct iok_call *call);
 /* The call cannot be used: frees it, upon which the kernel answers by 500 or breaks the answer off, and makes another. */
