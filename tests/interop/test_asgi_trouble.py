@@ -232,6 +232,15 @@ def test_answers_wait_for_room_on_the_port() -> None:
         assert "Overloaded" not in served.log
 
 
+def test_slow_readers_of_large_answers_keep_no_others_waiting() -> None:
+    """More of them than calls are made at a time."""
+    with Served(APP, "--lifespan", "off") as many, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(ask(many, "/whole?5000000")) for _ in range(200)]
+        for _ in range(5):
+            assert many.get("/whole?5").body == bytes(5)
+        assert len(rest(slow[-1])) > 5_000_000
+
+
 # ---- the end
 
 SOCKETS = (
