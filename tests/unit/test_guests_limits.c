@@ -223,6 +223,31 @@ static void test_pauses(void **state)
     house_close(&h);
 }
 
+/* A body is not late by the one before it. */
+static void test_each_body_has_its_own_time(void **state)
+{
+    struct house h;
+    struct iok_link *link;
+    struct iok_call *call;
+
+    (void)state;
+    house_open(&h, "http://127.0.0.1:8000/?body_timeout=10s&body_rate=100");
+    call = house_call(&h);
+    link = sim_client(&h.w->sim);
+    for (int i = 0; i < 3; i++) {
+        sim_arrive(link, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n");
+        world_advance(h.w, 8 * SIM_S);
+        sim_arrive(link, "x");
+        world_advance(h.w, SIM_S);
+        sim_arrive(link, "x");
+        assert_ptr_equal(house_poll(&h), call);
+        house_answer(&h, call, 200, "ok");
+        assert_memory_equal(link->got, "HTTP/1.1 200 OK\r\n", 17);
+        sim_clear(link);
+    }
+    house_close(&h);
+}
+
 static void test_without_a_least_rate(void **state)
 {
     struct house h;
@@ -243,6 +268,7 @@ int main(void)
         cmocka_unit_test(test_the_least_rate),
         cmocka_unit_test(test_speed_is_not_saved_up),
         cmocka_unit_test(test_pauses),
+        cmocka_unit_test(test_each_body_has_its_own_time),
         cmocka_unit_test(test_without_a_least_rate),
         cmocka_unit_test(test_the_idlest_goes),
         cmocka_unit_test(test_only_idle_ones_go),
