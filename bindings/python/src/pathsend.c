@@ -31,9 +31,10 @@ static int file_open(PyObject *path, uint64_t *size)
         return -1;
     }
     struct stat status;
+    char text[128]; /* what the system says is shorter */
     int fd = -1;
     if ((fd = open(PyBytes_AS_STRING(name), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0 || fstat(fd, &status) < 0) {
-        (void)refuse(path, strerror(errno));
+        (void)refuse(path, strerror_r(errno, text, sizeof(text)));
     } else if (!S_ISREG(status.st_mode)) {
         (void)refuse(path, "it is not a file");
     } else {
@@ -60,6 +61,7 @@ static ssize_t read_unlocked(int fd, char *at, size_t n)
 static PyObject *file_read(int fd, uint64_t size)
 {
     PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    char text[128];
     size_t n = 0;
     ssize_t got = 1;
     while (data != NULL && n < size && got != 0) {
@@ -68,7 +70,8 @@ static PyObject *file_read(int fd, uint64_t size)
         if (got >= 0) {
             n += (size_t)got;
         } else if (errno != EINTR) {
-            PyErr_Format(PyExc_RuntimeError, "http.response.pathsend: a file cannot be read: %s", strerror(errno));
+            PyErr_Format(PyExc_RuntimeError, "http.response.pathsend: a file cannot be read: %s",
+                         strerror_r(errno, text, sizeof(text)));
             Py_CLEAR(data);
         }
     }
