@@ -487,7 +487,8 @@ static void test_a_child_of_a_server(void **state)
 /* ---- a fork amid a turn ---- */
 
 static struct iok_kernel *led;
-static volatile sig_atomic_t n_listening = -1; /* sockets, that the child of a fork amid a turn has */
+static struct iok_count
+    found; /* 1 + the listening sockets that the child of a fork amid a turn has; 0: none forked yet */
 
 /* Runs wherever the program is. */
 static void fork_if_leading(int signal)
@@ -496,7 +497,7 @@ static void fork_if_leading(int signal)
     pid_t child;
 
     (void)signal;
-    if (n_listening >= 0 || !iok_is_leading(led)) {
+    if (iok_count_get(&found) != 0 || !iok_is_leading(led)) {
         return;
     }
     child = fork();
@@ -509,13 +510,14 @@ static void fork_if_leading(int signal)
         }
         _exit(status);
     }
-    n_listening = waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 99;
+    iok_count_set(&found,
+                  waitpid(child, &status, 0) == child && WIFEXITED(status) ? 1 + (uint64_t)WEXITSTATUS(status) : 99);
     errno = before;
 }
 
 static void *disturb(void *who)
 {
-    while (n_listening < 0) {
+    while (iok_count_get(&found) == 0) {
         (void)pthread_kill(*(pthread_t *)who, SIGUSR1);
         usleep(1000);
     }
@@ -536,13 +538,13 @@ static void test_a_child_forked_amid_a_turn(void **state)
     led = shop.kernel;
     assert_int_equal(sigaction(SIGUSR1, &act, &before), 0);
     assert_int_equal(pthread_create(&other, NULL, disturb, &self), 0);
-    for (unsigned i = 0; n_listening < 0;
+    for (unsigned i = 0; iok_count_get(&found) == 0;
          i++) { /* mostly short, as a port that waits long lets the kernel thread lead */
         (void)iok_wait(shop.port, i % 8 == 0);
     }
     assert_int_equal(pthread_join(other, NULL), 0);
     assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
-    assert_int_equal(n_listening, 0);
+    assert_int_equal(iok_count_get(&found), 1);
     exchange(&shop, fd); /* the parent's goes on */
     close(fd);
     fd = dial_tcp(iok_listener_name(shop.listener));
