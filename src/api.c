@@ -377,18 +377,33 @@ static void picked_up(struct iok_call *call)
     }
 }
 
-/* The next completion's lines come from the kernel's processor while this one is dealt with. */
+/* The lines of the next completions come from the kernel's processor while this one is dealt with. */
 static inline void fetch_ahead(const struct iok_port *port)
 {
-    uintptr_t entry = iok_ring_ahead(&port->link.cq, 1);
-    const struct iok_call *call = iok_entry_object(entry);
+    uintptr_t next = iok_ring_ahead(&port->link.cq, 0), entry = iok_ring_ahead(&port->link.cq, 1);
+    const struct iok_call *call = iok_entry_object(entry), *nearer = iok_entry_object(next);
 
-    if (call != NULL && (unsigned)iok_entry_verb(entry) != IOK_CQ_RELEASED) { /* which is a lease's */
+    if (nearer != NULL && (unsigned)iok_entry_verb(next) == IOK_CQ_REQUEST) {
+        iok_serve_fetch(nearer);
+    }
+    if (call == NULL) {
+        return;
+    }
+    switch ((unsigned)iok_entry_verb(entry)) {
+    case IOK_CQ_ENDED:
         __builtin_prefetch(&call->stamps);
         __builtin_prefetch(&call->reply_tokens);
         __builtin_prefetch(&call->reply_bytes[IOK_CALL_REPLY_BYTES - IOK_CACHE_LINE]);
         __builtin_prefetch(&call->port, 1); /* to be written by the next request */
         __builtin_prefetch(&call->arg_tokens, 1);
+        break;
+    case IOK_CQ_REQUEST:
+        __builtin_prefetch(&call->stamps);
+        __builtin_prefetch(&call->serve->serial);
+        __builtin_prefetch(&call->port, 1);
+        break;
+    default: /* rare, or no call */
+        break;
     }
 }
 

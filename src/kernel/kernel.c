@@ -171,15 +171,19 @@ static void close_service(struct iok_core *core, struct iok_service *service)
     iok_service_drop(service); /* the message's own reference */
 }
 
-/* The next request's lines come from the program's processor while this one is dealt with. */
+/* The lines of the next requests come from the program's processor while this one is dealt with: first a call's own, then
+ * what they lead to. */
 static inline void fetch_ahead(const struct iok_port *port)
 {
-    uintptr_t entry = iok_ring_ahead(&port->link.sq, 1);
-    const struct iok_call *call = iok_entry_object(entry);
+    uintptr_t next = iok_ring_ahead(&port->link.sq, 0), entry = iok_ring_ahead(&port->link.sq, 1);
+    const struct iok_call *call = iok_entry_object(entry), *nearer = iok_entry_object(next);
 
-    if (call != NULL && iok_entry_verb(entry) == IOK_SQ_SUBMIT) { /* else it may be a lease or a service */
+    if (nearer != NULL && iok_entry_verb(next) == IOK_SQ_SUBMIT) { /* else it may be a lease or a service */
+        __builtin_prefetch(nearer->args.tokens);
+        __builtin_prefetch(nearer->args.tokens + 4);
+    }
+    if (call != NULL && iok_entry_verb(entry) == IOK_SQ_SUBMIT) {
         __builtin_prefetch(&call->port);
-        __builtin_prefetch(&call->arg_tokens);
         __builtin_prefetch(&call->node, 1);
         __builtin_prefetch(&call->stamps, 1);
     }

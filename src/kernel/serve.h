@@ -26,8 +26,8 @@
 struct iok_request {
     struct iok_node node; /* among the core's spare ones */
     struct iok_tape tape;
+    uint8_t bytes[IOK_REQUEST_BYTES]; /* filled in from their end, next to the first tokens */
     struct iok_token tokens[IOK_REQUEST_TOKENS];
-    uint8_t bytes[IOK_REQUEST_BYTES];
 };
 
 /* What a serving call has beyond a call. Made and freed by the program. */
@@ -56,8 +56,8 @@ struct iok_serve {
      * what it refers to is not needed any more. An IOK_CQ_NEWS is under way. The call has a stream, for good */
     alignas(IOK_CACHE_LINE) struct iok_count left, gone, done;
     struct iok_count news_posted, opened;
-    alignas(IOK_CACHE_LINE) struct iok_token tokens[IOK_ANSWER_TOKENS];
-    uint8_t bytes[IOK_ANSWER_BYTES];
+    alignas(IOK_CACHE_LINE) uint8_t bytes[IOK_ANSWER_BYTES]; /* filled in from their end, next to the first tokens */
+    struct iok_token tokens[IOK_ANSWER_TOKENS];
 };
 
 /* The calls of one port for one listener. */
@@ -310,6 +310,22 @@ void iok_serve_post_news(struct iok_call *call);
 void iok_serve_tell_left(struct iok_call *call);
 /* The program knows that the client has closed a WebSocket, and has submitted all that it says of what came before. */
 void iok_serve_heard(struct iok_call *call);
+/* Program: fetches the request of a call that the ring gives it next. */
+static inline void iok_serve_fetch(const struct iok_call *call)
+{
+    const struct iok_request *request;
+
+    if ((call->app & IOK_APP_CANCEL) != 0) { /* then it is the kernel's, perhaps */
+        return;
+    }
+    request = call->serve->request;
+    __builtin_prefetch(&request->tape);
+    for (size_t i = 1; i <= 3; i++) {
+        __builtin_prefetch(&request->bytes[IOK_REQUEST_BYTES - i * IOK_CACHE_LINE]);
+        __builtin_prefetch((const uint8_t *)request->tokens + (i - 1) * IOK_CACHE_LINE);
+    }
+}
+
 /* Whether it serves, or is a part of an answer's body. */
 static inline bool iok_serves(const struct iok_call *call)
 {
