@@ -50,9 +50,9 @@ void iok_core_deinit(struct iok_core *core)
     iok_out_spare_deinit(&core->spare_output);
 }
 
-/* Completions before a sleeping port is woken early, to work in parallel. One that is woken for few catches up with the
- * kernel, and then the two pull the same cache lines to and fro. */
-#define IOK_RING_EVERY 256u
+/* Completions before a sleeping port is woken early, to work in parallel. The slower the program, the more it gains by an
+ * early start; a quick one catches up with the kernel, and sleeps and is woken more often (docs/performance.md). */
+#define IOK_RING_EVERY 32u
 
 void iok_core_tell(struct iok_core *core, struct iok_port *port, uintptr_t entry)
 {
