@@ -53,6 +53,12 @@ class Rounds:
             wanted = [p for p in all_peers if fnmatch.fnmatch(f"{scenario}/{p}", pattern)]
             if peers := [p for p in wanted if self.is_available(p, scenario)]:
                 chosen[scenario] = peers
+        if not chosen and not any(self.skipped.values()):
+            scenario, peers = next(iter(plan.items()))
+            raise SystemExit(
+                f"bench: nothing is named {pattern!r}; names are scenario/peer, such as "
+                f"{scenario}/{peers[0]!s}, and * stands for anything"
+            )
         return chosen
 
     def is_available(self, peer: str, scenario: str) -> bool:
