@@ -9,7 +9,7 @@
 #include "kernel/serve.h"
 #include "run.h"
 
-#define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: about 2.5 MB */
+#define IOK_FREE_CALLS_MAX 2048u /* kept for reuse: 3 MB */
 
 int iok_port_check_owner(const struct iok_port *port, struct iok_error *err)
 {
