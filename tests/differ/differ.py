@@ -290,6 +290,7 @@ EXPLAINED: dict[str, list[str]] = {
         "a Transfer-Encoding other than chunked",
         "Transfer-Encoding in HTTP/1.0",
         "a chunk does not begin with",
+        "a tab behind chunked",
     ],
     "we take more": [
         # Methods: llhttp has a list of those that it knows
@@ -313,20 +314,31 @@ EXPLAINED: dict[str, list[str]] = {
         # Continued fields of a reply
         "HPE_INVALID_HEADER_TOKEN: Unexpected whitespace after header value",
         "HPE_STRICT: Invalid character in chunk extensions",
+        # RFC 9112, 6.3: a 1xx ends with its fields, whatever these say; llhttp reads a body
+        "a length in an interim reply",
     ],
 }
+
+INTERIM_WITH_LENGTH = re.compile(
+    rb"HTTP/1\.[01] 1\d\d[^\n]*\n(?:[^\r\n]+\r\n)*content-length *:", re.IGNORECASE
+)
 
 
 def differs(ours: Seen, theirs: Seen, case: bytes) -> tuple[str, str]:
     """("", ""), or which kind of difference it is and what the one said that took less."""
+    tab = b"chunked\t" in case.lower() or b"chunked \t" in case.lower()
     for one, other in zip(ours.messages, theirs.messages, strict=False):
         if one != other:
-            tab = b"chunked\t" in case.lower() or b"chunked \t" in case.lower()
             return "other message", "a tab behind chunked" if tab else ""
     if len(ours.messages) > len(theirs.messages):
-        return "we take more", theirs.failed or "(nothing)"
+        body = theirs.failed.startswith("HPE_INVALID_CONSTANT") and INTERIM_WITH_LENGTH.search(case)
+        return (
+            "we take more",
+            "a length in an interim reply" if body else theirs.failed or "(nothing)",
+        )
     if len(ours.messages) < len(theirs.messages):
-        return "they take more", ours.failed or "(nothing)"
+        to_end = tab and ours.failed.startswith("a chunk ")
+        return "they take more", "a tab behind chunked" if to_end else ours.failed or "(nothing)"
     return "", ""
 
 
